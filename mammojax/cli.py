@@ -1,0 +1,68 @@
+"""`mammojax prepare | predict`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as two numbers."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size; write HEIGHTxWIDTH, such as 1152x896')
+    return int(height), int(width)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mammojax", description="Screening mammography in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    prepare = commands.add_parser("prepare", help="make a data set of DICOMs ready for training")
+    prepare.add_argument("name", choices=["cbis_ddsm", "manifest", "phantom"])
+    prepare.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
+    prepare.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
+    prepare.add_argument("--kinds", default="whole,patches_s10", help="whole, patches_s10, patches_s1, patches_s1g")
+    prepare.add_argument("--size", type=_size, default=(1152, 896), metavar="HxW")
+    prepare.add_argument("--patch-size", type=int, default=224)
+    prepare.add_argument("--crop", choices=["none", "breast"], default="none")
+    prepare.add_argument("--keep-aspect", action="store_true")
+    prepare.add_argument("--split", choices=["shen", "official", "all"], default="shen")
+    prepare.add_argument("--seed", type=int, default=0)
+    prepare.add_argument("--workers", type=int, default=1)
+
+    predict = commands.add_parser("predict", help="score mammograms with a trained run")
+    predict.add_argument("--run", type=Path, required=True, help="the run's folder")
+    predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
+    predict.add_argument("--output", type=Path, required=True, help="the folder for predictions.csv and rejected.csv")
+    predict.add_argument("--tta", choices=["none", "flips"], default="none")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0, 2 for a request that cannot work, 3 when no image could be predicted."""
+    args = _parser().parse_args(argv)
+    from mammojax import run  # the parser answers --help without importing JAX
+
+    try:
+        if args.command == "prepare":
+            from mammojax.data import prepared
+
+            if args.name != "phantom" and args.source is None:
+                raise run.BadConfig(f"prepare {args.name} needs --source: the folder or file to read.")
+            for path in prepared.prepare(
+                args.name, args.source, args.data_dir, kinds=tuple(args.kinds.split(",")), size=args.size,
+                patch_size=args.patch_size, crop=args.crop, keep_aspect=args.keep_aspect, split=args.split,
+                seed=args.seed, workers=args.workers,
+            ):  # fmt: skip
+                print(path)
+            return 0
+        from mammojax.evaluate import predict
+
+        return predict.predict_folder(args.run, args.input, args.output, args.tta)
+    except run.USER_ERRORS as error:
+        print(f"mammojax: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

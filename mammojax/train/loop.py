@@ -1,0 +1,256 @@
+"""The one training loop: patch, whole-image and exam networks go through it alike."""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from mammojax.data.pipeline import Batches
+from mammojax.models.whole_image import as_input
+from mammojax.train import losses, mesh, stages
+from mammojax.train.augment import augment
+from mammojax.train.checkpoint import Latest, save_best
+from mammojax.train.state import TrainState
+
+Tree = Any
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and has saved itself
+    """The run was told to stop (SIGTERM) and has saved its state."""
+
+
+class Diverged(ValueError):
+    """The loss is no longer a number."""
+
+
+def make_step(
+    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, config: ml_collections.ConfigDict, mean: float
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """One jitted step of a stage.
+
+    The step takes the state, images uint16 [B, H, W, 1], labels int32 [B] and the learning rate (data, not code:
+    every rate shares one compiled program). Augmentation runs inside it. It returns the new state and float32 [2]:
+    the mean loss and the share of correct labels. The statistics of learning BatchNorms are those of the whole batch,
+    whatever the number of devices: under jit the mean over the sharded axis is global.
+    """
+    frozen = stages.frozen_statistics(stage)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, image: jax.Array, label: jax.Array, rate: jax.Array) -> tuple[TrainState, jax.Array]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        gray = image.astype(jnp.float32) * (255 / 65535)
+        if config.augment.enabled:
+            gray = augment(augment_key, gray, config.augment)
+        x = as_input(gray * 257.0, mean, config.model.channels)
+
+        def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
+            (logits, _), moved = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                x,
+                train=True,
+                frozen=frozen,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            loss = losses.cross_entropy(logits, label)
+            if config.balance_loss:
+                loss = loss * losses.balanced_weights(label, config.model.classes)
+            return loss.mean(), (logits, moved.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        correct = jnp.mean(jnp.argmax(logits, -1) == label, dtype=jnp.float32)
+        state = state.replace(
+            step=state.step + 1, params=params, batch_stats=batch_stats or state.batch_stats, opt_state=opt_state
+        )
+        return state, jnp.stack([loss, correct])
+
+    return step
+
+
+class _Log:
+    """metrics.jsonl and TensorBoard events; on resuming, what was written after the checkpoint is cut off."""
+
+    def __init__(self, workdir: Path, kept_bytes: int, step: int) -> None:
+        path = workdir / "metrics.jsonl"
+        path.touch()
+        with path.open("r+b") as file:
+            file.truncate(kept_bytes)
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step or None)
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, float) and np.isfinite(value):
+                self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+    def position(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    variables: dict[str, Tree],
+    batches: Batches,
+    validate: Callable[[dict[str, Tree]], dict[str, float]],
+    workdir: Path,
+    mean: float,
+) -> dict[str, Any]:
+    """Train through the config's stages; leave the best weights in `workdir/checkpoints/best`.
+
+    Args:
+        config: fields seed, stages, monitor, checkpoint_steps, augment, balance_loss, model.
+        model: a network of mammojax.models.
+        variables: where to start, unless the workdir holds a checkpoint of this run.
+        batches: an endless stream; `batches.steps_per_epoch` steps are one epoch.
+        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch
+            (patches: accuracy; whole images: AUC; Shen et al. keep the best, across stages).
+        workdir: the run folder.
+        mean: gray value subtracted, 0 … 255.
+
+    Returns:
+        {"value", "epoch", "stage"} of the best epoch.
+
+    Raises:
+        Stopped: on SIGTERM, after saving.
+        Diverged: the loss is not finite.
+    """
+    plan = stages.from_config(config.stages)
+    epoch_steps = batches.steps_per_epoch
+    for stage in plan:
+        stages.labels(stage, variables["params"])  # a bad pattern is said before hours of training, not after
+    # Start order: own checkpoint → init_from → pretrained file → random. The last three are run.py's `variables`.
+    latest = Latest(workdir)
+    host = latest.host()
+    resumed = host is not None
+    if host is None:
+        host = {"stage": 0, "stage_step": 0, "step": 0, "best": None, "sums": [0.0, 0.0], "log_bytes": 0, "batches": None}
+    else:
+        batches.set_state(host["batches"])
+    log = _Log(workdir, host["log_bytes"], host["step"])
+
+    whole = mesh.replicated(mesh.data_mesh(config.batch))
+    params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), whole)
+    key, done = jax.random.key_data(jax.random.key(config.seed)), jnp.int32(host["step"])
+    stop = []
+    previous = _on_sigterm(lambda: stop.append(True))
+    try:
+        for index in range(host["stage"], len(plan)):
+            stage = plan[index]
+            tx = stages.optimizer(stage, params)
+            state = jax.device_put(TrainState(done, params, batch_stats, jax.jit(tx.init)(params), key), whole)
+            first, sums = 0, [0.0, 0.0]
+            if resumed:
+                state = jax.device_put(latest.state(state), whole)
+                first, sums, resumed = host["stage_step"], host["sums"], False
+            step = make_step(model, tx, stage, config, mean)
+            total = stage.epochs * epoch_steps
+            bar = tqdm(total=total, initial=first, desc=stage.name, unit="step", disable=None, leave=False)
+            started, images, waiting = time.perf_counter(), 0, None
+            for k in range(first, total):
+                batch = next(batches)
+                state, now = step(state, batch["image"], batch["label"], np.float32(stage.rate(k, total)))
+                images += len(batch["image_id"])
+                if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
+                    sums = [a + float(b) for a, b in zip(sums, np.asarray(waiting), strict=True)]
+                waiting = now
+                bar.update()
+                last = (k + 1) % epoch_steps == 0
+                saving = last or bool(stop) or (k + 1) % config.checkpoint_steps == 0
+                if not saving:
+                    if (k + 1) % 20 == 0:
+                        seconds = time.perf_counter() - started
+                        bar.set_postfix_str(f"loss {float(now[0]):.3f}, {images / seconds:.0f} images/s")
+                    continue
+                sums, waiting = [a + float(b) for a, b in zip(sums, np.asarray(now), strict=True)], None
+                if not np.isfinite(sums[0]):
+                    raise Diverged(
+                        f"the loss is not a number in {stage.name}, epoch {k // epoch_steps + 1}; "
+                        f"lower config.stages.{stage.key}.learning_rate."
+                    )
+                host |= {"stage": index, "stage_step": k + 1, "step": host["step"] + k + 1 - first, "sums": sums}
+                first = k + 1
+                if last:
+                    seconds = time.perf_counter() - started
+                    host["best"] = _end_epoch(
+                        stage, k // epoch_steps + 1, host, sums, epoch_steps, images / seconds, seconds,
+                        validate, state, config.monitor, workdir, log,
+                    )  # fmt: skip
+                    sums = host["sums"] = [0.0, 0.0]
+                    started, images = time.perf_counter(), 0
+                host |= {"log_bytes": log.position(), "batches": batches.get_state()}
+                latest.save(host["step"], state, host)
+                if stop:
+                    raise Stopped(f"stopped at step {host['step']}; the same command goes on from there.")
+            bar.close()
+            params, batch_stats, done, key = state.params, state.batch_stats, state.step, state.key
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+        latest.close()
+        log.close()
+    return host["best"]
+
+
+def _on_sigterm(act: Callable[[], None]) -> Any:
+    """Call `act` on SIGTERM; the handler that was there before, None outside the main thread."""
+    try:
+        return signal.signal(signal.SIGTERM, lambda *_: act())
+    except ValueError:  # only the main thread may set handlers: a notebook's worker goes without
+        return None
+
+
+def _end_epoch(
+    stage: stages.Stage,
+    epoch: int,
+    host: dict[str, Any],
+    sums: list[float],
+    steps: int,
+    rate: float,
+    seconds: float,
+    validate: Callable[[dict[str, Tree]], dict[str, float]],
+    state: TrainState,
+    monitor: str,
+    workdir: Path,
+    log: _Log,
+) -> dict[str, Any]:
+    """Validate, keep the weights if they are the best so far, write the log; the best so far."""
+    common = {"stage": stage.name, "epoch": epoch, "step": host["step"]}
+    loss, correct = sums[0] / steps, sums[1] / steps
+    log.write({"kind": "train", **common, "loss": loss, "accuracy": correct, "images_per_s": rate, "seconds": seconds})
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    measured = validate(variables)
+    value, best = measured[monitor], host["best"]
+    # A value that cannot be computed (one class only) never beats one that can; the first epoch is always kept.
+    better = best is None or (np.isfinite(value) and not value <= best["value"])
+    log.write({"kind": "val", **common, **measured, "best": better})
+    if better:
+        best = {"value": value if np.isfinite(value) else -1.0, "epoch": epoch, "stage": stage.name}
+        save_best(workdir, variables)
+    print(
+        f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"
+        f"{' *' if better else '  '}  {rate:.0f} images/s",
+        flush=True,
+    )
+    return best

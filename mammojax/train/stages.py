@@ -1,0 +1,140 @@
+"""Which parameters learn, at what rate, for how long: a stage is data (Shen et al. 2019, "Network training")."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+Tree = Any
+
+
+class BadStage(ValueError):
+    """A stage whose patterns do not fit the network's parameters."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        key: its name in the config ("stage1", …); stages run in the order of these names.
+        name: what the log and the report call it.
+        learn: regular expressions on parameter paths such as "trunk/stage4_unit3/conv1/kernel" (re.fullmatch).
+        freeze: likewise for the parameters that stay; `learn` wins where both match.
+        fix_statistics: paths of BatchNorm layers that keep their running statistics although they may learn.
+        move_frozen_statistics: the published code's behaviour: frozen BatchNorm layers normalise with the batch and
+            go on averaging. The default, as the paper's "frozen" says, is False.
+        learning_rate, schedule: "constant", or "cosine" down to zero over the stage.
+        weight_decay: factor of L2 on kernels in the gradient, before Adam (or decoupled: `decoupled_decay`, AdamW).
+        epochs: length.
+    """
+
+    key: str
+    name: str
+    learn: tuple[str, ...]
+    freeze: tuple[str, ...]
+    fix_statistics: tuple[str, ...]
+    move_frozen_statistics: bool
+    learning_rate: float
+    schedule: str
+    weight_decay: float
+    decoupled_decay: bool
+    epochs: int
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` of the stage's `steps`."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
+
+
+def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
+    """The stages of a config, in the order of their keys.
+
+    Raises:
+        BadStage: a schedule or a number that makes no sense.
+    """
+    result = []
+    for key in sorted(stages):
+        fields = stages[key].to_dict()
+        stage = Stage(key=key, **{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in fields.items()})
+        if stage.schedule not in ("constant", "cosine"):
+            raise BadStage(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
+        if stage.epochs < 0 or stage.learning_rate < 0 or stage.weight_decay < 0:
+            raise BadStage(f"config.stages.{key}: epochs, learning_rate and weight_decay must not be negative.")
+        result.append(stage)
+    if not result:
+        raise BadStage("config.stages is empty; give it at least one stage, stage1.")
+    return result
+
+
+def paths(params: Tree) -> list[str]:
+    """The path of each parameter, "/"-joined, in the order of the tree's leaves."""
+    return ["/".join(str(k.key) for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def _matches(patterns: tuple[str, ...], path: str) -> bool:
+    return any(re.fullmatch(pattern, path) for pattern in patterns)
+
+
+def labels(stage: Stage, params: Tree) -> Tree:
+    """"learn" or "freeze" for each parameter, in the tree's shape.
+
+    Raises:
+        BadStage: a pattern that matches no parameter, a parameter that no pattern covers, or a stage that learns none.
+    """
+    names = paths(params)
+    for field in ("learn", "freeze"):
+        for pattern in getattr(stage, field):
+            if not any(re.fullmatch(pattern, name) for name in names):
+                raise BadStage(
+                    f'config.stages.{stage.key}.{field}: the pattern "{pattern}" matches no parameter; '
+                    f"parameters are named like {names[0]} and {names[-1]}."
+                )
+    uncovered = [n for n in names if not _matches(stage.learn, n) and not _matches(stage.freeze, n)]
+    if uncovered:
+        raise BadStage(
+            f"config.stages.{stage.key}: {len(uncovered)} parameters stand in neither learn nor freeze, "
+            f"the first is {uncovered[0]}; add a pattern that covers them."
+        )
+    if not any(_matches(stage.learn, n) for n in names):
+        raise BadStage(f"config.stages.{stage.key}.learn names no parameter; nothing would be trained.")
+    flat = ["learn" if _matches(stage.learn, n) else "freeze" for n in names]
+    return jax.tree.unflatten(jax.tree.structure(params), flat)
+
+
+def frozen_statistics(stage: Stage) -> Callable[[str], bool]:
+    """Which BatchNorm layers keep their running statistics in this stage: a predicate on the layer's path.
+
+    Zero updates do not stop a BatchNorm, so a frozen one is run in inference mode too.
+    """
+
+    def frozen(path: str) -> bool:
+        if _matches(stage.fix_statistics, path):
+            return True
+        return not stage.move_frozen_statistics and not _matches(stage.learn, f"{path}/scale")
+
+    return frozen
+
+
+def optimizer(stage: Stage, params: Tree) -> optax.GradientTransformation:
+    """Adam for the learning parameters, exact zeros and no moments for the others.
+
+    The learning rate is left out: the loop multiplies by it, so that one compiled step serves every rate. Adam's
+    β 0.9/0.999, ε 1e-8 are the paper's library defaults. Weight decay acts on kernels only.
+    """
+
+    def kernels(tree: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(lambda path, _: str(path[-1].key) == "kernel", tree)
+
+    decay = [optax.add_decayed_weights(stage.weight_decay, mask=kernels)] if stage.weight_decay else []
+    adam = [optax.scale_by_adam()]
+    chain = adam + decay if stage.decoupled_decay else decay + adam
+    return optax.multi_transform(
+        {"learn": optax.chain(*chain), "freeze": optax.set_to_zero()}, labels(stage, params)
+    )

@@ -1,0 +1,71 @@
+"""What a training step carries from one batch to the next."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mammojax.train.checkpoint import BadCheckpoint, differences
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters, statistics, optimizer moments and the key of randomness.
+
+    Attributes:
+        step: int32 scalar, steps done in the whole run.
+        params: float32 tree.
+        batch_stats: float32 tree, {} for a network without BatchNorm.
+        opt_state: the optimizer's, of the present stage (its shape changes at a stage boundary).
+        key: uint32 [2], raw threefry key; step k of the run uses fold_in(key, k), so a resumed run draws the same.
+    """
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+    key: jax.Array
+
+
+def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed: int) -> dict[str, Tree]:
+    """Random variables {"params", "batch_stats"} of a network for images [1, H, W, channels]."""
+
+    # Only the variables are returned, so XLA drops the forward pass from the compiled program.
+    @jax.jit
+    def init(key: jax.Array) -> Tree:
+        return model.init({"params": key}, jnp.zeros((1, *size, channels), jnp.float32))
+
+    variables = init(jax.random.key(seed))
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, Tree]:
+    """Put trained weights into a network's variables.
+
+    The same network takes everything; a whole-image network takes the trunk of a patch classifier and keeps its own
+    random head (Shen et al. 2019, "Converting patch to whole image classifiers").
+
+    Args:
+        trained: {"params", "batch_stats"} of a run.
+        variables: likewise, freshly initialised.
+
+    Raises:
+        BadCheckpoint: the weights fit neither way; the first arrays that differ are named.
+    """
+    wrong = differences(trained, variables)
+    if not wrong:
+        return trained
+    trunk = {kind: variables[kind].get("trunk", {}) for kind in variables}
+    ours = {kind: trained.get(kind, {}).get("trunk", {}) for kind in variables}
+    if wrong_trunk := differences(ours, trunk):
+        raise BadCheckpoint(
+            f"the weights of init_from do not fit this network: {len(wrong_trunk)} arrays of the trunk differ, "
+            f"the first: {wrong_trunk[0]}; train with the same config.model as that run."
+        )
+    return {
+        kind: {**tree, "trunk": ours[kind]} if "trunk" in tree else tree for kind, tree in variables.items()
+    }

@@ -1,0 +1,56 @@
+"""The import rules of docs/architecture.md, and no TensorFlow at run time."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "mammojax"
+ALLOWED = {
+    "data": {"data", "metrics"},
+    "models": {"models"},
+    "train": {"train", "data", "models", "metrics"},
+    "evaluate": {"evaluate", "data", "models", "metrics", "train.checkpoint"},
+    "metrics.py": set(),
+}
+
+
+def _imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mammojax"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("mammojax")}
+    return {name.removeprefix("mammojax.") for name in found}
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_imports_only_its_neighbours(room: str) -> None:
+    files = [PACKAGE / room] if room.endswith(".py") else sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in _imports(file):
+            assert any(name == ok or name.startswith(ok + ".") for ok in ALLOWED[room]), f"{file.name} imports {name}"
+
+
+def test_only_the_pipeline_touches_grain() -> None:
+    users = [f.name for f in PACKAGE.rglob("*.py") if "grain" in {n.split(".")[0] for n in _all_imports(f)}]
+    assert users == ["pipeline.py"]
+
+
+def _all_imports(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    found = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    return found | {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+
+
+def test_files_stay_small() -> None:
+    assert all(len(f.read_text().splitlines()) <= 400 for f in PACKAGE.rglob("*.py"))
+
+
+def test_tensorflow_is_not_imported() -> None:
+    code = "import mammojax.run, mammojax.cli, sys; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
