@@ -1,0 +1,244 @@
+"""Published trunk weights → our variables: Keras HDF5 files, torchvision `.pth` and `.safetensors`.
+
+What a file cannot say, the config must: Keras weights want `stride_on="1x1"`, `conv_bias=True` and the BN epsilon of
+their release (Keras 3: 1.001e-5; 2.0.8: 1e-3); torchvision ones `stride_on="3x3"`, `conv_bias=False`, epsilon 1e-5.
+Keras ImageNet weights expect pixels on the 0..255 scale with a mean subtracted, as ours are; torchvision ones
+expect them divided by a standard deviation too: see `input_std`.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from mammojax.models.vgg16 import CONVS
+
+STEMS = {"resnet50": "stem_conv", "vgg16": "block1_conv1"}
+
+# What a complete file holds beyond the trunk, by dialect; nothing else may be left over.
+NOT_TRUNK = {
+    "keras": r"(predictions|fc1|fc2|fc1000)/.*",  # the ImageNet classifier
+    "torch": r"(fc|classifier)\..*|.*\.num_batches_tracked",  # the same, and counters that inference never reads
+}
+
+KERAS_LEAVES = {
+    "scale": "gamma",
+    "bias": "beta",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+}
+TORCH_LEAVES = {"scale": "weight", "kernel": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+class PretrainedMismatch(ValueError):
+    """The file's weights are not those of this trunk; lists the names missing, surplus and of another shape."""
+
+
+def load(
+    path: str | Path, trunk: str, variables: dict[str, Any], input_std: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Put the weights of a file into a network's trunk.
+
+    Args:
+        path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, torchvision `.pth`/`.pt` or `.safetensors`.
+        trunk: "resnet50" or "vgg16".
+        variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
+        input_std: where the file's network expects each input channel divided by a standard deviation, that, on the
+            0..255 scale: (58.395, 57.12, 57.375) for torchvision's ImageNet weights. It is folded into the first
+            convolution, so that the network goes on being fed pixels on the 0..255 scale.
+
+    Returns:
+        `variables` with every leaf of params["trunk"] and batch_stats["trunk"] replaced, float32.
+
+    Raises:
+        PretrainedMismatch: a name is missing or surplus, or a shape differs. Of a complete file's weights, its own
+            classifier and torch's num_batches_tracked are passed over.
+        ValueError: no such file, or not in one of these formats.
+        ModuleNotFoundError: a `.pth` file, and torch is not installed.
+    """
+    path = Path(path)
+    if trunk not in STEMS:
+        raise ValueError(f"There are no weights for a trunk {trunk!r}; use {' or '.join(STEMS)}.")
+    dialect, arrays = _read(path)
+    if dialect == "keras" and trunk == "resnet50" and "conv1/kernel" in arrays:
+        dialect = "keras 2.0"
+    ours = {
+        (collection, *leaf): tuple(x.shape)
+        for collection in ("params", "batch_stats")
+        for leaf, x in flatten_dict(variables.get(collection, {}).get("trunk", {})).items()
+    }
+    theirs = {leaf: _name(dialect, trunk, leaf[1:]) for leaf in ours}
+    _compare(path, dialect, trunk, ours, theirs, arrays)
+
+    result = {collection: flatten_dict(tree) for collection, tree in variables.items()}
+    for leaf, name in theirs.items():
+        value = _as_ours(dialect, arrays[name])
+        if input_std is not None and leaf[1:] == (STEMS[trunk], "kernel"):
+            value = value / np.asarray(input_std, np.float32)[None, None, :, None]
+        result[leaf[0]]["trunk", *leaf[1:]] = jnp.asarray(value, jnp.float32)
+    return {collection: unflatten_dict(flat) for collection, flat in result.items()}
+
+
+def _as_ours(dialect: str, array: np.ndarray) -> np.ndarray:
+    """Torch stores kernels as [out, in, height, width], Keras and we as [height, width, in, out]."""
+    return array.transpose(2, 3, 1, 0) if dialect == "torch" and array.ndim == 4 else array
+
+
+def _compare(
+    path: Path,
+    dialect: str,
+    trunk: str,
+    ours: dict[tuple[str, ...], tuple[int, ...]],
+    theirs: dict[tuple[str, ...], str],
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """Raise PretrainedMismatch unless the file holds exactly our leaves."""
+    expected = {name: ours[leaf] for leaf, name in theirs.items()}
+    shapes = {name: _as_ours(dialect, array).shape for name, array in arrays.items()}
+    stem = theirs.get(("params", STEMS[trunk], "kernel"), "")
+    if stem in shapes and len(shapes[stem]) == 4 and shapes[stem][2] == 3 and expected[stem][2] == 1:
+        raise PretrainedMismatch(
+            f"{path.name}: {stem} takes 3 input channels and the model 1; set model.channels=3, which repeats the gray"
+            " image three times."
+        )
+    missing = sorted(set(expected) - set(shapes))
+    surplus = sorted(n for n in set(shapes) - set(expected) if not re.fullmatch(NOT_TRUNK[dialect.split()[0]], n))
+    misshapen = sorted(
+        f"{name} {shapes[name]} for {expected[name]}" for name in expected if shapes.get(name, ()) != expected[name]
+        if name in shapes
+    )
+    if not (missing or surplus or misshapen):
+        return
+    lists = [("missing", missing), ("surplus", surplus), ("of another shape", misshapen)]
+    wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists if names)
+    remedy = "check that model.trunk, model.width and model.blocks are those of the file"
+    conv_biases = {theirs[leaf] for leaf in theirs if leaf[-1] == "bias" and leaf[:-1] + ("kernel",) in theirs}
+    if not surplus and not misshapen and missing and set(missing) <= conv_biases:
+        remedy = "the file has no convolution biases: set model.conv_bias=False"
+    elif not missing and not misshapen and all(re.search(r"conv.*/bias|/bias", name) for name in surplus):
+        remedy = "the file has convolution biases: set model.conv_bias=True"
+    raise PretrainedMismatch(f"{path.name} does not hold the weights of this {trunk}; {wrong}. Remedy: {remedy}.")
+
+
+def _name(dialect: str, trunk: str, leaf: tuple[str, ...]) -> str:
+    """The file's name of one of our leaves, e.g. ("stage1_unit2", "conv1", "kernel") → "conv2_block2_1_conv/kernel"."""
+    *module, variable = leaf
+    layer = "/".join(module)
+    if dialect == "torch":
+        rename = _torch_vgg16 if trunk == "vgg16" else _torch_resnet50
+        return f"{rename(layer)}.{TORCH_LEAVES[variable]}"
+    if trunk == "resnet50":
+        layer = _keras2_resnet50(layer) if dialect == "keras 2.0" else _keras_resnet50(layer)
+    is_norm = "bn" in module[-1]
+    return f"{layer}/{KERAS_LEAVES[variable] if is_norm else variable}"
+
+
+def _unit(layer: str) -> tuple[int, int, str, str]:
+    """"stage1_unit2/conv3" → (1, 2, "conv", "3"); the shortcut is number "0"."""
+    stage, unit, part = re.fullmatch(r"stage(\d)_unit(\d+)/(\w+)", layer).groups()
+    kind, number = (part.split("_")[1], "0") if part.startswith("shortcut") else (part[:-1], part[-1])
+    return int(stage), int(unit), kind, number
+
+
+def _keras_resnet50(layer: str) -> str:
+    if layer.startswith("stem_"):
+        return layer.replace("stem", "conv1")
+    stage, unit, kind, number = _unit(layer)
+    return f"conv{stage + 1}_block{unit}_{number}_{kind}"
+
+
+def _keras2_resnet50(layer: str) -> str:
+    """The names of the files that Keras 2.0 downloaded, the ones the paper started from."""
+    if layer.startswith("stem_"):
+        return {"stem_conv": "conv1", "stem_bn": "bn_conv1"}[layer]
+    stage, unit, kind, number = _unit(layer)
+    branch = "1" if number == "0" else "2" + "_abc"[int(number)]
+    return f"{'res' if kind == 'conv' else 'bn'}{stage + 1}{chr(ord('a') + unit - 1)}_branch{branch}"
+
+
+def _torch_resnet50(layer: str) -> str:
+    if layer.startswith("stem_"):
+        return layer.removeprefix("stem_") + "1"
+    stage, unit, kind, number = _unit(layer)
+    part = f"downsample.{int(kind == 'bn')}" if number == "0" else kind + number
+    return f"layer{stage}.{unit - 1}.{part}"
+
+
+def _torch_vgg16(layer: str) -> str:
+    """torchvision numbers convolutions, ReLUs and pools in one sequence: features.0, .2, (pool .4) .5, .7, …"""
+    block, conv = (int(number) for number in re.findall(r"\d+", layer))
+    before = sum(2 * convs + 1 for convs in CONVS[: block - 1])
+    return f"features.{before + 2 * (conv - 1)}"
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """The file's dialect ("keras" or "torch") and its arrays by name, Keras ones as "layer/variable"."""
+    if not path.is_file():
+        raise ValueError(f"{path.name}: there is no such file; give the path of a file of pretrained weights.")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".h5", ".hdf5"):
+            return "keras", _read_keras(path)
+        if suffix == ".safetensors":
+            return "torch", load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path.name} cannot be read as {suffix} ({error}); fetch it again.") from error
+    if suffix in (".pth", ".pt"):
+        return "torch", _read_torch(path)
+    raise ValueError(f"{path.name}: {suffix or 'no suffix'} is unknown; use .h5, .weights.h5, .pth, .pt or .safetensors.")
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{path.name}: reading it needs torch; `pip install 'mammojax[convert]'`, or save it as .safetensors."
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor.float().numpy() for name, tensor in state.items()}
+    except Exception as error:  # torch raises pickle, zip, runtime and attribute errors alike
+        raise ValueError(f"{path.name} is not a torch file of plain tensors by name; save its state_dict().") from error
+
+
+def _read_keras(path: Path) -> dict[str, np.ndarray]:
+    layers: dict[str, list[np.ndarray]] = {}
+    with h5py.File(path) as file:
+        # A legacy file of a whole model keeps its weights one group down.
+        root = file["model_weights"] if "model_weights" in file else file
+        if "layer_names" in root.attrs:
+            for layer in _texts(root.attrs["layer_names"]):
+                layers[layer] = [root[layer][name][()] for name in _texts(root[layer].attrs["weight_names"])]
+        else:
+
+            def visit(name: str, group: Any) -> None:
+                # Groups are numbered by class (conv2d_7); the layer's own name is an attribute of its variables.
+                if name.endswith("/vars") and len(group):
+                    layers[group.attrs["name"]] = [group[str(i)][()] for i in range(len(group))]
+
+            try:
+                file.visititems(visit)
+            except KeyError as error:
+                raise ValueError(f"{path.name} does not name its layers; save it again with Keras 3.10 or later.") from error
+    if not layers:
+        raise ValueError(f"{path.name} holds no Keras layers; give a file that save_weights() wrote.")
+    arrays = {}
+    for layer, values in layers.items():
+        # The order is Keras's own contract; the variables' names changed between releases.
+        names = tuple(KERAS_LEAVES.values()) if len(values) == 4 else ("kernel", "bias")[: len(values)]
+        if len(values) == 3:
+            names = ("0", "1", "2")
+        arrays.update({f"{layer}/{name}": value for name, value in zip(names, values, strict=True)})
+    return arrays
+
+
+def _texts(attribute: Any) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in attribute]
