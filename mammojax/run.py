@@ -117,7 +117,13 @@ def _check(config: ml_collections.ConfigDict) -> None:
     for name in ("init_from",):
         if config[name] and not (Path(config[name]) / "config.json").is_file():
             raise BadConfig(f'config.{name}: "{config[name]}" is not a run folder; name the --workdir of a finished run.')
-    whole_image.build(config.model)
+    try:
+        whole_image.build(config.model)
+    except ValueError as error:
+        raise BadConfig(f"config.{error}") from None
+    file = config.model.pretrained
+    if file and not Path(file).is_file():
+        raise BadConfig(f'config.model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.')
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def save_best(workdir: Path, variables: Tree) -> None:
     """Write the best weights, whole or not at all: a folder beside them is filled, then takes their place."""
     folder = (workdir / "checkpoints").absolute()
     fresh, old, best = folder / "best.new", folder / "best.old", folder / "best"
-    ocp.save_pytree(fresh, _numpy(variables), overwrite=True)
+    ocp.save(fresh, _numpy(variables), overwrite=True)
     shutil.rmtree(old, ignore_errors=True)
     if best.exists():
         best.rename(old)
@@ -113,7 +113,7 @@ def load_best(run: Path) -> Tree:
     folder = (Path(run) / "checkpoints").absolute()
     for name in ("best", "best.old"):  # best.old: the run was killed between the two renames
         if (folder / name).is_dir():
-            variables = ocp.load_pytree(folder / name)
+            variables = ocp.load(folder / name)
             return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     raise BadCheckpoint(f'"{run}" holds no trained weights (checkpoints/best); name the folder of a finished run.')
 

@@ -18,7 +18,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mammojax.data.pipeline import Batches
-from mammojax.models.whole_image import as_input
+from mammojax.models.whole_image import centre
 from mammojax.train import losses, mesh, stages
 from mammojax.train.augment import augment
 from mammojax.train.checkpoint import Latest, save_best
@@ -54,7 +54,7 @@ def make_step(
         gray = image.astype(jnp.float32) * (255 / 65535)
         if config.augment.enabled:
             gray = augment(augment_key, gray, config.augment)
-        x = as_input(gray * 257.0, mean, config.model.channels)
+        x = centre(gray, mean, config.model.channels)
 
         def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
             (logits, _), moved = model.apply(

@@ -1,0 +1,58 @@
+"""Checkpoints come back bit for bit, and a misfit is said in words."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mammojax.train import checkpoint
+from mammojax.train.state import transfer
+
+
+def _tree(width: int) -> dict:
+    rng = np.random.default_rng(0)
+    return {"trunk": {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, width)), jnp.float32)}}}
+
+
+def test_latest_returns_state_and_host_exactly(tmp_path: Path) -> None:
+    state = {"params": _tree(4), "step": jnp.int32(7), "half": jnp.ones(3, jnp.bfloat16)}
+    latest = checkpoint.Latest(tmp_path)
+    assert latest.host() is None
+    host = {"stage": 1, "best": {"value": 0.1234567890123456}, "batches": {"next": [1, 2]}}
+    latest.save(3, {**state, "step": jnp.int32(6)}, {"stage": 0})
+    latest.save(7, state, host)
+    latest.close()
+    again = checkpoint.Latest(tmp_path)
+    assert again.host() == host
+    restored = again.state(state)
+    assert int(restored["step"]) == 7
+    assert restored["half"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(restored["params"]["trunk"]["conv"]["kernel"], state["params"]["trunk"]["conv"]["kernel"])
+    with pytest.raises(checkpoint.BadCheckpoint, match="does not fit its config"):
+        again.state({**state, "params": _tree(5)})
+    again.close()
+
+
+def test_best_is_replaced_whole(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        checkpoint.save_best(tmp_path, {"params": {"w": jnp.full(2, value)}, "batch_stats": {}})
+    assert checkpoint.load_best(tmp_path)["params"]["w"].tolist() == [2.0, 2.0]
+    (tmp_path / "checkpoints" / "best").rename(tmp_path / "checkpoints" / "best.old")  # killed between two renames
+    assert checkpoint.load_best(tmp_path)["params"]["w"].tolist() == [2.0, 2.0]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(checkpoint.BadCheckpoint, match="not a run folder"):
+        checkpoint.restore_best(tmp_path)
+
+
+def test_transfer_takes_the_trunk_and_keeps_the_head() -> None:
+    head = {"head": {"logits": {"bias": jnp.zeros(2)}}}
+    ours = {"params": {**_tree(4), **head}, "batch_stats": {}}
+    theirs = {"params": {"trunk": {"conv": {"kernel": jnp.ones((3, 4))}}, "classifier": {"bias": jnp.ones(5)}}, "batch_stats": {}}
+    moved = transfer(theirs, ours)
+    assert moved["params"]["trunk"]["conv"]["kernel"].min() == 1
+    assert moved["params"]["head"] is ours["params"]["head"]
+    with pytest.raises(checkpoint.BadCheckpoint, match="conv/kernel is"):
+        transfer({"params": _tree(8), "batch_stats": {}}, ours)

@@ -1,0 +1,61 @@
+"""One device's losses on two, BatchNorm included; mixed precision keeps float32 parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import quickstart
+from mammojax.models import whole_image
+from mammojax.train import mesh, stages
+from mammojax.train.loop import make_step
+from mammojax.train.state import TrainState, init_variables
+
+
+def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[float], TrainState]:
+    grid = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
+    model = whole_image.build(config.model)
+    variables = init_variables(model, (32, 32), 1, 0)
+    stage = stages.from_config(config.stages)[0]
+    tx = stages.optimizer(stage, variables["params"])
+    key = jax.random.key_data(jax.random.key(0))
+    state = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], tx.init(variables["params"]), key)
+    state = jax.device_put(state, mesh.replicated(grid))
+    step = make_step(model, tx, stage, config, 100.0)
+    rng, result = np.random.default_rng(0), []
+    for _ in range(steps):
+        image = jax.device_put(rng.integers(0, 65536, (8, 32, 32, 1), np.uint16), jax.NamedSharding(grid, jax.P("data")))
+        label = jax.device_put(rng.integers(0, 5, 8, np.int32), jax.NamedSharding(grid, jax.P("data")))
+        state, now = step(state, image, label, np.float32(1e-3))
+        result.append(float(now[0]))
+    return result, state
+
+
+def _config() -> ConfigDict:
+    config = quickstart.get_config().patch
+    config.model.update(width=4, blocks=(1, 1, 1, 1))
+    return config
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_two_devices_give_the_losses_of_one() -> None:
+    one, first = _losses(_config(), 1)
+    two, second = _losses(_config(), 2)
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), first.batch_stats, second.batch_stats)
+
+
+def test_bfloat16_computes_in_half_and_keeps_float32_parameters() -> None:
+    config = _config()
+    full, _ = _losses(config, 1)
+    config.model.dtype = "bfloat16"
+    half, state = _losses(config, 1)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state.params))
+    assert half != full
+    np.testing.assert_allclose(half, full, rtol=0.1)
+
+
+def test_a_batch_uses_as_many_devices_as_divide_it() -> None:
+    assert mesh.data_mesh(2).size == 2
+    assert mesh.data_mesh(3).size == 1
