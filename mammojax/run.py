@@ -24,7 +24,7 @@ from mammojax.evaluate import heatmap, predict, report
 from mammojax.models import pretrained, whole_image
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
-from mammojax.train.loop import Stopped
+from mammojax.train.loop import Stopped as Stopped  # launch.py asks for it here
 from mammojax.train.state import init_variables, transfer
 
 Tree = Any
@@ -116,7 +116,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise BadConfig("config.data.source is empty; give the folder or manifest: --config.data.source=DIR.")
     for name in ("init_from",):
         if config[name] and not (Path(config[name]) / "config.json").is_file():
-            raise BadConfig(f'config.{name}: "{config[name]}" is not a run folder; name the --workdir of a finished run.')
+            raise BadConfig(
+                f'config.{name}: "{config[name]}" is not a run folder; name the --workdir of a finished run.'
+            )
     try:
         whole_image.build(config.model)
     except ValueError as error:
@@ -221,7 +223,7 @@ def _write_config(config: ml_collections.ConfigDict, facts: dict[str, Any], work
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             packages[name] = importlib.metadata.version(name)
     try:
-        commit = subprocess.run(  # noqa: S603 - a fixed command
+        commit = subprocess.run(
             ["git", "rev-parse", "HEAD"],  # noqa: S607
             cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
@@ -318,8 +320,6 @@ def _print_table(results: dict[str, Any], page: Path) -> None:
     print(f"\n{'':<34}{'val':<26}test")
     for name, value in results["test"].items():
         if isinstance(value, dict):
-            cells = [
-                "{value:.3f} [{low:.3f}, {high:.3f}]".format(**results[split][name]) for split in ("val", "test")
-            ]
+            cells = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**results[split][name]) for split in ("val", "test")]
             print(f"{name:<34}{cells[0]:<26}{cells[1]}")
     print(f"\nreport: {page}", flush=True)

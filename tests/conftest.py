@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.tiny import launch
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -31,3 +33,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared folder beside the project: tests on its real data are skipped")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny config."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    done = launch(workdir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return workdir

@@ -2,64 +2,20 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = [
-    "--config=configs/quickstart.py",
-    "--config.phantom.patients=24",
-    "--config.data.workers=1",
-    "--config.data.size=(96,64)",
-    "--config.data.patch_size=32",
-    "--config.model.width=4",
-    "--config.patch.model.width=4",
-    "--config.model.blocks=(1,1,1,1)",
-    "--config.patch.model.blocks=(1,1,1,1)",
-    "--config.model.head=8-8-16x1",
-    "--config.batch=4",
-    "--config.bootstrap_runs=100",
-    "--config.checkpoint_steps=3",
-    "--config.gallery=1",
-    "--config.patch.stages.stage1.epochs=1",
-    "--config.patch.checkpoint_steps=5",
-    "--config.stages.stage1.epochs=2",
-    "--config.stages.stage2.epochs=2",
-]
-
-
-def _command(workdir: Path, *extra: str) -> list[str]:
-    return [sys.executable, "launch.py", *TINY, f"--workdir={workdir}", f"--config.data.data_dir={workdir.parent}/data", *extra]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-
-
-def _launch(workdir: Path, *extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(workdir, *extra), cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the tiny config."""
-    workdir = tmp_path_factory.mktemp("run") / "whole"
-    done = _launch(workdir)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return workdir
+from mammojax.train.checkpoint import load_best
+from tests.tiny import ROOT, command, environment, launch
 
 
 def _best(run: Path) -> dict[str, np.ndarray]:
-    from mammojax.train.checkpoint import load_best, differences  # noqa: F401 - JAX only where it is needed
-    import jax
-
     leaves = jax.tree_util.tree_leaves_with_path(load_best(run))
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
@@ -74,7 +30,14 @@ def _assert_equal_runs(a: Path, b: Path) -> None:
 
 
 def test_a_run_leaves_what_is_documented(finished: Path) -> None:
-    for name in ("config.json", "versions.json", "metrics.jsonl", "report.html", "checkpoints/best", "patch/report.html"):
+    for name in (
+        "config.json",
+        "versions.json",
+        "metrics.jsonl",
+        "report.html",
+        "checkpoints/best",
+        "patch/report.html",
+    ):
         assert (finished / name).exists(), name
     results = json.loads((finished / "metrics.json").read_text())
     assert {"low", "value", "high"} == set(results["test"]["auc"])
@@ -89,7 +52,7 @@ def test_a_run_leaves_what_is_documented(finished: Path) -> None:
 
 def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
-    done = _launch(finished)
+    done = launch(finished)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (finished / "metrics.jsonl").read_bytes() == before
 
@@ -97,7 +60,9 @@ def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Signals) -> None:
     workdir = finished.parent / f"killed{int(how)}"
-    process = subprocess.Popen(_command(workdir), cwd=ROOT, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     latest = workdir / "checkpoints" / "latest"
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
@@ -108,7 +73,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Si
     process.wait()
     assert process.returncode == (-9 if how == signal.SIGKILL else 143), process.stderr.read().decode()[-3000:]
     assert not (workdir / "metrics.json").exists()
-    done = _launch(workdir)
+    done = launch(workdir)
     assert done.returncode == 0, done.stderr[-3000:]
     _assert_equal_runs(finished, workdir)
 
@@ -125,7 +90,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Si
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = _launch(tmp_path / "run", *arguments)
+    done = launch(tmp_path / "run", *arguments)
     assert done.returncode == 2, done.stderr[-2000:]
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -133,7 +98,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: li
 
 
 def test_init_from_takes_a_patch_run_and_trains_none(finished: Path, tmp_path: Path) -> None:
-    done = _launch(
+    done = launch(
         tmp_path / "from", f"--config.init_from={finished / 'patch'}", "--config.stages.stage1.epochs=0",
         "--config.stages.stage2.epochs=1", "--config.stages.stage2.learning_rate=0.0",
         f"--config.data.data_dir={finished.parent}/data",

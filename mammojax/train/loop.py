@@ -27,7 +27,7 @@ from mammojax.train.state import TrainState
 Tree = Any
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and has saved itself
+class Stopped(Exception):
     """The run was told to stop (SIGTERM) and has saved its state."""
 
 
@@ -36,7 +36,11 @@ class Diverged(ValueError):
 
 
 def make_step(
-    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, config: ml_collections.ConfigDict, mean: float
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    stage: stages.Stage,
+    config: ml_collections.ConfigDict,
+    mean: float,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """One jitted step of a stage.
 
@@ -145,7 +149,15 @@ def train(
     host = latest.host()
     resumed = host is not None
     if host is None:
-        host = {"stage": 0, "stage_step": 0, "step": 0, "best": None, "sums": [0.0, 0.0], "log_bytes": 0, "batches": None}
+        host = {
+            "stage": 0,
+            "stage_step": 0,
+            "step": 0,
+            "best": None,
+            "sums": [0.0, 0.0],
+            "log_bytes": 0,
+            "batches": None,
+        }
     else:
         batches.set_state(host["batches"])
     log = _Log(workdir, host["log_bytes"], host["step"])

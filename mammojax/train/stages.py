@@ -83,7 +83,7 @@ def _matches(patterns: tuple[str, ...], path: str) -> bool:
 
 
 def labels(stage: Stage, params: Tree) -> Tree:
-    """"learn" or "freeze" for each parameter, in the tree's shape.
+    """ "learn" or "freeze" for each parameter, in the tree's shape.
 
     Raises:
         BadStage: a pattern that matches no parameter, a parameter that no pattern covers, or a stage that learns none.
@@ -135,6 +135,4 @@ def optimizer(stage: Stage, params: Tree) -> optax.GradientTransformation:
     decay = [optax.add_decayed_weights(stage.weight_decay, mask=kernels)] if stage.weight_decay else []
     adam = [optax.scale_by_adam()]
     chain = adam + decay if stage.decoupled_decay else decay + adam
-    return optax.multi_transform(
-        {"learn": optax.chain(*chain), "freeze": optax.set_to_zero()}, labels(stage, params)
-    )
+    return optax.multi_transform({"learn": optax.chain(*chain), "freeze": optax.set_to_zero()}, labels(stage, params))

@@ -66,6 +66,4 @@ def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, 
             f"the weights of init_from do not fit this network: {len(wrong_trunk)} arrays of the trunk differ, "
             f"the first: {wrong_trunk[0]}; train with the same config.model as that run."
         )
-    return {
-        kind: {**tree, "trunk": ours[kind]} if "trunk" in tree else tree for kind, tree in variables.items()
-    }
+    return {kind: {**tree, "trunk": ours[kind]} if "trunk" in tree else tree for kind, tree in variables.items()}

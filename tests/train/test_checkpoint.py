@@ -28,7 +28,9 @@ def test_latest_returns_state_and_host_exactly(tmp_path: Path) -> None:
     restored = again.state(state)
     assert int(restored["step"]) == 7
     assert restored["half"].dtype == jnp.bfloat16
-    np.testing.assert_array_equal(restored["params"]["trunk"]["conv"]["kernel"], state["params"]["trunk"]["conv"]["kernel"])
+    np.testing.assert_array_equal(
+        restored["params"]["trunk"]["conv"]["kernel"], state["params"]["trunk"]["conv"]["kernel"]
+    )
     with pytest.raises(checkpoint.BadCheckpoint, match="does not fit its config"):
         again.state({**state, "params": _tree(5)})
     again.close()
@@ -50,7 +52,10 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 def test_transfer_takes_the_trunk_and_keeps_the_head() -> None:
     head = {"head": {"logits": {"bias": jnp.zeros(2)}}}
     ours = {"params": {**_tree(4), **head}, "batch_stats": {}}
-    theirs = {"params": {"trunk": {"conv": {"kernel": jnp.ones((3, 4))}}, "classifier": {"bias": jnp.ones(5)}}, "batch_stats": {}}
+    theirs = {
+        "params": {"trunk": {"conv": {"kernel": jnp.ones((3, 4))}}, "classifier": {"bias": jnp.ones(5)}},
+        "batch_stats": {},
+    }
     moved = transfer(theirs, ours)
     assert moved["params"]["trunk"]["conv"]["kernel"].min() == 1
     assert moved["params"]["head"] is ours["params"]["head"]

@@ -25,7 +25,9 @@ def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[floa
     step = make_step(model, tx, stage, config, 100.0)
     rng, result = np.random.default_rng(0), []
     for _ in range(steps):
-        image = jax.device_put(rng.integers(0, 65536, (8, 32, 32, 1), np.uint16), jax.NamedSharding(grid, jax.P("data")))
+        image = jax.device_put(
+            rng.integers(0, 65536, (8, 32, 32, 1), np.uint16), jax.NamedSharding(grid, jax.P("data"))
+        )
         label = jax.device_put(rng.integers(0, 5, 8, np.int32), jax.NamedSharding(grid, jax.P("data")))
         state, now = step(state, image, label, np.float32(1e-3))
         result.append(float(now[0]))

@@ -16,7 +16,9 @@ from mammojax.train.state import TrainState, init_variables
 
 def _params(config: ConfigDict) -> dict:
     model = whole_image.build(config.model)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, config.model.channels))))["params"]
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, config.model.channels))))[
+        "params"
+    ]
 
 
 @pytest.mark.parametrize("module", [patch_resnet, patch_vgg, whole_resnet, whole_vgg, quickstart])
@@ -65,9 +67,7 @@ def _run(config: ConfigDict, stage: stages.Stage, steps: int) -> tuple[dict, Tra
     tx = stages.optimizer(stage, variables["params"])
     before = jax.device_get(variables)
     key = jax.random.key_data(jax.random.key(0))
-    state = TrainState(
-        jnp.int32(0), variables["params"], variables["batch_stats"], tx.init(variables["params"]), key
-    )
+    state = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], tx.init(variables["params"]), key)
     step = make_step(model, tx, stage, config, 100.0)
     rng = np.random.default_rng(0)
     for _ in range(steps):
