@@ -111,18 +111,17 @@ def _compare(
     missing = sorted(set(expected) - set(shapes))
     surplus = sorted(n for n in set(shapes) - set(expected) if not re.fullmatch(NOT_TRUNK[dialect.split()[0]], n))
     misshapen = sorted(
-        f"{name} {shapes[name]} for {expected[name]}" for name in expected if shapes.get(name, ()) != expected[name]
-        if name in shapes
+        f"{name} {shapes[name]} for {shape}" for name, shape in expected.items() if shapes.get(name, shape) != shape
     )
     if not (missing or surplus or misshapen):
         return
     lists = [("missing", missing), ("surplus", surplus), ("of another shape", misshapen)]
     wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists if names)
     remedy = "check that model.trunk, model.width and model.blocks are those of the file"
-    conv_biases = {theirs[leaf] for leaf in theirs if leaf[-1] == "bias" and leaf[:-1] + ("kernel",) in theirs}
+    conv_biases = {theirs[leaf] for leaf in theirs if leaf[-1] == "bias" and (*leaf[:-1], "kernel") in theirs}
     if not surplus and not misshapen and missing and set(missing) <= conv_biases:
         remedy = "the file has no convolution biases: set model.conv_bias=False"
-    elif not missing and not misshapen and all(re.search(r"conv.*/bias|/bias", name) for name in surplus):
+    elif not missing and not misshapen and all(name.endswith("/bias") for name in surplus):
         remedy = "the file has convolution biases: set model.conv_bias=True"
     raise PretrainedMismatch(f"{path.name} does not hold the weights of this {trunk}; {wrong}. Remedy: {remedy}.")
 
@@ -141,8 +140,9 @@ def _name(dialect: str, trunk: str, leaf: tuple[str, ...]) -> str:
 
 
 def _unit(layer: str) -> tuple[int, int, str, str]:
-    """"stage1_unit2/conv3" → (1, 2, "conv", "3"); the shortcut is number "0"."""
-    stage, unit, part = re.fullmatch(r"stage(\d)_unit(\d+)/(\w+)", layer).groups()
+    """Split "stage1_unit2/conv3" into (1, 2, "conv", "3"); the shortcut is number "0"."""
+    place, part = layer.split("/")
+    stage, unit = re.findall(r"\d+", place)
     kind, number = (part.split("_")[1], "0") if part.startswith("shortcut") else (part[:-1], part[-1])
     return int(stage), int(unit), kind, number
 
@@ -188,11 +188,17 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
             return "keras", _read_keras(path)
         if suffix == ".safetensors":
             return "torch", load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path.name} cannot be read as {suffix} ({error}); fetch it again.") from error
+    except KeyError as error:
+        raise ValueError(f"{path.name} does not name its layers; save it again with a newer Keras.") from error
+    except (OSError, SafetensorError, TypeError) as error:
+        raise ValueError(
+            f"{path.name} cannot be read ({error}); give a whole file of float16 or float32 weights."
+        ) from error
     if suffix in (".pth", ".pt"):
         return "torch", _read_torch(path)
-    raise ValueError(f"{path.name}: {suffix or 'no suffix'} is unknown; use .h5, .weights.h5, .pth, .pt or .safetensors.")
+    raise ValueError(
+        f"{path.name}: {suffix or 'no suffix'} is unknown; use .h5, .weights.h5, .pth, .pt or .safetensors."
+    )
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -213,7 +219,7 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
     layers: dict[str, list[np.ndarray]] = {}
     with h5py.File(path) as file:
         # A legacy file of a whole model keeps its weights one group down.
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         if "layer_names" in root.attrs:
             for layer in _texts(root.attrs["layer_names"]):
                 layers[layer] = [root[layer][name][()] for name in _texts(root[layer].attrs["weight_names"])]
@@ -224,18 +230,14 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
                 if name.endswith("/vars") and len(group):
                     layers[group.attrs["name"]] = [group[str(i)][()] for i in range(len(group))]
 
-            try:
-                file.visititems(visit)
-            except KeyError as error:
-                raise ValueError(f"{path.name} does not name its layers; save it again with Keras 3.10 or later.") from error
+            file.visititems(visit)
     if not layers:
         raise ValueError(f"{path.name} holds no Keras layers; give a file that save_weights() wrote.")
     arrays = {}
     for layer, values in layers.items():
         # The order is Keras's own contract; the variables' names changed between releases.
-        names = tuple(KERAS_LEAVES.values()) if len(values) == 4 else ("kernel", "bias")[: len(values)]
-        if len(values) == 3:
-            names = ("0", "1", "2")
+        known = {1: ("kernel",), 2: ("kernel", "bias"), 4: tuple(KERAS_LEAVES.values())}
+        names = known.get(len(values), tuple(map(str, range(len(values)))))
         arrays.update({f"{layer}/{name}": value for name, value in zip(names, values, strict=True)})
     return arrays
 

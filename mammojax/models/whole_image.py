@@ -179,8 +179,13 @@ def build(model: ConfigDict) -> nn.Module:
     dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also blocks, stride_on and conv_bias; for "resnet50"
     and for heads bn_momentum and bn_epsilon; for "whole" also head. Raises ValueError, naming the field.
     """
-    choices = {"task": ("patch", "whole"), "trunk": ("resnet50", "vgg16"), "dtype": ("float32", "bfloat16")}
-    choices |= {"stride_on": ("1x1", "3x3"), "channels": (1, 3)}
+    choices: dict[str, tuple[Any, ...]] = {
+        "task": ("patch", "whole"),
+        "trunk": ("resnet50", "vgg16"),
+        "dtype": ("float32", "bfloat16"),
+        "stride_on": ("1x1", "3x3"),
+        "channels": (1, 3),
+    }
     for field, allowed in choices.items():
         if model[field] not in allowed:
             raise ValueError(f"model.{field}={model[field]!r} is unknown; use {' or '.join(map(str, allowed))}.")

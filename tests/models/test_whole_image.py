@@ -1,0 +1,144 @@
+"""The two classifiers: the sizes of the published networks, the head specs, the stages and the input scale."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mammojax.models.whole_image import Head, as_input, build, parse_head
+
+
+def config(**fields) -> ConfigDict:
+    model = ConfigDict()
+    model.update(
+        task="whole",
+        trunk="resnet50",
+        head="512-512-1024x2,512-512-1024x2",
+        classes=2,
+        width=64,
+        blocks=(3, 4, 6, 3),
+        channels=3,
+        stride_on="1x1",
+        conv_bias=True,
+        bn_momentum=0.99,
+        bn_epsilon=1e-3,
+        dropout=0.0,
+        dtype="float32",
+    )
+    model.update(fields)
+    return model
+
+
+def initial(model, *shape):
+    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+PATCH = {"task": "patch", "classes": 5}
+PUBLISHED = [  # every all-convolutional row of the reference's table
+    ("resnet50", PATCH, 23_597_957),
+    ("vgg16", PATCH, 14_717_253),
+    ("resnet50", {"head": "512-512-2048x1,512-512-2048x1"}, 40_944_514),
+    ("resnet50", {"head": "512-512-1024x2,512-512-1024x2"}, 40_942_466),
+    ("resnet50", {"head": "256-256-256x1,128-128-128x1"}, 25_528_962),
+    ("resnet50", {"head": "256x1,128x1"}, 28_603_394),
+    ("vgg16", {"head": "512x3,512x3"}, 28_886_850),
+    ("vgg16", {"head": "512x1,512x1"}, 19_439_426),
+    ("vgg16", {"head": "256x1,128x1"}, 16_191_426),
+    ("vgg16", {"head": "128x1,64x1"}, 15_379_330),
+    ("vgg16", {"head": "512-512-1024x2,512-512-1024x2"}, 29_710_146),
+    ("resnet50", {"head": "256-256-512x3,128-128-256x3"}, 28_415_618),
+]
+
+
+@pytest.mark.parametrize(("trunk", "fields", "count"), PUBLISHED)
+def test_parameter_counts_are_the_published_ones(trunk, fields, count):
+    variables = initial(build(config(trunk=trunk, **fields)), 1, 224, 224, 3)
+    assert sum(x.size for x in jax.tree.leaves(variables)) == count
+
+
+@pytest.mark.parametrize(("trunk", "channels"), [("resnet50", 2048), ("vgg16", 512)])
+def test_stages_at_the_papers_size(trunk, channels):
+    model = build(config(trunk=trunk))
+    x = jax.ShapeDtypeStruct((2, 1152, 896, 3), jnp.float32)
+    (logits, stages), variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), x)
+    assert (logits.shape, logits.dtype) == ((2, 2), jnp.float32)
+    assert stages["features"].shape == (2, 36, 28, channels)
+    assert stages["head/block1"].shape == (2, 18, 14, 1024)
+    assert stages["head/block2"].shape == (2, 9, 7, 1024)
+    assert stages["head/pooled"].shape == (2, 1024)
+    assert set(variables["params"]) == {"trunk", "head"}
+    assert {"block1_unit1", "block2_unit2", "logits"} < set(variables["params"]["head"])
+
+
+def test_the_patch_nets_trunk_fits_into_the_whole_image_net():
+    narrow = {"width": 8, "blocks": (1, 1, 2, 1), "channels": 1}
+    patch = initial(build(config(**PATCH, **narrow)), 1, 64, 64, 1)
+    whole = initial(build(config(head="8-8-16x1", **narrow)), 1, 96, 64, 1)
+    for collection in ("params", "batch_stats"):
+        assert patch[collection]["trunk"] == whole[collection]["trunk"]
+
+
+def test_frozen_reaches_the_head_and_a_step_differentiates():
+    model = build(config(head="8-8-16x1,8x1", width=4, blocks=(1, 1, 1, 1), channels=1, dropout=0.5))
+    x = np.random.default_rng(0).normal(size=(2, 128, 96, 1)).astype(np.float32)
+    variables = model.init(jax.random.key(0), x)
+
+    @jax.jit
+    def step(params, batch_stats):
+        def loss(params):
+            (logits, _), moved = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                x,
+                train=True,
+                frozen=lambda path: path.startswith("head/block1"),
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(1)},
+            )
+            return jnp.square(logits).sum(), moved["batch_stats"]
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradient, moved = step(variables["params"], variables["batch_stats"])
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), variables["batch_stats"], moved)
+    assert all(jax.tree.leaves(same["head"]["block1_unit1"]))
+    assert not any(jax.tree.leaves([same["head"]["block2_unit1"], same["trunk"]]))
+    assert float(jnp.abs(gradient["trunk"]["stem_conv"]["kernel"]).max()) > 0
+
+
+def test_head_specs():
+    assert parse_head("512-512-1024x2, 256x1") == [((512, 512, 1024), 2), ((256,), 1)]
+    for spec in ("", "512", "512-512x2", "512x0", "512x1,,256x1", "[64-64-256]x2", "0x1"):
+        with pytest.raises(ValueError, match=r"model.head: .* is no block; write"):
+            parse_head(spec)
+
+
+def test_a_head_that_halves_the_map_to_nothing_says_so():
+    with pytest.raises(ValueError, match="block 2 of '8x1,8x1' would halve a 1x1 map to nothing"):
+        initial(Head("8x1,8x1"), 1, 3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trunk": "resnet51"}, "model.trunk='resnet51' is unknown; use resnet50 or vgg16"),
+        ({"task": "heatmap"}, "model.task='heatmap' is unknown"),
+        ({"stride_on": "2x2"}, "model.stride_on='2x2' is unknown"),
+        ({"channels": 2}, "model.channels=2 is unknown"),
+        ({"dtype": "float16"}, "model.dtype='float16' is unknown"),
+        ({"blocks": (3, 4, 6)}, "model.blocks="),
+        ({"head": "512"}, "model.head: '512'"),
+    ],
+)
+def test_a_bad_config_is_refused_before_anything_is_built(fields, message):
+    with pytest.raises(ValueError, match=message):
+        build(config(**fields))
+
+
+def test_as_input_scales_centres_and_repeats():
+    image = np.array([0, 257, 65535], np.uint16).reshape(1, 1, 3, 1)
+    x = as_input(image, mean=52.18, channels=3)
+    assert (x.shape, x.dtype) == ((1, 1, 3, 3), jnp.float32)
+    for channel in range(3):
+        np.testing.assert_allclose(x[0, 0, :, channel], np.array([0, 1, 255]) - 52.18, rtol=1e-6)
+    np.testing.assert_array_equal(as_input(image.astype(np.float32), 52.18, 1), x[..., :1])
