@@ -1,4 +1,4 @@
-"""Train and evaluate one experiment: python launch.py --config configs/quickstart.py [--workdir DIR] [--config.x.y=…]"""
+"""Train and evaluate one experiment: python launch.py --config configs/quickstart.py [--workdir DIR]"""
 
 import sys
 from pathlib import Path

@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
             "prepare": False,  # prepare the data set on demand
             "seed": 0,
             "workers": 4,
+            "shuffle_labels": False,  # a control: training labels permuted between patients
         }
     )
     config.model = ConfigDict(

@@ -176,7 +176,7 @@ def _patch_run(config: ml_collections.ConfigDict, workdir: Path, data: prepared.
     """The patch run a whole-image net starts from: config.init_from, or one trained now in WORKDIR/patch."""
     if config.init_from:
         return Path(config.init_from)
-    if "patch" not in config or not config.patch:
+    if "patch" not in config:
         return None
     patch = ml_collections.ConfigDict(config.patch)
     kind = patch.data.kind

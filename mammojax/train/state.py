@@ -1,11 +1,13 @@
 """What a training step carries from one batch to the next."""
 
+import zlib
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mammojax.train.checkpoint import BadCheckpoint, differences
 
@@ -32,14 +34,30 @@ class TrainState:
 
 
 def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed: int) -> dict[str, Tree]:
-    """Random variables {"params", "batch_stats"} of a network for images [1, H, W, channels]."""
+    """Random variables {"params", "batch_stats"} of a network for images [1, H, W, channels], NumPy float32.
 
-    # Only the variables are returned, so XLA drops the forward pass from the compiled program.
-    @jax.jit
-    def init(key: jax.Array) -> Tree:
-        return model.init({"params": key}, jnp.zeros((1, *size, channels), jnp.float32))
+    Convolutions are he_normal and dense layers glorot_uniform (the published code's Keras), biases and means 0, scales
+    and variances 1. They are drawn on the host: compiling `model.init` takes longer than compiling a training step.
+    Each array has its own generator, seeded by the run's seed and the array's path.
+    """
+    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
 
-    variables = init(jax.random.key(seed))
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name, shape = str(path[-1].key), leaf.shape
+        if name != "kernel":
+            return np.full(shape, float(name in ("scale", "var")), np.float32)
+        rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
+        fan_in = int(np.prod(shape[:-1]))
+        if len(shape) == 2:
+            limit = np.sqrt(6 / (fan_in + shape[-1]))
+            return rng.uniform(-limit, limit, shape).astype(np.float32)
+        values = rng.standard_normal(shape, np.float32)
+        while (far := np.abs(values) > 2).any():  # truncated at two sd, whose own sd is 0.8796
+            values[far] = rng.standard_normal(int(far.sum()), np.float32)
+        return values * np.float32(np.sqrt(2 / fan_in) / 0.87962566)
+
+    variables = jax.tree_util.tree_map_with_path(draw, dict(shapes))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 

@@ -1,0 +1,1 @@
+"""Speed beside a peer, and the experiments of docs/findings.md."""

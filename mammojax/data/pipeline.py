@@ -1,0 +1,155 @@
+"""From a prepared data set to batches on the devices: TFDS source → grain → mesh. The only file that knows grain."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, SupportsIndex
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+Batch = dict[str, Any]
+
+
+class _Parse:
+    """An example as a batch holds it; a class, so that worker processes can unpickle it."""
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+        name = example["image_id"]
+        return {
+            "image": example["image"],
+            "label": np.int32(example["label"]),
+            "weight": example["weight"],
+            "image_id": np.asarray(name if isinstance(name, bytes) else str(name).encode(), dtype=object),
+        }
+
+
+def _stack(examples: list[dict[str, Any]]) -> Batch:
+    batch = {key: np.stack([example[key] for example in examples]) for key in ("image", "label", "weight")}
+    return batch | {"image_id": [example["image_id"].item().decode() for example in examples]}
+
+
+class Batches(Iterator[Batch]):
+    """A stream of batches whose position can be saved.
+
+    Each batch is {"image": uint16 [B, H, W, 1], "label": int32 [B], "weight": float32 [B] (0 for padding),
+    "image_id": list of B names}. With a mesh the arrays lie on its devices, split over `data`, and the next batch is
+    on its way to them while the present one is used. The state is that of the batches handed out, not of those
+    fetched ahead.
+    """
+
+    def __init__(self, dataset: grain.IterDataset, steps_per_epoch: int, mesh: jax.sharding.Mesh | None) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self._iterator = iter(dataset)
+        self._sharding = None if mesh is None else jax.NamedSharding(mesh, jax.P("data"))
+        self._ahead: tuple[Batch, Any] | None = None
+        self._state: Any = self._iterator.get_state()
+
+    def _fetch(self) -> tuple[Batch, Any] | None:
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            return None
+        if self._sharding is not None:
+            for key in ("image", "label", "weight"):
+                batch[key] = jax.make_array_from_process_local_data(self._sharding, batch[key])
+        return batch, self._iterator.get_state()
+
+    def __next__(self) -> Batch:
+        now = self._ahead or self._fetch()
+        if now is None:
+            raise StopIteration
+        self._ahead = self._fetch() if self._sharding is not None else None
+        self._state = now[1]
+        return now[0]
+
+    def get_state(self) -> str:
+        """The position after the last batch handed out, as text."""
+        return self._state.decode() if isinstance(self._state, bytes) else json.dumps(self._state)
+
+    def set_state(self, state: str) -> None:
+        """Go on exactly after the batch at which `state` was taken."""
+        raw = state.encode() if isinstance(self._state, bytes) else json.loads(state)
+        self._iterator.set_state(raw)
+        self._state, self._ahead = raw, None
+
+
+def train_batches(
+    source: Any,
+    labels: np.ndarray,
+    *,
+    batch: int,
+    seed: int,
+    workers: int = 0,
+    balance: str = "none",
+    mesh: jax.sharding.Mesh | None = None,
+) -> Batches:
+    """An endless, seeded stream; every epoch has a shuffle of its own.
+
+    Args:
+        source: random access to examples {"image", "label", "image_id", …}.
+        labels: int [N], the label of each example, used by balance="class".
+        batch: examples a step; the epoch's incomplete last batch is dropped.
+        seed: of the shuffles.
+        workers: processes that decode; 0 decodes in this one. The batches are the same whatever the number.
+        balance: "none": every example once an epoch. "class": the rarer classes are repeated within the epoch until
+            each is as frequent as the most frequent one.
+        mesh: where the batches go; None leaves NumPy arrays.
+
+    Raises:
+        ValueError: the batch does not divide among the devices, or the source is empty.
+    """
+    if mesh is not None and batch % mesh.size:
+        raise ValueError(f"config.batch is {batch}, which {mesh.size} devices cannot share; take a multiple of it.")
+    if not len(source):
+        raise ValueError("the split has no examples; prepare the data set with more patients or another split.")
+    indices = np.arange(len(source))
+    if balance == "class":
+        groups = [np.flatnonzero(np.asarray(labels) == k) for k in np.unique(labels)]
+        most = max(map(len, groups))
+        indices = np.concatenate([np.resize(group, most) for group in groups])
+    elif balance != "none":
+        raise ValueError(f'balance is "{balance}"; write "none" or "class".')
+    if len(indices) < batch:  # a data set smaller than a batch: examples are repeated to fill one
+        indices = np.resize(indices, batch)
+    steps = len(indices) // batch
+    dataset = grain.MapDataset.source(_Subset(source, indices)).seed(seed).shuffle()
+    dataset = dataset.slice(slice(0, steps * batch)).map(_Parse()).batch(batch, batch_fn=_stack)
+    return Batches(_read(dataset.repeat(), workers), steps, mesh)
+
+
+def eval_batches(
+    source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None
+) -> Batches:
+    """One pass in order; the last batch is filled up with repeats of weight 0, so that every batch has one shape."""
+    if mesh is not None and batch % mesh.size:
+        raise ValueError(f"config.eval_batch is {batch}, which {mesh.size} devices cannot share; take a multiple.")
+    steps = -(-len(source) // batch)
+    dataset = grain.MapDataset.source(_Subset(source, np.arange(steps * batch))).map(_Parse())
+    return Batches(_read(dataset.batch(batch, batch_fn=_stack), workers), steps, mesh)
+
+
+class _Subset:
+    """A source's examples by a list of indices; one beyond the end repeats the last with weight 0."""
+
+    def __init__(self, source: Any, indices: np.ndarray) -> None:
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        chosen = int(self._indices[int(index)])
+        example = self._source[min(chosen, len(self._source) - 1)]
+        return {**example, "weight": np.float32(chosen < len(self._source))}
+
+
+def _read(dataset: grain.MapDataset, workers: int) -> grain.IterDataset:
+    """Start reading: in threads of this process, or in `workers` processes."""
+    if workers == 0:
+        return dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which a notebook or a test never parses
+        flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)).mp_prefetch(options)
