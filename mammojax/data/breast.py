@@ -1,0 +1,146 @@
+"""Where the breast is, and how a mammogram is brought to the network's size."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+_WORK = 256  # the breast is found on a copy whose longer side is this: film grain and thin scratches vanish
+
+
+def breast_mask(pixels: np.ndarray) -> np.ndarray:
+    """The breast: the largest bright region that is left when thin bridges to markers and scanner strips are cut.
+
+    Film backgrounds are not 0, so the threshold is half of Otsu's, which splits the breast's own tissue from the dark.
+
+    Args:
+        pixels: uint16 [H, W].
+
+    Returns:
+        bool [H, W]; all False where nothing stands out.
+    """
+    height, width = pixels.shape
+    scale = _WORK / max(height, width)
+    small = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur((small >> 8).astype(np.uint8), (5, 5), 0)
+    # Strips at the border are brighter than tissue: clipped, they do not pull Otsu's threshold up.
+    clipped = np.minimum(small, np.percentile(small, 95)).astype(np.uint8)
+    otsu, _ = cv2.threshold(clipped, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    mask = (small > max(1.0, 0.5 * otsu)).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
+    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE)
+    count, components, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if count < 2:
+        return np.zeros(pixels.shape, bool)
+    # Area alone would choose a broad strip on a film with a small breast: compactness weighs in.
+    boxes = stats[1:, cv2.CC_STAT_WIDTH] / np.maximum(stats[1:, cv2.CC_STAT_HEIGHT], 1)
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA] * np.minimum(1.0, 4 * np.minimum(boxes, 1 / boxes))))
+    breast = (components == largest).astype(np.uint8)
+    return cv2.resize(breast, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def chest_side(mask: np.ndarray) -> str:
+    """The picture's edge at which the chest wall stands, "left" or "right": where the breast touches more of it.
+
+    The band is a twentieth of the width, as film often leaves a dark margin.
+    """
+    band = max(1, mask.shape[1] // 20)
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not len(columns):
+        return "left"
+    left, right = mask[:, columns[0] : columns[0] + band].sum(), mask[:, columns[-1] - band + 1 : columns[-1] + 1].sum()
+    return "left" if left >= right else "right"
+
+
+def breast_box(mask: np.ndarray, margin: float = 0.02) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of the breast, half-open, grown by `margin` of the picture; all of it if no breast."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    if not len(rows):
+        return 0, 0, height, width
+    dy, dx = round(margin * height), round(margin * width)
+    return (
+        max(0, int(rows[0]) - dy),
+        max(0, int(columns[0]) - dx),
+        min(height, int(rows[-1]) + 1 + dy),
+        min(width, int(columns[-1]) + 1 + dx),
+    )
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How every mammogram of a data set is brought to one size.
+
+    Attributes:
+        size: (height, width) of the result.
+        crop: "none", or "breast": the breast's box, outside of which nothing is kept.
+        keep_aspect: pad with zeros instead of distorting. Shen et al. resize to 1152 × 896 whatever the aspect.
+    """
+
+    size: tuple[int, int]
+    crop: str = "none"
+    keep_aspect: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> "Framing":
+        """The framing that `to_json` wrote."""
+        return cls(tuple(saved["size"]), saved["crop"], saved["keep_aspect"])
+
+    def place(self, pixels: np.ndarray) -> "Placement":
+        """Where in this mammogram, uint16 [H, W], the frame lies."""
+        box = (0, 0, *pixels.shape)
+        side = "left"
+        if self.crop == "breast":
+            mask = breast_mask(pixels)
+            box, side = breast_box(mask), chest_side(mask)
+        return Placement(pixels.shape, box, self.size, self.keep_aspect, side)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One mammogram's frame, applied alike to its pixels and to its lesion masks."""
+
+    shape: tuple[int, int]
+    box: tuple[int, int, int, int]
+    size: tuple[int, int]
+    keep_aspect: bool
+    side: str
+
+    def image(self, pixels: np.ndarray) -> np.ndarray:
+        """The framed pixels, uint16 `size`: area-averaged when shrinking, cubic when growing."""
+        inner = self._inner()
+        shrinking = inner[0] < self.box[2] - self.box[0]
+        return self._fit(pixels, cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """The framed mask, bool `size`; one of another size than its image is scaled to it first.
+
+        A pixel is in the lesion where a quarter of it is, so that small calcifications survive shrinking.
+        """
+        binary = (mask > 0).astype(np.float32)
+        if binary.shape != self.shape:
+            binary = cv2.resize(binary, self.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        return self._fit(binary, cv2.INTER_AREA) >= 0.25
+
+    def _inner(self) -> tuple[int, int]:
+        height, width = self.box[2] - self.box[0], self.box[3] - self.box[1]
+        if not self.keep_aspect:
+            return self.size
+        scale = min(self.size[0] / height, self.size[1] / width)
+        return min(self.size[0], max(1, round(height * scale))), min(self.size[1], max(1, round(width * scale)))
+
+    def _fit(self, array: np.ndarray, interpolation: int) -> np.ndarray:
+        top, left, bottom, right = self.box
+        height, width = self._inner()
+        inner = cv2.resize(array[top:bottom, left:right], (width, height), interpolation=interpolation)
+        result = np.zeros(self.size, array.dtype)
+        above = (self.size[0] - height) // 2
+        before = 0 if self.side == "left" else self.size[1] - width  # the chest wall stays at the frame's edge
+        result[above : above + height, before : before + width] = inner
+        return result
