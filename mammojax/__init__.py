@@ -1,8 +1,8 @@
 """mammojax: screening mammography in JAX, after Shen et al. 2019 and Wu et al. 2019.
 
-    import mammojax
-    model = mammojax.restore("runs/whole_resnet")
-    model.predict(["image.dcm"])
+import mammojax
+model = mammojax.restore("runs/whole_resnet")
+model.predict(["image.dcm"])
 """
 
 from typing import TYPE_CHECKING

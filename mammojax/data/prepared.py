@@ -1,0 +1,224 @@
+"""A prepared data set: what TFDS wrote, and beside it what a run must know of it (dataset.json, index.csv)."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import logging
+import shutil
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mammojax.data.breast import Framing
+from mammojax.data.builders import mammograms
+from mammojax.data.builders.cbis_ddsm import CbisDdsm
+from mammojax.data.builders.manifest import Manifest
+from mammojax.data.builders.phantom import Phantom
+from mammojax.data.phantom import write_phantom
+
+BUILDERS = {"cbis_ddsm": CbisDdsm, "manifest": Manifest, "phantom": Phantom}
+PHANTOM = {"patients": 340, "seed": 0}
+COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
+
+
+class NotPrepared(ValueError):
+    """The data set has not been made yet; the message is the command that makes it."""
+
+
+class BadDataset(ValueError):
+    """A data set that cannot be made from what was given."""
+
+
+class Prepared:
+    """One data set on disk.
+
+    Attributes:
+        path: its folder.
+        facts: dataset.json: name, kind, framing, patch_size, mean (gray value of the training images, 0 … 255),
+            classes, counts {split: {class: n}}, rejected (number of files and rows left out).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = json.loads((path / "dataset.json").read_text())
+        with (path / "index.csv").open(newline="") as file:
+            self._rows = list(csv.DictReader(file))
+        self._builder = tfds.builder_from_directory(path)
+
+    def source(self, split: str) -> Any:
+        """Random access to the decoded examples of "train", "val" or "test"; see builders/mammograms.py."""
+        if not self.table(split):
+            return []
+        return self._builder.as_data_source(split)
+
+    def table(self, split: str) -> list[dict[str, str]]:
+        """A row an example, in the source's order: image, patient_id, exam_id, laterality, view, label."""
+        return [row for row in self._rows if row["split"] == split]
+
+    def labels(self, split: str) -> np.ndarray:
+        """int64 [N], the label of each example."""
+        return np.array([int(row["label"]) for row in self.table(split)], np.int64)
+
+
+def _config(
+    name: str, kind: str, *, source: Path | None, size: tuple[int, int], patch_size: int, crop: str, keep_aspect: bool,
+    split: str, seed: int, phantom: dict[str, int] | None, workers: int = 1,
+) -> mammograms.MammogramConfig:  # fmt: skip
+    """The builder config; its name holds everything that changes the examples, so that no two share a folder."""
+    parts = [kind, split, f"{size[0]}x{size[1]}"]
+    parts += [f"p{patch_size}"] * (kind != "whole") + [crop] * (crop != "none") + ["aspect"] * keep_aspect
+    parts += [f"s{seed}"]
+    if name == "phantom":
+        parts.append(_phantom_name(phantom))
+    if name == "manifest":
+        file = Path(source or "") / "manifest.csv" if source and source.is_dir() else Path(source or "")
+        if not file.is_file():
+            raise BadDataset(f'there is no manifest at "{source}"; give a CSV, or a folder with a manifest.csv.')
+        parts.append(hashlib.sha256(file.read_bytes()).hexdigest()[:8])
+    return mammograms.MammogramConfig(
+        name="_".join(parts), kind=kind, framing=Framing(tuple(size), crop, keep_aspect), patch_size=patch_size,
+        split=split, seed=seed, source=str(source or ""), workers=workers,
+    )  # fmt: skip
+
+
+def _phantom_name(phantom: dict[str, int] | None) -> str:
+    chosen = PHANTOM | (phantom or {})
+    return f"n{chosen['patients']}p{chosen['seed']}"
+
+
+def _folder(data_dir: Path, name: str, config: mammograms.MammogramConfig) -> Path:
+    return data_dir / name / config.name / str(mammograms.MammogramBuilder.VERSION)
+
+
+def find(name: str, kind: str, data_dir: Path, *, source: Path | None = None, phantom: dict[str, int] | None = None, **facts: Any) -> Prepared:
+    """The prepared data set; `facts` are those of `prepare`.
+
+    Raises:
+        NotPrepared: with the command that prepares it.
+    """
+    config = _config(name, kind, source=source, phantom=phantom, **facts)
+    path = _folder(data_dir, name, config)
+    if (path / "dataset.json").is_file():
+        return Prepared(path)
+    height, width = facts["size"]
+    command = f"mammojax prepare {name} --source {source or 'DIR'} --data-dir {data_dir} --kinds {kind}"
+    command += f" --size {height}x{width} --split {facts['split']} --seed {facts['seed']}"
+    command += f" --patch-size {facts['patch_size']}" * (kind != "whole")
+    command += f" --crop {facts['crop']}" * (facts["crop"] != "none") + " --keep-aspect" * facts["keep_aspect"]
+    raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run: {command}")
+
+
+def prepare(
+    name: str, source: Path | None, data_dir: Path, *, kinds: tuple[str, ...] = ("whole", "patches_s10"),
+    size: tuple[int, int] = (1152, 896), patch_size: int = 224, crop: str = "none", keep_aspect: bool = False,
+    split: str = "shen", seed: int = 0, workers: int = 1, phantom: dict[str, int] | None = None,
+) -> list[Path]:  # fmt: skip
+    """Make a data set ready: each kind once, into DATA_DIR/<name>/<config>/<version>. A second call does nothing.
+
+    Args:
+        name: "cbis_ddsm", "manifest", "phantom".
+        source: the downloaded folder, or the manifest; the phantom is written to DATA_DIR when None.
+        data_dir: where prepared data sets live.
+        kinds: of builders.mammograms.KINDS; "whole" is always made, as the mean gray value comes from it.
+        size, crop, keep_aspect: the Framing of whole images; patches are cut from framed images.
+        patch_size: side of a patch, pixels of the framed image (s1g: twice that).
+        split: "shen", "official", "all".
+        seed: of the split and of the patches.
+        workers: processes; the result does not depend on their number.
+        phantom: {"patients", "seed"} of the phantom.
+
+    Returns:
+        The folders, "whole" first.
+
+    Raises:
+        BadDataset, BadManifest: what was given cannot be used; nothing made before is lost.
+    """
+    for kind in kinds:
+        if kind not in mammograms.KINDS:
+            raise BadDataset(f'the kind "{kind}" is unknown; write {", ".join(mammograms.KINDS)}.')
+    if name == "phantom" and source is None:
+        source = data_dir / "phantom_source" / _phantom_name(phantom)
+    paths = []
+    for kind in dict.fromkeys(("whole", *kinds)):
+        config = _config(
+            name, kind, source=source, size=size, patch_size=patch_size, crop=crop, keep_aspect=keep_aspect,
+            split=split, seed=seed, phantom=phantom, workers=workers,
+        )  # fmt: skip
+        path = _folder(data_dir, name, config)
+        if not (path / "dataset.json").is_file():
+            if name == "phantom" and source is not None and not (source / "mass_case_description_test_set.csv").is_file():
+                shutil.rmtree(source, ignore_errors=True)
+                write_phantom(source, **(PHANTOM | (phantom or {})), workers=workers)
+            if source is None or not source.exists():
+                raise BadDataset(f'there is no source folder "{source}"; give the downloaded data as --source.')
+            whole = None if kind == "whole" else Prepared(paths[0])
+            _build(name, config, data_dir, path, whole)
+        paths.append(path)
+    return paths
+
+
+def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: Path, whole: Prepared | None) -> None:
+    """Make one kind: TFDS writes, then dataset.json marks it complete; what an interruption left is removed first."""
+    shutil.rmtree(path.parent, ignore_errors=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it would print the source's path and the whole config
+    builder = BUILDERS[name](config=config, data_dir=str(data_dir), file_format="array_record")
+    tfds.disable_progress_bar()  # ours counts mammograms; TFDS's counts shards
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        builder.download_and_prepare()
+    made = Path(builder.data_dir)
+    rejected = sorted(set(builder.rejected))
+    with (made / "rejected.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "reason"), *rejected])
+    counts, mean = _index(builder, made)
+    if not sum(counts["train"].values()):
+        shutil.rmtree(made)
+        why = f"; the first of {len(rejected)} left out: {rejected[0][0]}, {rejected[0][1]}" if rejected else ""
+        raise BadDataset(f"{name}/{config.name}: the train split has no example{why}.")
+    classes = mammograms.CLASSES[config.kind]
+    facts = {
+        "name": name,
+        "kind": config.kind,
+        "framing": config.framing.to_json(),
+        "patch_size": config.patch_size,
+        "split": config.split,
+        "seed": config.seed,
+        "mean": mean if whole is None else whole.facts["mean"],
+        "classes": classes,
+        "counts": {s: {c: counts[s][k] for k, c in enumerate(classes)} for s in mammograms.SPLITS},
+        "rejected": len(rejected),
+    }
+    (made / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
+    shown = ", ".join(f"{s} {sum(counts[s].values())}" for s in mammograms.SPLITS)
+    print(f"prepared {name}/{config.name}: {shown} examples; {len(rejected)} left out (rejected.csv)", flush=True)
+
+
+def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Counter[int]], float]:
+    """Write index.csv; the labels' counts of each split, and the mean gray value of train, 0 … 255."""
+    counts: dict[str, Counter[int]] = {split: Counter() for split in mammograms.SPLITS}
+    total, pixels = 0.0, 0
+    with (made / "index.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("split", *COLUMNS))
+        for split in mammograms.SPLITS:
+            if not builder.info.splits[split].num_examples:
+                continue
+            for example in builder.as_data_source(split):
+                label = int(example["label"])
+                counts[split][label] += 1
+                texts = [_text(example[c]) for c in ("image_id", *COLUMNS[1:-1])]
+                writer.writerow((split, *texts, label))
+                if split == "train":
+                    total += float(example["image"].sum(dtype=np.float64))
+                    pixels += example["image"].size
+    return counts, total / max(pixels, 1) * 255 / 65535
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,174 @@
+"""AUC and its relatives, with intervals from a bootstrap over patients. NumPy only.
+
+Images of one patient are not independent, so whole patients are drawn (Shen et al. 2019 and Wu et al. 2019 draw images
+and breasts; the interval by patient is the wider, honest one). A draw is a weight for each patient, how often it was
+drawn; so each metric takes weights, a row a draw, and thousands of draws are one array operation.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+Metric = Callable[..., np.ndarray | float]
+
+
+class Interval(NamedTuple):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _ranked(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds in falling order and the weighted positives and negatives at or above each: [T], [R, T], [R, T]."""
+    label, score = np.asarray(label), np.asarray(score, np.float64)
+    weights = np.ones((1, len(label))) if weight is None else np.atleast_2d(weight)
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # ties are one threshold
+    positive = np.cumsum(weights[:, order] * (label[order] == 1), axis=1)[:, last]
+    negative = np.cumsum(weights[:, order] * (label[order] == 0), axis=1)[:, last]
+    return score[order][last], positive, negative
+
+
+def _out(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray | float:
+    """One number without weights or with a vector of them, else one for each row."""
+    return float(values[0]) if weight is None or np.ndim(weight) == 1 else values
+
+
+def roc_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
+    """Area under the ROC curve, ties counted half.
+
+    Args:
+        label: [N] of 0 and 1.
+        score: [N], higher means 1.
+        weight: None, [N], or [R, N] for R values at once.
+
+    Returns:
+        A float, or float64 [R]; NaN where a class is absent.
+    """
+    _, positive, negative = _ranked(label, score, weight)
+    tp = np.pad(positive, ((0, 0), (1, 0)))
+    fp = np.pad(negative, ((0, 0), (1, 0)))
+    area = np.sum(np.diff(fp, axis=1) * (tp[:, 1:] + tp[:, :-1]) / 2, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _out(area / (tp[:, -1] * fp[:, -1]), weight)
+
+
+def pr_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
+    """Average precision: precision at each threshold, weighted by the recall it adds. Arguments as of `roc_auc`."""
+    _, positive, negative = _ranked(label, score, weight)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(positive + negative > 0, positive / (positive + negative), 0.0)
+        gained = np.diff(np.pad(positive, ((0, 0), (1, 0))), axis=1)
+        return _out(np.sum(precision * gained, axis=1) / positive[:, -1], weight)
+
+
+def accuracy(label: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
+    """Share of labels predicted right; `predicted` holds classes, any number of them."""
+    weights = np.ones((1, len(label))) if weight is None else np.atleast_2d(weight)
+    right = np.asarray(label) == np.asarray(predicted)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _out(weights @ right / weights.sum(axis=1), weight)
+
+
+def sensitivity_at_specificity(
+    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None, specificity: float = 0.8
+) -> np.ndarray | float:
+    """The highest sensitivity whose specificity is at least `specificity`; thresholds are the scores themselves."""
+    _, positive, negative = _ranked(label, score, weight)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        enough = 1 - negative / negative[:, -1:] >= specificity - 1e-12
+        best = np.max(np.where(enough, positive, 0.0), axis=1) / positive[:, -1]
+    return _out(np.where(negative[:, -1] > 0, best, np.nan), weight)
+
+
+def specificity_at_sensitivity(
+    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None, sensitivity: float = 0.86
+) -> np.ndarray | float:
+    """The highest specificity whose sensitivity is at least `sensitivity` (Shen et al.: 0.86, the U.S. average)."""
+    _, positive, negative = _ranked(label, score, weight)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        enough = positive / positive[:, -1:] >= sensitivity - 1e-12
+        least = np.min(np.where(enough, negative, np.inf), axis=1)
+        return _out(np.where(positive[:, -1] > 0, 1 - least / negative[:, -1], np.nan), weight)
+
+
+def roc_curve(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False and true positive rate at or above each threshold, from (0, 0) on, and the thresholds (first: inf)."""
+    threshold, positive, negative = _ranked(label, score, None)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpr, fpr = positive[0] / positive[0, -1], negative[0] / negative[0, -1]
+    return np.append(0.0, fpr), np.append(0.0, tpr), np.append(np.inf, threshold)
+
+
+def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """int64 [classes, classes], truth by row."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (np.asarray(label), np.asarray(predicted)), 1)
+    return matrix
+
+
+def draws(patient: np.ndarray, runs: int, seed: int) -> np.ndarray:
+    """How often each example stands in each bootstrap draw of patients, float64 [runs, N]."""
+    ids, index = np.unique(np.asarray(patient), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=runs)
+    return counts[:, index].astype(np.float64)
+
+
+def _interval(value: float, values: np.ndarray) -> Interval:
+    values = values[np.isfinite(values)]  # draws without one of the classes say nothing
+    if not len(values) or not np.isfinite(value):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
+
+
+def _chunks(patient: np.ndarray, runs: int, seed: int) -> list[np.ndarray]:
+    """The draws in pieces of at most 4 M weights, so that 50,000 patches fit in memory."""
+    size = max(1, 4_000_000 // max(1, len(patient)))
+    return [draws(patient, min(size, runs - k), seed + k) for k in range(0, runs, size)]
+
+
+def bootstrap(
+    metric: Metric, label: np.ndarray, score: np.ndarray, patient: np.ndarray, runs: int = 3000, seed: int = 0
+) -> Interval:
+    """A metric with its 95 % percentile interval over patients (Shen et al. 2019: 3000 runs).
+
+    Args:
+        metric: one of this module that takes (label, score, weight).
+        label, score: [N].
+        patient: [N], who each example belongs to.
+    """
+    values = [np.asarray(metric(label, score, weights)) for weights in _chunks(patient, runs, seed)]
+    return _interval(float(metric(label, score)), np.concatenate(values))
+
+
+def paired_bootstrap(
+    metric: Metric, label: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, patient: np.ndarray,
+    runs: int = 3000, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """metric(a) − metric(b) with its interval; both are measured on the same draws of patients."""
+    values = [
+        np.asarray(metric(label, score_a, w)) - np.asarray(metric(label, score_b, w))
+        for w in _chunks(patient, runs, seed)
+    ]
+    return _interval(float(metric(label, score_a)) - float(metric(label, score_b)), np.concatenate(values))
+
+
+def roc_band(
+    label: np.ndarray, score: np.ndarray, patient: np.ndarray, at: np.ndarray, runs: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """2.5th and 97.5th percentile of the sensitivity at each false positive rate of `at`, over draws of patients."""
+    curves = []
+    for weights in _chunks(patient, runs, seed):
+        _, positive, negative = _ranked(label, score, weights)
+        for tp, fp in zip(positive, negative, strict=True):
+            if tp[-1] and fp[-1]:
+                curves.append(np.interp(at, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1])))
+    if not curves:
+        return np.full(len(at), np.nan), np.full(len(at), np.nan)
+    low, high = np.percentile(curves, [2.5, 97.5], axis=0)
+    return low, high
