@@ -51,7 +51,9 @@ def main(arguments: list[str]) -> list[dict]:
             result = run(_config(arm, seed, args.workdir / f"data_{seed}"), folder)
             auc = result["test"]["auc"]
             row = {"arm": arm, "seed": seed, "auc": auc["value"], "low": auc["low"], "high": auc["high"]}
-            rows.append(row | {"val_auc": result["val"]["auc"]["value"], "minutes": (time.perf_counter() - started) / 60})
+            rows.append(
+                row | {"val_auc": result["val"]["auc"]["value"], "minutes": (time.perf_counter() - started) / 60}
+            )
             with book.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
     return rows

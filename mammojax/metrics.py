@@ -21,7 +21,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def _ranked(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ranked(
+    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Thresholds in falling order and the weighted positives and negatives at or above each: [T], [R, T], [R, T]."""
     label, score = np.asarray(label), np.asarray(score, np.float64)
     weights = np.ones((1, len(label))) if weight is None else np.atleast_2d(weight)

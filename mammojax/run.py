@@ -77,6 +77,8 @@ def _experiment(
     variables = _start(config, model, data, patch_run)
     devices = mesh.data_mesh(config.batch)
     train = data.source("train")
+    if config.data.shuffle_labels:
+        train = Relabelled(train, data.table("train"), config.seed)
     if not len(train) or not len(data.source("val")):
         raise BadConfig("the data set has an empty train or val split; give it more patients or another split.")
     batches = pipeline.train_batches(
@@ -98,13 +100,38 @@ def _experiment(
     for split in ("val", "test"):
         scored = score(best, split)
         facts = data.table(split)
-        predict.write_split(workdir / "predictions" / f"{split}.csv", scored, facts)
+        predict.write_split(workdir / "predictions" / f"{split}.csv", scored, facts, data.facts["classes"])
         results[split] = _measure(scored, [row["patient_id"] for row in facts], config)
     (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     gallery = _gallery(config, data, scored, patch_run) if patch_run else []
     page = report.write_report(workdir, title=_title(config), notes=_notes(config), gallery=gallery)
     _print_table(results, page)
     return results
+
+
+class Relabelled:
+    """A control experiment: each patient's labels replaced by another patient's, which no image can predict."""
+
+    def __init__(self, source: Any, table: list[dict[str, str]], seed: int) -> None:
+        self._source = source
+        patients: dict[str, list[int]] = {}
+        for row in table:
+            patients.setdefault(row["patient_id"], []).append(int(row["label"]))
+        names = sorted(patients)
+        partner = dict(zip(names, np.random.default_rng(seed).permutation(names), strict=True))
+        taken: dict[str, int] = dict.fromkeys(names, 0)
+        self._labels = []
+        for row in table:
+            name = row["patient_id"]
+            labels = patients[partner[name]]
+            self._labels.append(labels[taken[name] % len(labels)])
+            taken[name] += 1
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._source[index], "label": self._labels[index]}
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -148,28 +175,14 @@ def _dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepa
     data = config.data
     default = workdir / "data" if data.name == "phantom" else Path.home() / "mammojax_data"
     folder = Path(data.data_dir).expanduser() if data.data_dir else default
-    facts = {
-        "size": tuple(data.size),
-        "patch_size": data.patch_size,
-        "crop": data.crop,
-        "keep_aspect": data.keep_aspect,
-        "split": data.split,
-        "seed": data.seed,
-    }
+    source = Path(data.source).expanduser() if data.source else None
+    phantom = config.phantom.to_dict() if "phantom" in config else None
+    facts = {name: data[name] for name in ("patch_size", "crop", "keep_aspect", "split", "seed")}
+    facts["size"] = tuple(data.size)
     if data.prepare:
-        kinds = [data.kind]
-        if "patch" in config and not config.init_from:
-            kinds.append(config.patch.data.kind)
-        prepared.prepare(
-            data.name,
-            Path(data.source).expanduser() if data.source else None,
-            folder,
-            kinds=tuple(kinds),
-            workers=data.workers,
-            phantom=config.phantom.to_dict() if "phantom" in config else None,
-            **facts,
-        )
-    return prepared.find(data.name, data.kind, folder, **facts)
+        kinds = (data.kind, config.patch.data.kind) if "patch" in config and not config.init_from else (data.kind,)
+        prepared.prepare(data.name, source, folder, kinds=kinds, workers=data.workers, phantom=phantom, **facts)
+    return prepared.find(data.name, data.kind, folder, source=source, phantom=phantom, **facts)
 
 
 def _patch_run(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared) -> Path | None:
@@ -253,6 +266,8 @@ def _measure(scored: dict[str, np.ndarray], patients: list[str], config: ml_coll
     """Each metric of a split with its patient-clustered 95 % interval (Shen et al.: 3000 bootstrap runs)."""
     known = scored["label"] >= 0
     scores, label, patient = scored["scores"][known], scored["label"][known], np.asarray(patients)[known]
+    if not len(label):
+        raise BadConfig("a split has no labelled example; give the manifest pathologies or another split.")
     chosen: dict[str, Any] = {"accuracy": (metrics.accuracy, scores.argmax(1))}
     if scores.shape[1] == 2:
         chosen |= {
@@ -265,6 +280,15 @@ def _measure(scored: dict[str, np.ndarray], patients: list[str], config: ml_coll
     for name, (metric, score) in chosen.items():
         interval = metrics.bootstrap(metric, label, score, patient, runs=config.bootstrap_runs, seed=config.seed)
         result[name] = interval._asdict()
+    if scores.shape[1] == 2:
+        ids, index = np.unique(patient, return_inverse=True)
+        any_label, highest = np.zeros(len(ids), int), np.zeros(len(ids))
+        np.maximum.at(any_label, index, label)
+        np.maximum.at(highest, index, scores[:, 1])  # a patient is as suspicious as the worst image
+        interval = metrics.bootstrap(
+            metrics.roc_auc, any_label, highest, ids, runs=config.bootstrap_runs, seed=config.seed
+        )
+        result["auc_by_patient"] = interval._asdict()
     classes = scores.shape[1]
     result["confusion_matrix"] = metrics.confusion_matrix(label, scores.argmax(1), classes).tolist()
     result["images"] = len(label)

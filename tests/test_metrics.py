@@ -18,7 +18,10 @@ def _data(seed: int = 0, n: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def test_metrics_equal_scikit_learn_with_and_without_weights(seed: int) -> None:
     label, score, patient = _data(seed)
     weights = metrics.draws(patient, 5, seed)
-    for ours, theirs in ((metrics.roc_auc, reference.roc_auc_score), (metrics.pr_auc, reference.average_precision_score)):
+    for ours, theirs in (
+        (metrics.roc_auc, reference.roc_auc_score),
+        (metrics.pr_auc, reference.average_precision_score),
+    ):
         assert ours(label, score) == pytest.approx(theirs(label, score))
         got = ours(label, score, weights)
         assert got == pytest.approx([theirs(label, score, sample_weight=w) for w in weights])

@@ -23,7 +23,9 @@ def breast_mask(pixels: np.ndarray) -> np.ndarray:
     """
     height, width = pixels.shape
     scale = _WORK / max(height, width)
-    small = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
     small = cv2.GaussianBlur((small >> 8).astype(np.uint8), (5, 5), 0)
     # Strips at the border are brighter than tissue: clipped, they do not pull Otsu's threshold up.
     clipped = np.minimum(small, np.percentile(small, 95)).astype(np.uint8)

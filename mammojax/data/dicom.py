@@ -154,7 +154,9 @@ def _header(path: Path) -> pydicom.Dataset:
     except InvalidDicomError:
         raise BadMammogram(f"{path.name}: it is neither DICOM nor PNG; leave the file out.") from None
     except Exception as error:
-        raise BadMammogram(f"{path.name}: the DICOM header is broken ({type(error).__name__}); copy it again.") from None
+        raise BadMammogram(
+            f"{path.name}: the DICOM header is broken ({type(error).__name__}); copy it again."
+        ) from None
     if "PixelData" not in header:
         what = "it is neither DICOM nor PNG" if "SOPClassUID" not in header else "PixelData is absent"
         raise BadMammogram(f"{path.name}: {what}; leave the file out.")
@@ -277,7 +279,9 @@ def _view(header: pydicom.Dataset, path: Path) -> str:
 def _from_name(text: str) -> tuple[str, str]:
     """Laterality and view that a file name or description spells out, such as "P1_LEFT_CC" or "L MLO"."""
     words = re.split(r"[^A-Z]+", text.upper())
-    sides = {"L" if w in ("L", "LEFT", "LCC", "LMLO") else "R" for w in words if re.fullmatch("[LR](CC|MLO)?|LEFT|RIGHT", w)}
+    sides = {
+        "L" if w in ("L", "LEFT", "LCC", "LMLO") else "R" for w in words if re.fullmatch("[LR](CC|MLO)?|LEFT|RIGHT", w)
+    }
     views = [w.removeprefix("L").removeprefix("R") if len(w) > 2 and w[0] in "LR" else w for w in words]
     view = next((w for w in views if w in ("CC", "MLO", "ML", "LM", "XCCL")), "")
     return (sides.pop() if len(sides) == 1 else ""), view

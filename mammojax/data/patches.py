@@ -82,7 +82,9 @@ def sample_patches(
     return patches + _background(canvas, masks, count, rng)
 
 
-def _background(canvas: "_Canvas", masks: list[tuple[np.ndarray, int]], count: int, rng: np.random.Generator) -> list[Patch]:
+def _background(
+    canvas: "_Canvas", masks: list[tuple[np.ndarray, int]], count: int, rng: np.random.Generator
+) -> list[Patch]:
     """`count` patches anywhere; where TRIES draws find none clear of all lesions, fewer."""
     tests = [(canvas.integral(mask), int(mask.sum())) for mask, _ in masks]
     patches: list[Patch] = []

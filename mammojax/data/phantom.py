@@ -4,9 +4,9 @@ Breast texture is a random field with the 1/f³ power spectrum measured on mammo
 structure"); on it lie benign masses (smooth), malignant masses (spiculated), benign calcifications (few, round) and
 malignant clusters (pleomorphic, linear). A task for software: what nets score on it says nothing of patients.
 
-Contrasts on the 0 … 1 scale: masses 0.28, spicules 0.30, calcifications 0.60; texture sd 0.08; gain ±15 %. Index lesions
-are half malignant, half masses; a quarter of the patients has a further benign finding. Position, radius and contrast
-are drawn alike for benign and malignant, so that brightness, size and place do not tell them apart.
+Contrasts on the 0 … 1 scale: masses 0.28, spicules 0.30, calcifications 0.60; texture sd 0.08; gain ±15 %. Index
+lesions are half malignant, half masses; a quarter of the patients has a further benign finding. Position and radius
+are drawn alike for benign and malignant, so that size and place do not tell them apart.
 """
 
 import csv
@@ -170,7 +170,8 @@ def write_phantom(
     """Write a phantom data set in the on-disk shape of CBIS-DDSM: four CSVs, a DICOM tree in both download layouts.
 
     As in CBIS-DDSM only views with a lesion are there: CC and MLO of the breast with the patient's index lesion, and of
-    the other one where it has a finding of its own. A fifth of the patients is official test. The result depends on the arguments alone, `workers` excepted.
+    the other one where it has a finding of its own. A fifth of the patients is official test. The result depends on
+    the arguments alone, `workers` excepted.
 
     Args:
         root: a new folder.
@@ -200,9 +201,7 @@ def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[tupl
         yield from pool.imap(work, range(patients), chunksize=4)
 
 
-def _write_patient(
-    root: Path, seed: int, size: tuple[int, int], index: int
-) -> list[tuple[tuple[str, str], list[str]]]:
+def _write_patient(root: Path, seed: int, size: tuple[int, int], index: int) -> list[tuple[tuple[str, str], list[str]]]:
     """Both views of one patient's breast, and their CSV rows."""
     rng = np.random.default_rng([seed, index])
     # Four kinds of index lesion in turn, in random order within each four: halves are exact, neighbours unrelated.
@@ -212,147 +211,6 @@ def _write_patient(
     breasts = {side: [(kind, malignant)]}
     if rng.random() < 0.25:  # a further benign finding, beside the index lesion or in the other breast
         breasts.setdefault("LR"[int(rng.integers(2))], []).append((("mass", "calc")[int(rng.integers(2))], False))
-    half = height * rng.uniform(0.36, 0.44)
-    depth = width * rng.uniform(0.62, 0.80)
-    radius = np.hypot((y - height * rng.uniform(0.47, 0.53)) / half, x / depth)  # 1 on the skin
-    tissue = 0.30 * np.clip((1 - radius) / 0.15, 0, 1) ** 0.5 + 0.08 * np.clip(1 - radius, 0, 1)
-    if view == "MLO":
-        edge = width * rng.uniform(0.28, 0.40) * (1 - y / (height * rng.uniform(0.55, 0.75)))
-        tissue += 0.22 / (1 + np.exp(np.clip(x - edge, -50, 50) / 2)) * (edge > 0)
-    inside = radius < 1
-    pixels = np.where(inside, tissue + 0.08 * texture(size, rng), 0.0)
-    made = []
-    for kind, malignant in findings:
-        angle, reach = rng.uniform(-1.1, 1.1), rng.uniform(0.25, 0.70)
-        centre = (height / 2 + np.sin(angle) * reach * half, max(14.0, np.cos(angle) * reach * depth))
-        lump, mask = (_mass if kind == "mass" else _calcifications)(y, x, centre, malignant, rng)
-        pixels += lump
-        made.append(Finding(kind, malignant, mask & inside))
-    pixels = np.where(inside, np.maximum(pixels, 0.02), 0.02) * rng.uniform(0.85, 1.15)
-    pixels += 0.012 * rng.standard_normal(size)  # film grain
-    canvas = np.clip(pixels, 0, 1)
-    flip = side == "R"
-    if flip:
-        canvas = np.ascontiguousarray(canvas[:, ::-1])
-        made = [Finding(f.kind, f.malignant, np.ascontiguousarray(f.mask[:, ::-1])) for f in made]
-    text, scale = f"{side} {view}", height / 640
-    (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    corner = (4 if flip else width - text_width - 4, text_height + 6)  # burned in, on the side the chest wall is not
-    marker = np.zeros(size, np.uint8)
-    cv2.putText(marker, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, 242, 1, cv2.LINE_AA)
-    canvas = np.maximum(canvas, marker / 255)
-    return np.round(canvas * 65535).astype(np.uint16), made
-
-
-def _mass(
-    y: np.ndarray, x: np.ndarray, centre: tuple[float, float], malignant: bool, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """A mass: smooth oval, or an irregular core with spicules."""
-    size = rng.uniform(9, 15) * y.shape[0] / 288
-    stretch, tilt = rng.uniform(0.75, 1.0), rng.uniform(0, np.pi)
-    dy, dx = y - centre[0], x - centre[1]
-    u, v = dx * np.cos(tilt) + dy * np.sin(tilt), (dy * np.cos(tilt) - dx * np.sin(tilt)) / stretch
-    radius, angle = np.hypot(u, v), np.arctan2(v, u)
-    edge = size * np.ones_like(radius)
-    if malignant:
-        for k in range(3, 8):
-            edge += size * 0.07 * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
-    lump = 0.28 / (1 + np.exp(np.clip((radius - edge) / (1.2 if not malignant else 1.8), -40, 40)))
-    mask = radius < edge + 2
-    if malignant:
-        strokes = np.zeros(y.shape, np.uint8)
-        for _ in range(int(rng.integers(9, 15))):
-            direction, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(1.6, 2.4)
-            bend = direction + rng.normal(0, 0.25)
-            middle = (centre[1] + 0.6 * length * np.cos(direction), centre[0] + 0.6 * length * np.sin(direction))
-            end = (centre[1] + length * np.cos(bend), centre[0] + length * np.sin(bend))
-            points = np.round(np.array([[centre[1], centre[0]], middle, end]) * 8).astype(np.int32)
-            cv2.polylines(strokes, [points], False, 255, 1, cv2.LINE_AA, shift=3)
-        lines = strokes / 255
-        fade = np.clip(1.25 - radius / (2.4 * size), 0, 1)
-        lump = np.maximum(lump, 0.30 * cv2.GaussianBlur(lines, (3, 3), 0.6) * fade + lump * 0.5)
-        mask |= cv2.dilate((lines > 0.3).astype(np.uint8), np.ones((3, 3))) > 0
-        filled = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7)))
-        mask = filled > 0
-    return lump, mask
-
-
-def _calcifications(
-    y: np.ndarray, x: np.ndarray, centre: tuple[float, float], malignant: bool, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """A group of calcifications: few and round, or many, pleomorphic and linear. Their extent is drawn alike."""
-    unit = y.shape[0] / 288
-    spread = rng.uniform(6, 11) * unit
-    spots = np.zeros(y.shape, np.uint8)
-    points = []
-    for _ in range(int(rng.integers(10, 18)) if malignant else int(rng.integers(3, 6))):
-        py, px = np.array(centre) + spread * 0.6 * rng.standard_normal(2).clip(-1.7, 1.7)
-        points.append((px, py))
-        place = (round(px * 8), round(py * 8))
-        if not malignant:
-            cv2.circle(spots, place, round(rng.uniform(1.5, 2.1) * unit * 8), 255, -1, cv2.LINE_AA, shift=3)
-        elif rng.random() < 0.5:  # linear
-            angle, length = rng.uniform(0, np.pi), rng.uniform(3, 6) * unit
-            end = (round((px + length * np.cos(angle)) * 8), round((py + length * np.sin(angle)) * 8))
-            cv2.line(spots, place, end, round(255 * rng.uniform(0.6, 1)), 1, cv2.LINE_AA, shift=3)
-        else:
-            axes = (round(rng.uniform(0.6, 1.6) * unit * 8), round(rng.uniform(0.4, 0.9) * unit * 8))
-            tilt, bright = rng.uniform(0, 180), round(255 * rng.uniform(0.6, 1))
-            cv2.ellipse(spots, place, axes, tilt, 0, 360, bright, -1, cv2.LINE_AA, shift=3)
-    hull = cv2.convexHull(np.round(np.array(points)).astype(np.int32))
-    mask = cv2.fillConvexPoly(np.zeros(y.shape, np.uint8), hull, 1)
-    mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
-    return 0.60 / 255 * spots, mask > 0
-
-
-def write_phantom(
-    root: Path, *, patients: int = 340, seed: int = 0, image_size: tuple[int, int] = (288, 224), workers: int = 1
-) -> None:
-    """Write a phantom data set in the on-disk shape of CBIS-DDSM: four CSVs, a DICOM tree in both download layouts.
-
-    As in CBIS-DDSM only views with a lesion are there: CC and MLO of the breast with the patient's index lesion, and of
-    the other one where it has a finding of its own. A fifth of the patients is official test. The result depends on the arguments alone, `workers` excepted.
-
-    Args:
-        root: a new folder.
-        patients: their number, two or four images each.
-        seed: of everything.
-        image_size: (height, width) in pixels; lesions scale with the height.
-        workers: processes.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    work = partial(_write_patient, root, seed, image_size)
-    rows: dict[tuple[str, str], list[list[str]]] = {key: [] for key in CSVS}
-    for made in tqdm(_map(work, patients, workers), total=patients, desc="phantom", disable=None):
-        for key, row in made:
-            rows[key].append(row)
-    for (kind, half), name in CSVS.items():
-        unfinished = root / f".{name}"
-        with unfinished.open("w", newline="") as file:
-            csv.writer(file).writerows([HEADERS[kind].split(","), *rows[kind, half]])
-        unfinished.rename(root / name)
-
-
-def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[tuple[str, str], list[str]]]]:
-    if workers <= 1:
-        yield from map(work, range(patients))
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(work, range(patients), chunksize=4)
-
-
-def _write_patient(
-    root: Path, seed: int, size: tuple[int, int], index: int
-) -> list[tuple[tuple[str, str], list[str]]]:
-    """Both views of one patient's breast, and their CSV rows."""
-    rng = np.random.default_rng([seed, index])
-    # Four kinds of index lesion in turn, in random order within each four: halves are exact, neighbours unrelated.
-    order = np.random.default_rng([seed, 1_000_000, index // 4]).permutation(4)[index % 4]
-    kind, malignant = ("mass", "calc")[order % 2], bool(order // 2)
-    findings = [(kind, malignant)]
-    if rng.random() < 0.25:
-        findings.append((("mass", "calc")[int(rng.integers(2))], False))
-    side = "LR"[int(rng.integers(2))]
     half = "test" if index % 5 == 4 else "train"
     patient = f"P_{index + 1:05d}"
     rows = []
@@ -401,7 +259,14 @@ def _write(
     study, series = generate_uid(entropy_srcs=[*words, "study"]), generate_uid(entropy_srcs=[*words, "series"])
     cell = f"{folder}/{study}/{series}/{place:06d}.dcm"
     if layout:
-        path = root / "CBIS-DDSM" / folder / "08-07-2016-DDSM-00001" / f"1.000000-{description}-00001" / f"1-{place + 1}.dcm"
+        path = (
+            root
+            / "CBIS-DDSM"
+            / folder
+            / "08-07-2016-DDSM-00001"
+            / f"1.000000-{description}-00001"
+            / f"1-{place + 1}.dcm"
+        )
     else:
         path = root / "CBIS-DDSM" / cell
     path.parent.mkdir(parents=True, exist_ok=True)

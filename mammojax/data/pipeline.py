@@ -119,9 +119,7 @@ def train_batches(
     return Batches(_read(dataset.repeat(), workers), steps, mesh)
 
 
-def eval_batches(
-    source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None
-) -> Batches:
+def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
     """One pass in order; the last batch is filled up with repeats of weight 0, so that every batch has one shape."""
     if mesh is not None and batch % mesh.size:
         raise ValueError(f"config.eval_batch is {batch}, which {mesh.size} devices cannot share; take a multiple.")

@@ -96,7 +96,15 @@ def _folder(data_dir: Path, name: str, config: mammograms.MammogramConfig) -> Pa
     return data_dir / name / config.name / str(mammograms.MammogramBuilder.VERSION)
 
 
-def find(name: str, kind: str, data_dir: Path, *, source: Path | None = None, phantom: dict[str, int] | None = None, **facts: Any) -> Prepared:
+def find(
+    name: str,
+    kind: str,
+    data_dir: Path,
+    *,
+    source: Path | None = None,
+    phantom: dict[str, int] | None = None,
+    **facts: Any,
+) -> Prepared:
     """The prepared data set; `facts` are those of `prepare`.
 
     Raises:
@@ -152,7 +160,11 @@ def prepare(
         )  # fmt: skip
         path = _folder(data_dir, name, config)
         if not (path / "dataset.json").is_file():
-            if name == "phantom" and source is not None and not (source / "mass_case_description_test_set.csv").is_file():
+            if (
+                name == "phantom"
+                and source is not None
+                and not (source / "mass_case_description_test_set.csv").is_file()
+            ):
                 shutil.rmtree(source, ignore_errors=True)
                 write_phantom(source, **(PHANTOM | (phantom or {})), workers=workers)
             if source is None or not source.exists():

@@ -1,0 +1,1 @@
+"""From a checkpoint and images to numbers and pictures."""

@@ -40,9 +40,7 @@ def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: s
     return jax.vmap(one)(images_BxHxWx1[..., 0], matrices_Bx2x3)[..., None]
 
 
-def random_matrices(
-    key: jax.Array, count: int, size: tuple[int, int], config: ml_collections.ConfigDict
-) -> jax.Array:
+def random_matrices(key: jax.Array, count: int, size: tuple[int, int], config: ml_collections.ConfigDict) -> jax.Array:
     """One random map from output to input pixels for each of `count` images, float32 [count, 2, 3].
 
     The map is about the centre of the image: flip, zoom, shear and rotation in one matrix.
@@ -59,7 +57,9 @@ def random_matrices(
     allowed = jnp.array([[config.flip_vertical, config.flip_horizontal]])
     signs_Bx2 = jnp.where(coins_Bx2 & allowed, -1.0, 1.0)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    rotation = jnp.stack([jnp.stack([cos, -jnp.sin(angle + shear)], -1), jnp.stack([sin, jnp.cos(angle + shear)], -1)], 1)
+    rotation = jnp.stack(
+        [jnp.stack([cos, -jnp.sin(angle + shear)], -1), jnp.stack([sin, jnp.cos(angle + shear)], -1)], 1
+    )
     linear_Bx2x2 = rotation * (zoom_Bx2 * signs_Bx2)[:, None, :]
     centre = (jnp.array(size, jnp.float32) - 1) / 2
     offset_Bx2 = centre[None, :] - jnp.einsum("bij,j->bi", linear_Bx2x2, centre)

@@ -68,7 +68,9 @@ def test_images_labels_and_names_stay_together_on_the_devices() -> None:
     mesh = jax.make_mesh((2,), ("data",))
     batch = next(pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, mesh=mesh))
     assert len(batch["image"].sharding.device_set) == 2
-    for image, label, name in zip(np.asarray(batch["image"]), np.asarray(batch["label"]), batch["image_id"], strict=True):
+    for image, label, name in zip(
+        np.asarray(batch["image"]), np.asarray(batch["label"]), batch["image_id"], strict=True
+    ):
         assert name == f"image{image.max()}"
         assert label == image.max() % 3
     with pytest.raises(ValueError, match="2 devices"):

@@ -51,7 +51,9 @@ def test_intensity_shifts_each_image_by_one_value() -> None:
 
 
 def test_zoom_and_rotation_stay_in_their_ranges() -> None:
-    matrices = np.asarray(augment.random_matrices(jax.random.key(0), 500, (9, 9), _config(zoom=(0.8, 1.2), rotation=25.0)))
+    matrices = np.asarray(
+        augment.random_matrices(jax.random.key(0), 500, (9, 9), _config(zoom=(0.8, 1.2), rotation=25.0))
+    )
     scale = np.linalg.norm(matrices[:, :, :2], axis=1)
     assert 0.799 < scale.min() < 0.82
     assert 1.18 < scale.max() < 1.201

@@ -48,7 +48,9 @@ def read_rows(source: Path) -> list[Row]:
         if not path.is_file():
             found = sorted(source.rglob(name))[:1]
             if not found:
-                raise manifest.BadManifest(f"{name} is not in the source folder; download it from TCIA beside the images.")
+                raise manifest.BadManifest(
+                    f"{name} is not in the source folder; download it from TCIA beside the images."
+                )
             path = found[0]
         with path.open(newline="", encoding="utf-8-sig") as file:
             for number, cells in enumerate(csv.DictReader(file), start=2):
@@ -95,7 +97,7 @@ def splits(rows: list[Row], images: list[manifest.Image], split: str, seed: int)
     training = [i for i in images if halves[i.patient_id] == "train"]
     if split == "official":
         train, val = manifest.split_patients(training, (0.9, 0.1), seed)
-        return {p: "train" for p in train} | {p: "val" for p in val} | {
+        return dict.fromkeys(train, "train") | dict.fromkeys(val, "val") | {
             p: "test" for p, half in halves.items() if half == "test"
         }  # fmt: skip
     return manifest.three_way(images if split == "all" else training, seed)

@@ -82,9 +82,13 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, images: list[Image]) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
-        work = partial(examples_of, kind=config.kind, framing=config.framing, patch_size=config.patch_size, seed=config.seed)
+        work = partial(
+            examples_of, kind=config.kind, framing=config.framing, patch_size=config.patch_size, seed=config.seed
+        )
         key = 0
-        for made, rejected in tqdm(_map(work, images, config.workers), total=len(images), desc=config.kind, disable=None):
+        for made, rejected in tqdm(
+            _map(work, images, config.workers), total=len(images), desc=config.kind, disable=None
+        ):
             self.rejected += rejected
             for example in made:
                 yield key, example
@@ -156,4 +160,4 @@ def examples_of(
     ], rejected
 
 
-CLASSES = {"whole": ("not malignant", "malignant")} | {kind: PATCH_CLASSES for kind in KINDS[1:]}
+CLASSES = {"whole": ("not malignant", "malignant")} | dict.fromkeys(KINDS[1:], PATCH_CLASSES)

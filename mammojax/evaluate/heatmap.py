@@ -1,0 +1,51 @@
+"""The patch classifier slid over whole images, as a heatmap of its classes (Shen et al. 2019, Fig. 4d)."""
+
+from functools import cache
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from mammojax.models import whole_image
+
+Tree = Any
+
+
+@cache
+def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
+    @jax.jit
+    def slide(variables: Tree, images: jax.Array) -> jax.Array:
+        def apply(module: nn.Module, x: jax.Array) -> jax.Array:
+            features, _ = module.trunk(x)
+            height, width = features.shape[1:3]
+            shape = (min(window, height), min(window, width))
+            pooled = nn.avg_pool(
+                features.astype(jnp.float32), shape, strides=(1, 1), padding="SAME", count_include_pad=False
+            )
+            dense = variables["params"]["classifier"]
+            return jax.nn.softmax(pooled @ dense["kernel"] + dense["bias"][None, None, None, :], axis=-1)
+
+        return nn.apply(apply, model)(variables, whole_image.as_input(images, mean, channels))
+
+    return slide
+
+
+def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree, images: jax.Array) -> jax.Array:
+    """Softmax of the patch classes at every position of the trunk's grid.
+
+    The trunk runs once over the image; its features are averaged over a window of a patch's own feature map (7 × 7 for
+    224 pixels), stride 1, and given to the patch net's Dense layer.
+
+    Args:
+        config, facts, variables: of a patch run (`restore_best`).
+        images: uint16 [B, H, W, 1].
+
+    Returns:
+        float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of data.patches.PATCH_CLASSES.
+    """
+    slide = _slide(
+        whole_image.build(config.model), facts["mean"], config.model.channels, max(1, facts["patch_size"] // 32)
+    )
+    return slide(variables, images)

@@ -1,0 +1,219 @@
+"""From images to probabilities: in batches, with flips averaged, of files or of a data set's split."""
+
+import csv
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from mammojax.data.breast import Framing
+from mammojax.data.dicom import BadMammogram, Mammogram, read_mammogram
+from mammojax.data.manifest import read_manifest
+from mammojax.models import whole_image
+from mammojax.train.checkpoint import BadCheckpoint, restore_best
+
+Tree = Any
+Apply = Callable[[Tree, jax.Array], jax.Array]
+COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
+
+
+def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
+    """A jitted function: variables, images uint16 [B, H, W, 1] → probabilities float32 [B, K]."""
+
+    @jax.jit
+    def apply(variables: Tree, images: jax.Array) -> jax.Array:
+        logits, _ = model.apply(variables, whole_image.as_input(images, mean, channels))
+        return jax.nn.softmax(logits, axis=-1)
+
+    return apply
+
+
+def predict_split(apply: Apply, variables: Tree, batches: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Score one pass over a data set; padding is dropped.
+
+    Returns:
+        {"scores": float32 [N, K], "label": int [N], "image_id": N names}.
+    """
+    scores, labels, names = [], [], []
+    for batch in batches:
+        real = np.asarray(batch["weight"]) > 0
+        scores.append(np.asarray(apply(variables, batch["image"]))[real])
+        labels.append(np.asarray(batch["label"])[real])
+        names += [name for name, keep in zip(batch["image_id"], real, strict=True) if keep]
+    return {"scores": np.concatenate(scores), "label": np.concatenate(labels), "image_id": names}
+
+
+def write_split(path: Path, scored: dict[str, Any], table: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
+    """Write predictions/<split>.csv: COLUMNS, or for a patch net a column p_<class> for each class."""
+    whole = len(classes) == 2
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS if whole else (*COLUMNS[:-1], *(f"p_{name}" for name in classes)))
+        for row, scores, label in zip(table, scored["scores"], scored["label"], strict=True):
+            shown = scores[1:] if whole else scores
+            facts = [row[c] for c in COLUMNS[:5]]
+            writer.writerow([*facts, label if label >= 0 else "", *(repr(float(p)) for p in shown)])
+
+
+class Predictor:
+    """A restored run.
+
+    Attributes:
+        config: its config.
+        facts: of the data it was trained on: mean, framing, classes.
+        variables: its best weights.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree) -> None:
+        self.config, self.facts, self.variables = config, facts, variables
+        self._apply = make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
+        self._framing = Framing.from_json(facts["framing"])
+
+    def frame(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """One image as the network was trained to see it, uint16 [H, W]; a patch net takes patches as they are.
+
+        Raises:
+            BadMammogram: the file cannot be used.
+        """
+        pixels = image if isinstance(image, np.ndarray) else read_mammogram(image).pixels
+        if pixels.ndim != 2 or pixels.dtype != np.uint16:
+            raise BadMammogram(f"an array must be uint16 [H, W], not {pixels.dtype} {pixels.shape}; convert it.")
+        if self.config.model.task == "patch":
+            return pixels
+        return self._framing.place(pixels).image(pixels)
+
+    def predict(self, images: Any, tta: str = "none") -> np.ndarray:
+        """Probabilities of images, alike whether they come as files or as arrays.
+
+        Args:
+            images: one or a sequence of: a path of a DICOM or gray PNG, or a mammogram uint16 [H, W].
+            tta: "none", or "flips": the mean over {as is, horizontal, vertical, both} (Shen et al. 2019, "Augmented
+                prediction").
+
+        Returns:
+            float32 [N], p(malignant); of a patch net float32 [N, 5].
+        """
+        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 2):
+            images = [images]
+        return self.score([self.frame(image) for image in images], tta)
+
+    def score(self, framed: Sequence[np.ndarray], tta: str) -> np.ndarray:
+        """Probabilities of framed images; batches are filled up, so that one compiled program serves all."""
+        if tta not in ("none", "flips"):
+            raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
+        size = min(self.config.eval_batch, max(1, len(framed)))
+        scores = []
+        for start in range(0, len(framed), size):
+            chunk = np.stack(framed[start : start + size])
+            full = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0)))[..., None]
+            turned = [full]
+            if tta == "flips":
+                turned += [full[:, :, ::-1], full[:, ::-1], full[:, ::-1, ::-1]]
+            mean = np.mean([np.asarray(self._apply(self.variables, jnp.asarray(t))) for t in turned], axis=0)
+            scores.append(mean[: len(chunk)])
+        result = np.concatenate(scores) if scores else np.zeros((0, self.config.model.classes), np.float32)
+        return result[:, 1] if self.config.model.task == "whole" else result
+
+
+def restore(run: str | Path) -> Predictor:
+    """A finished run as a Predictor. Raises BadCheckpoint where the folder is none."""
+    return Predictor(*restore_best(run))
+
+
+def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> int:
+    """Score a file, every file below a folder, or the images of a manifest.
+
+    Writes OUTPUT/predictions.csv (COLUMNS; label empty where unknown) and OUTPUT/rejected.csv (file, reason): each file
+    stands in one of them. Ids from DICOM headers become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept.
+
+    Returns:
+        0, or 3 when no image could be predicted.
+
+    Raises:
+        BadCheckpoint: the run cannot be used. BadManifest, BadMammogram: the input cannot be.
+    """
+    model = restore(run)
+    if model.config.model.task != "whole":
+        raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
+    if not source.exists():
+        raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
+    rejected: list[tuple[str, str]] = []
+    listed: list[tuple[Path, dict[str, str]]] = []
+    if source.suffix.lower() == ".csv":
+        table = read_manifest(source)
+        rejected += table.rejected
+        for image in table.images:
+            facts = {c: getattr(image, c) for c in ("image", "patient_id", "exam_id", "laterality", "view")}
+            listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
+    elif source.is_dir():
+        files = sorted(p for p in source.rglob("*") if p.is_file() and output.resolve() not in p.resolve().parents)
+        listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
+    else:
+        listed = [(source, {"image": source.name, "label": ""})]
+    output.mkdir(parents=True, exist_ok=True)
+    key = _id_key(output) if source.suffix.lower() != ".csv" else b""
+
+    def load(item: tuple[Path, dict[str, str]]) -> tuple[np.ndarray, dict[str, str]] | tuple[str, str]:
+        path, facts = item
+        try:
+            mammogram = read_mammogram(path)
+            return model.frame(mammogram.pixels), _facts(mammogram, facts, key)
+        except BadMammogram as error:
+            return facts["image"], str(error)
+
+    done = 0
+    batch = model.config.eval_batch
+    with (output / "predictions.csv").open("w", newline="") as file, ThreadPoolExecutor(2) as pool:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
+        # The next batch is decoded while the device works on this one.
+        ahead = [pool.submit(load, item) for item in listed[:batch]]
+        for start in range(0, len(listed), batch):
+            now, ahead = ahead, [pool.submit(load, item) for item in listed[start + batch : start + 2 * batch]]
+            loaded = [future.result() for future in now]
+            rejected += [item for item in loaded if isinstance(item[0], str)]  # type: ignore[misc]
+            good = [item for item in loaded if not isinstance(item[0], str)]
+            scores = model.score([item[0] for item in good], tta)  # type: ignore[misc]
+            for (_, facts), p in zip(good, scores, strict=True):
+                writer.writerow({**facts, "p_malignant": repr(float(p))})  # type: ignore[dict-item]
+            file.flush()
+            done += len(good)
+            bar.update(len(loaded))
+        bar.close()
+    with (output / "rejected.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "reason"), *rejected])
+    print(f"{done} predicted, {len(rejected)} rejected → {output}", flush=True)
+    return 0 if done else 3
+
+
+def _facts(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[str, str]:
+    """The row of an image: what the manifest says, else what the header says, ids hashed."""
+    if "patient_id" not in facts:
+        for name in ("patient_id", "exam_id"):
+            value = getattr(mammogram, name)
+            facts[name] = hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16] if value else ""
+    facts["laterality"] = facts.get("laterality") or mammogram.laterality
+    facts["view"] = facts.get("view") or mammogram.view
+    return facts
+
+
+def _id_key(folder: Path) -> bytes:
+    """The secret of the id hashes, made once for a folder and readable by its owner alone."""
+    path = folder / ".id_key"
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()

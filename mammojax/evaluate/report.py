@@ -1,0 +1,216 @@
+"""A run's report: one HTML file, nothing outside it, nobody's name in it."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mammojax import metrics
+
+ACCENT, SOFT, RED, BLUE = "#1f6f8b", "#9aa5b1", "#c0392b", "#2c6fbb"
+_FONT = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
+_PATHS = ("data_dir", "source", "init_from", "pretrained")  # config fields that would show the machine's folders
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One image of the gallery: uint8 [H, W]; the patch net's malignant probability [h, w] or None; lesion marks uint8
+    [H, W] (1 benign, 2 malignant) or None; a caption without ids."""
+
+    image: np.ndarray
+    heatmap: np.ndarray | None
+    mask: np.ndarray | None
+    caption: str
+
+
+def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = ()) -> Path:
+    """Write WORKDIR/report.html from the run's own files; returns its path.
+
+    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/test.csv.
+    """
+    saved = json.loads((workdir / "config.json").read_text())
+    results = json.loads((workdir / "metrics.json").read_text())
+    log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    facts = saved["facts"]
+    label, scores, patient = _predictions(workdir / "predictions" / "test.csv")
+    splits = [split for split in ("val", "test") if split in results]
+    measured = [name for name, value in results["test"].items() if isinstance(value, dict)]
+    with matplotlib.rc_context(_FONT):
+        figures = []
+        if scores.shape[1] == 1 and 0 < label.mean() < 1:
+            figures.append(("ROC curve with its band", _png(_roc(label, scores[:, 0], patient))))
+            figures.append(("Scores by class", _png(_scores(label, scores[:, 0]))))
+        figures.append(("Confusion matrix", _png(_confusion(results["test"]["confusion_matrix"], facts["classes"]))))
+        curves = _png(_curves(log))
+        pictures = [{"src": _picture(item), "caption": item.caption} for item in gallery]
+    best = next((row for row in reversed(log) if row["kind"] == "val" and row["best"]), None)
+    framing = facts["framing"]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mammojax.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        notes=notes,
+        cards=[(_words(n), {k: f"{v:.3f}" for k, v in results["test"][n].items()}) for n in measured[:4]],
+        splits=splits,
+        results=[
+            (_words(n), ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**results[s][n]) for s in splits])
+            for n in measured
+        ],
+        classes=facts["classes"],
+        counts=facts["counts"],
+        data_line=f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {framing['size'][0]} × "
+        f"{framing['size'][1]} pixels, crop {framing['crop']}; mean gray value {facts['mean']:.2f} of 255; "
+        f"{facts['rejected']} files or rows left out.",
+        curves=curves,
+        best=f"{best['stage']}, epoch {best['epoch']}" if best else "none",
+        figures=figures,
+        gallery=pictures,
+        config=json.dumps(_without_paths(saved["config"]), indent=2),
+        versions=(workdir / "versions.json").read_text(),
+    )
+    path = workdir / "report.html"
+    path.write_text(page)
+    return path
+
+
+def _words(name: str) -> str:
+    """A metric's name as a reader would say it."""
+    return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
+
+
+def _without_paths(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    return {k: "…" if k in _PATHS and v else _without_paths(v) for k, v in config.items()}
+
+
+def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels [N], scores [N, 1 or K] and patients [N] of the labelled rows."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] != ""]
+    columns = [name for name in (rows[0] if rows else {"p_malignant": ""}) if name.startswith("p_")]
+    return (
+        np.array([int(row["label"]) for row in rows]),
+        np.array([[float(row[c]) for c in columns] for row in rows]).reshape(len(rows), len(columns)),
+        np.array([row["patient_id"] for row in rows]),
+    )
+
+
+def _png(figure: Figure) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _roc(label: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Figure:
+    figure = Figure(figsize=(4.6, 4.3))
+    axes = figure.subplots()
+    at = np.linspace(0, 1, 101)
+    low, high = metrics.roc_band(label, score, patient, at)
+    fpr, tpr, _ = metrics.roc_curve(label, score)
+    axes.fill_between(at, low, high, color=ACCENT, alpha=0.15, linewidth=0, label="95 % band, by patient")
+    axes.plot(fpr, tpr, color=ACCENT, linewidth=2, label=f"AUC {metrics.roc_auc(label, score):.3f}")
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _scores(label: np.ndarray, score: np.ndarray) -> Figure:
+    figure = Figure(figsize=(4.6, 4.3))
+    axes = figure.subplots()
+    bins = np.linspace(0, 1, 26).tolist()
+    for value, name, color in ((0, "not malignant", BLUE), (1, "malignant", RED)):
+        axes.hist(score[label == value], bins, color=color, alpha=0.55, label=f"{name} ({(label == value).sum()})")
+    axes.set(xlabel="p(malignant)", ylabel="images", title="Scores by class")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _confusion(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
+    """Each row sums to one, as in Shen et al. 2019, Fig. 2."""
+    counts = np.array(matrix, float)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(4.6, 4.3) if len(classes) == 2 else (6.2, 5.2))
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [name.replace("_", "\n") for name in classes]
+    axes.set_xticks(range(len(classes)), names, fontsize=8)
+    axes.set_yticks(range(len(classes)), names, fontsize=8)
+    for (i, j), value in np.ndenumerate(share):
+        axes.text(j, i, f"{value:.2f}\n({int(counts[i, j])})", ha="center", va="center", fontsize=8,
+                  color="white" if value > 0.55 else "black")  # fmt: skip
+    axes.set(xlabel="predicted", ylabel="truth", title="Confusion matrix (rows sum to 1)")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def _curves(log: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    train = [row for row in log if row["kind"] == "train"]
+    val = [row for row in log if row["kind"] == "val"]
+    epochs = np.arange(1, len(train) + 1)
+    dots = "o" if len(train) < 30 else ""
+    left.plot(
+        epochs,
+        [row["loss"] for row in train],
+        color=ACCENT,
+        marker=dots,
+        markersize=3,
+        label="train (augmented, as weighted)",
+    )
+    left.plot(epochs, [row["loss"] for row in val], color=RED, marker=dots, markersize=3, label="validation")
+    left.set(xlabel="epoch", ylabel="loss (nats)")
+    name = "auc" if val and "auc" in val[0] else "accuracy"
+    right.plot(
+        epochs, [row[name] for row in val], color=RED, marker=dots, markersize=3, label=f"validation {_words(name)}"
+    )
+    best = [i for i, row in enumerate(val) if row["best"]]
+    if best:
+        right.plot(best[-1] + 1, val[best[-1]][name], "o", color=ACCENT, markersize=9, fillstyle="none", label="kept")
+    right.set(xlabel="epoch", ylabel=_words(name))
+    stages = [row["stage"] for row in train]
+    for axes in (left, right):
+        for i in range(len(stages)):
+            if i == 0 or stages[i] != stages[i - 1]:
+                end = next((j for j in range(i, len(stages)) if stages[j] != stages[i]), len(stages))
+                if len(set(stages)) > 1:
+                    axes.axvspan(i + 0.5, end + 0.5, color="#eef2f5" if len(set(stages[:i])) % 2 else "white", zorder=0)
+                axes.text((i + end + 1) / 2, 1.01, stages[i], ha="center", va="bottom", fontsize=8, color="#5b6675",
+                          transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _picture(item: GalleryItem) -> str:
+    """The image with its lesions outlined, the heatmap beside it."""
+    panels = 1 + (item.heatmap is not None)
+    height, width = item.image.shape
+    figure = Figure(figsize=(2.1 * panels, 2.1 * height / width), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, panels))
+    for ax in axes:
+        ax.imshow(item.image, cmap="gray", vmin=0, vmax=255)
+        ax.axis("off")
+    if item.mask is not None:
+        for value, color in ((1, BLUE), (2, RED)):
+            if (item.mask == value).any():
+                axes[0].contour(item.mask == value, levels=[0.5], colors=color, linewidths=0.9)
+    if item.heatmap is not None:
+        grown = cv2.resize(np.asarray(item.heatmap, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        axes[1].imshow(grown, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
