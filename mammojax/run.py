@@ -41,7 +41,6 @@ USER_ERRORS = (
     BadManifest,
     prepared.NotPrepared,
     prepared.BadDataset,
-    pretrained.PretrainedMismatch,
     stages.BadStage,
     loop.Diverged,
 )
@@ -222,7 +221,15 @@ def _start(
         _, _, trained = restore_best(Path(config.init_from))
         return transfer(trained, variables)
     if config.model.pretrained:
-        return pretrained.load(Path(config.model.pretrained), config.model.trunk, variables)
+        try:
+            return pretrained.load(
+                Path(config.model.pretrained),
+                config.model.trunk,
+                variables,
+                input_std=tuple(config.model.pretrained_std) or None,
+            )
+        except (ValueError, ModuleNotFoundError) as error:
+            raise BadConfig(f"config.model.pretrained: {error}") from None
     return variables
 
 

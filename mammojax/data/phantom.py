@@ -113,15 +113,14 @@ def _mass(
     u, v = dx * np.cos(tilt) + dy * np.sin(tilt), (dy * np.cos(tilt) - dx * np.sin(tilt)) / stretch
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
     edge = size * np.ones_like(radius)
-    if malignant:
-        for k in range(3, 8):
-            edge += size * 0.07 * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    for k in range(3, 8 if malignant else 5):  # a benign mass may be lobulated; a malignant core is irregular
+        edge += size * 0.06 * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
     lump = 0.28 / (1 + np.exp(np.clip((radius - edge) / (1.2 if not malignant else 1.8), -40, 40)))
     mask = radius < edge + 2
     if malignant:
         strokes = np.zeros(y.shape, np.uint8)
-        for _ in range(int(rng.integers(9, 15))):
-            direction, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(1.6, 2.4)
+        for _ in range(int(rng.integers(5, 11))):
+            direction, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(1.3, 2.1)
             bend = direction + rng.normal(0, 0.25)
             middle = (centre[1] + 0.6 * length * np.cos(direction), centre[0] + 0.6 * length * np.sin(direction))
             end = (centre[1] + length * np.cos(bend), centre[0] + length * np.sin(bend))
@@ -144,14 +143,22 @@ def _calcifications(
     spread = rng.uniform(6, 11) * unit
     spots = np.zeros(y.shape, np.uint8)
     points = []
-    for _ in range(int(rng.integers(10, 18)) if malignant else int(rng.integers(3, 6))):
+    for _ in range(int(rng.integers(6, 13)) if malignant else int(rng.integers(4, 9))):
         py, px = np.array(centre) + spread * 0.6 * rng.standard_normal(2).clip(-1.7, 1.7)
         points.append((px, py))
         place = (round(px * 8), round(py * 8))
         if not malignant:
-            cv2.circle(spots, place, round(rng.uniform(1.5, 2.1) * unit * 8), 255, -1, cv2.LINE_AA, shift=3)
-        elif rng.random() < 0.5:  # linear
-            angle, length = rng.uniform(0, np.pi), rng.uniform(3, 6) * unit
+            cv2.circle(
+                spots,
+                place,
+                round(rng.uniform(0.9, 1.5) * unit * 8),
+                round(255 * rng.uniform(0.6, 1)),
+                -1,
+                cv2.LINE_AA,
+                shift=3,
+            )
+        elif rng.random() < 0.4:  # linear
+            angle, length = rng.uniform(0, np.pi), rng.uniform(2, 5) * unit
             end = (round((px + length * np.cos(angle)) * 8), round((py + length * np.sin(angle)) * 8))
             cv2.line(spots, place, end, round(255 * rng.uniform(0.6, 1)), 1, cv2.LINE_AA, shift=3)
         else:
