@@ -1,0 +1,82 @@
+"""Patches overlap as they must, lie where they may, and depend on nothing but their seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mammojax.data import patches
+
+H, W, P = 120, 90, 24
+
+
+def _case(seed: int) -> tuple[np.ndarray, list[tuple[np.ndarray, int]]]:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(1, 65536, (H, W), np.uint16)
+    lesions = []
+    for k in range(int(rng.integers(1, 4))):
+        y, x, r = rng.integers(0, H), rng.integers(0, W), rng.integers(2, 30)
+        rows, columns = np.mgrid[:H, :W]
+        lesions.append((np.hypot(rows - y, columns - x) <= r, k % 4 + 1))
+    return image, lesions
+
+
+def _overlap(mask: np.ndarray, patch: patches.Patch, side: int) -> float:
+    padded = np.pad(mask, side)
+    inside = padded[patch.top + side : patch.top + 2 * side, patch.left + side : patch.left + 2 * side].sum()
+    return max(inside / mask.sum(), inside / side**2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["s1", "s10", "s1g"]))
+def test_every_patch_keeps_the_rules(seed: int, kind: str) -> None:
+    image, lesions = _case(seed)
+    side = 2 * P if kind == "s1g" else P
+    made = patches.sample_patches(image, lesions, kind, P, seed)
+    count = 10 if kind == "s10" else 1
+    own, background = made[: count * len(lesions)], made[count * len(lesions) :]
+    assert [p.label for p in own] == [label for _, label in lesions for _ in range(count)]
+    assert len(background) <= count
+    padded = np.pad(image, side)
+    for k, patch in enumerate(made):
+        assert -(side // 2) <= patch.top < H - side // 2
+        assert -(side // 2) <= patch.left < W - side // 2
+        at = slice(patch.top + side, patch.top + 2 * side), slice(patch.left + side, patch.left + 2 * side)
+        np.testing.assert_array_equal(patch.pixels, padded[at])
+        if k < len(own):
+            overlap = _overlap(lesions[k // count][0], patch, side)
+            assert overlap == pytest.approx(patch.overlap)
+            # these lesions are whole discs, so a centre inside always reaches the first cutoff sooner or later
+            assert kind != "s10" or overlap > 0.5
+        else:
+            assert patch.label == 0
+            assert max(_overlap(mask, patch, side) for mask, _ in lesions) <= patches.MAX_BACKGROUND_OVERLAP
+    again = patches.sample_patches(image, lesions, kind, P, seed)
+    assert all(np.array_equal(a.pixels, b.pixels) and a.label == b.label for a, b in zip(made, again, strict=True))
+
+
+def test_the_cutoff_is_point_nine_where_it_can_be() -> None:
+    image = np.ones((H, W), np.uint16)
+    mask = np.zeros((H, W), bool)
+    mask[40:80, 30:60] = True
+    made = patches.sample_patches(image, [(mask, 1)], "s10", P, 0)
+    assert all(_overlap(mask, p, P) > 0.9 for p in made[:10])
+    assert len({(p.top, p.left) for p in made[:10]}) > 5
+
+
+def test_s1_is_centred_on_the_lesion_and_s1g_is_twice_as_large() -> None:
+    image, mask = np.ones((H, W), np.uint16), np.zeros((H, W), bool)
+    mask[50:61, 40:51] = True
+    patch = patches.sample_patches(image, [(mask, 2)], "s1", P, 0)[0]
+    assert (patch.top + P // 2, patch.left + P // 2) == (55, 45)
+    assert patches.sample_patches(image, [(mask, 2)], "s1g", P, 0)[0].pixels.shape == (2 * P, 2 * P)
+
+
+def test_a_lesion_that_fills_the_image_leaves_its_borders_as_background() -> None:
+    made = patches.sample_patches(np.ones((H, W), np.uint16), [(np.ones((H, W), bool), 1)], "s10", P, 0)
+    assert [p.label for p in made] == [1] * 10 + [0] * 10
+    assert all(p.overlap <= patches.MAX_BACKGROUND_OVERLAP for p in made[10:])
+
+
+def test_without_a_lesion_there_are_no_patches() -> None:
+    assert patches.sample_patches(np.ones((H, W), np.uint16), [(np.zeros((H, W), bool), 1)], "s10", P, 0) == []

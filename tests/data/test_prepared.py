@@ -1,0 +1,107 @@
+"""prepare: once, whatever the workers, clean after an interruption; nothing is lost in silence."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mammojax.data import phantom, prepared
+from mammojax.data.manifest import BadManifest
+from mammojax.data.patches import PATCH_CLASSES
+
+FACTS = {"size": (96, 64), "patch_size": 32, "crop": "none", "keep_aspect": False, "split": "all", "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom tree of 20 patients."""
+    folder = tmp_path_factory.mktemp("source")
+    phantom.write_phantom(folder, patients=20, image_size=(192, 128))
+    return folder
+
+
+def _examples(path: Path, split: str = "train") -> list[dict]:
+    return list(prepared.Prepared(path).source(split))
+
+
+def test_a_second_time_does_nothing_and_workers_change_nothing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = prepared.prepare("cbis_ddsm", source, tmp_path / "1", kinds=("patches_s10",), **FACTS)
+    stamp = [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
+    assert str(source) not in capsys.readouterr().out
+    assert prepared.prepare("cbis_ddsm", source, tmp_path / "1", kinds=("patches_s10",), **FACTS) == one
+    assert stamp == [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
+    two = prepared.prepare("cbis_ddsm", source, tmp_path / "2", kinds=("patches_s10",), workers=2, **FACTS)
+    for a, b in zip(one, two, strict=True):
+        assert (a / "index.csv").read_bytes() == (b / "index.csv").read_bytes()
+        assert (a / "dataset.json").read_bytes() == (b / "dataset.json").read_bytes()
+        for x, y in zip(_examples(a), _examples(b), strict=True):
+            np.testing.assert_array_equal(x["image"], y["image"])
+
+
+def test_what_a_run_needs_is_there(source: Path, tmp_path: Path) -> None:
+    whole_path, patch_path = prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("patches_s1",), **FACTS)
+    whole, patches = prepared.Prepared(whole_path), prepared.Prepared(patch_path)
+    owners = {s: {row["patient_id"] for row in whole.table(s)} for s in ("train", "val", "test")}
+    assert not owners["train"] & owners["test"]
+    assert not owners["train"] & owners["val"]
+    assert not owners["val"] & owners["test"]
+    examples = _examples(whole_path)
+    assert examples[0]["image"].dtype == np.uint16
+    assert examples[0]["image"].shape == (96, 64, 1)
+    assert {v for e in examples for v in np.unique(e["masks"])} == {0, 1, 2}
+    for row, example in zip(whole.table("train"), examples, strict=True):
+        assert row["image"] == example["image_id"].decode()
+        assert int(row["label"]) == example["label"] == int((example["masks"] == 2).any())
+    mean = np.mean([e["image"].mean() for e in examples]) * 255 / 65535
+    assert whole.facts["mean"] == pytest.approx(mean)
+    assert patches.facts["mean"] == whole.facts["mean"]
+    assert patches.facts["classes"] == list(PATCH_CLASSES)
+    for split in ("train", "val", "test"):
+        assert {row["patient_id"] for row in patches.table(split)} <= owners[split]
+    assert sum(patches.facts["counts"]["train"].values()) == len(patches.labels("train"))
+
+
+def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path) -> None:
+    (path,) = prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    wanted = (path / "index.csv").read_bytes()
+    (path / "dataset.json").unlink()  # killed before the last file was written
+    (path / "index.csv").write_text("half")
+    with pytest.raises(prepared.NotPrepared, match="mammojax prepare cbis_ddsm"):
+        prepared.find("cbis_ddsm", "whole", tmp_path, **FACTS)
+    prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    assert (path / "index.csv").read_bytes() == wanted
+
+
+def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(source, tree)
+    full = sorted(p for p in tree.rglob("*.dcm") if p.stat().st_size > 40_000)
+    full[0].write_bytes(b"no image")
+    (path,) = prepared.prepare("cbis_ddsm", tree, tmp_path / "data", kinds=("whole",), **FACTS)
+    rejected = (path / "rejected.csv").read_text()
+    assert "neither DICOM nor PNG" in rejected
+    assert prepared.Prepared(path).facts["rejected"] == 1
+
+
+def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["image,patient_id,pathology,abnormality,mask,split"]
+    for k, split in enumerate(["train", "train", "val", "test"]):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), rng.integers(0, 65536, (60, 50), np.uint16))
+        mask = np.zeros((60, 50), np.uint8)
+        mask[20:40, 20:35] = 255
+        cv2.imwrite(str(tmp_path / f"m{k}.png"), mask)
+        rows.append(f"{k}.png,P{k},{'MALIGNANT' if k % 2 else 'BENIGN'},mass,m{k}.png,{split}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    paths = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole", "patches_s1"), **FACTS)
+    whole = prepared.Prepared(paths[0])
+    assert [len(whole.table(s)) for s in ("train", "val", "test")] == [2, 1, 1]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows).replace("P3", "P0"))
+    with pytest.raises(BadManifest, match=r"one patient in"):
+        prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole",), **FACTS)
+    with pytest.raises(prepared.BadDataset, match="no manifest"):
+        prepared.prepare("manifest", tmp_path / "x", tmp_path / "data", **FACTS)
