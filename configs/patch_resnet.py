@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
             "bn_epsilon": 1e-3,  # Keras of the paper's time; a Keras 3 file wants 1.001e-5
             "dropout": 0.0,
             "dtype": "float32",  # bfloat16: mixed precision, parameters stay float32
-            "pretrained_std": (),  # what that file's inputs were divided by, on the 0…255 scale; see models/pretrained.py
+            "pretrained_std": (),  # torchvision: (58.395, 57.12, 57.375), what its inputs were divided by
             "pretrained": "",  # a Keras .h5, torchvision .pth or .safetensors file for the trunk
         }
     )

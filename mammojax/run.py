@@ -311,8 +311,8 @@ def _gallery(
     groups = {
         "surest malignant": [i for i in order[::-1] if label[i] == 1],
         "surest benign": [i for i in order if label[i] == 0],
-        "missed": [i for i in order if label[i] == 1],
-        "false alarm": [i for i in order[::-1] if label[i] == 0],
+        "malignant scored lowest": [i for i in order if label[i] == 1],
+        "benign scored highest": [i for i in order[::-1] if label[i] == 0],
     }
     patch_config, facts, patch_variables = restore_best(patch_run)
     source, items = data.source("test"), []

@@ -45,6 +45,7 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     label, scores, patient = _predictions(workdir / "predictions" / "test.csv")
     splits = [split for split in ("val", "test") if split in results]
     measured = [name for name, value in results["test"].items() if isinstance(value, dict)]
+    measured.sort(key=lambda name: (not name.startswith("auc"), name != "pr_auc", name))
     with matplotlib.rc_context(_FONT):
         figures = []
         if scores.shape[1] == 1 and 0 < label.mean() < 1:
