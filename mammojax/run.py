@@ -320,7 +320,7 @@ def _gallery(
         for i in indices[: config.gallery]:
             example = source[int(i)]
             image = example["image"]
-            probabilities = heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0]
+            probabilities = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
             malignant = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
             items.append(
                 report.GalleryItem(

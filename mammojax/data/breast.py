@@ -26,7 +26,7 @@ def breast_mask(pixels: np.ndarray) -> np.ndarray:
     small = cv2.resize(
         pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
     )
-    small = cv2.GaussianBlur((small >> 8).astype(np.uint8), (5, 5), 0)
+    small = cv2.GaussianBlur((small.astype(np.uint16) >> 8).astype(np.uint8), (5, 5), 0)
     # Strips at the border are brighter than tissue: clipped, they do not pull Otsu's threshold up.
     clipped = np.minimum(small, np.percentile(small, 95)).astype(np.uint8)
     otsu, _ = cv2.threshold(clipped, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -127,7 +127,7 @@ class Placement:
         """
         binary = (mask > 0).astype(np.float32)
         if binary.shape != self.shape:
-            binary = cv2.resize(binary, self.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            binary = np.asarray(cv2.resize(binary, self.shape[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
         return self._fit(binary, cv2.INTER_AREA) >= 0.25
 
     def _inner(self) -> tuple[int, int]:

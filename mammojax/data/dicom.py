@@ -8,8 +8,10 @@ LUT's output range becomes 0 … 65535; no image is stretched by its own minimum
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imagecodecs
@@ -29,7 +31,7 @@ VIEW_CODES = {
     "399260004": "ML", "R-10224": "ML",
     "399352003": "LM", "R-10228": "LM",
 }  # fmt: skip
-_JPEG = {
+_JPEG: dict[str, Callable[[bytes], Any]] = {
     "1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_decode,  # baseline
     "1.2.840.10008.1.2.4.51": imagecodecs.jpeg_decode,  # extended, 12 bit, which pydicom's plugins cannot
     "1.2.840.10008.1.2.4.57": imagecodecs.ljpeg_decode,

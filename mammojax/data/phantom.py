@@ -240,7 +240,8 @@ def _write_patient(root: Path, seed: int, size: tuple[int, int], index: int) -> 
             rows_at, columns_at = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             crop = pixels[rows_at[0] : rows_at[-1] + 1, columns_at[0] : columns_at[-1] + 1]
             if rng.random() < 0.05:  # some of CBIS-DDSM's masks differ from their image in size
-                mask = cv2.resize(mask, (size[1] + 2, size[0] + 2), interpolation=cv2.INTER_NEAREST)
+                grown = cv2.resize(mask, (size[1] + 2, size[0] + 2), interpolation=cv2.INTER_NEAREST)
+                mask = grown.astype(np.uint8)
             first, second = ("crop", "mask") if (finding.kind == "mass") != (rng.random() < 0.1) else ("mask", "crop")
             paths = {}
             for place, what in enumerate((first, second)):

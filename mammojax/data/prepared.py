@@ -82,7 +82,7 @@ def _config(
             raise BadDataset(f'there is no manifest at "{source}"; give a CSV, or a folder with a manifest.csv.')
         parts.append(hashlib.sha256(file.read_bytes()).hexdigest()[:8])
     return mammograms.MammogramConfig(
-        name="_".join(parts), kind=kind, framing=Framing(tuple(size), crop, keep_aspect), patch_size=patch_size,
+        name="_".join(parts), kind=kind, framing=Framing((size[0], size[1]), crop, keep_aspect), patch_size=patch_size,
         split=split, seed=seed, source=str(source or ""), workers=workers,
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def prepare(
             raise BadDataset(f'the kind "{kind}" is unknown; write {", ".join(mammograms.KINDS)}.')
     if name == "phantom" and source is None:
         source = data_dir / "phantom_source" / _phantom_name(phantom)
-    paths = []
+    paths: list[Path] = []
     for kind in dict.fromkeys(("whole", *kinds)):
         config = _config(
             name, kind, source=source, size=size, patch_size=patch_size, crop=crop, keep_aspect=keep_aspect,
@@ -166,7 +166,8 @@ def prepare(
                 and not (source / "mass_case_description_test_set.csv").is_file()
             ):
                 shutil.rmtree(source, ignore_errors=True)
-                write_phantom(source, **(PHANTOM | (phantom or {})), workers=workers)
+                chosen = PHANTOM | (phantom or {})
+                write_phantom(source, patients=chosen["patients"], seed=chosen["seed"], workers=workers)
             if source is None or not source.exists():
                 raise BadDataset(f'there is no source folder "{source}"; give the downloaded data as --source.')
             whole = None if kind == "whole" else Prepared(paths[0])

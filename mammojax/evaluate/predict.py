@@ -184,11 +184,11 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
         for start in range(0, len(listed), batch):
             now, ahead = ahead, [pool.submit(load, item) for item in listed[start + batch : start + 2 * batch]]
             loaded = [future.result() for future in now]
-            rejected += [item for item in loaded if isinstance(item[0], str)]  # type: ignore[misc]
+            rejected += [item for item in loaded if isinstance(item[0], str)]
             good = [item for item in loaded if not isinstance(item[0], str)]
-            scores = model.score([item[0] for item in good], tta)  # type: ignore[misc]
+            scores = model.score([item[0] for item in good], tta)
             for (_, facts), p in zip(good, scores, strict=True):
-                writer.writerow({**facts, "p_malignant": repr(float(p))})  # type: ignore[dict-item]
+                writer.writerow({**facts, "p_malignant": repr(float(p))})
             file.flush()
             done += len(good)
             bar.update(len(loaded))

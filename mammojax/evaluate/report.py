@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from mammojax import metrics
 
 ACCENT, SOFT, RED, BLUE = "#1f6f8b", "#9aa5b1", "#c0392b", "#2c6fbb"
-_FONT = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
+_FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
 _PATHS = ("data_dir", "source", "init_from", "pretrained")  # config fields that would show the machine's folders
 
 

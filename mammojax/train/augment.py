@@ -51,7 +51,7 @@ def random_matrices(key: jax.Array, count: int, size: tuple[int, int], config: m
         return jax.random.uniform(k, shape, jnp.float32, low, high)
 
     angle = jnp.deg2rad(uniform(keys[0], -config.rotation, config.rotation, (count,)))
-    zoom_Bx2 = uniform(keys[1], *config.zoom, (count, 2))
+    zoom_Bx2 = uniform(keys[1], config.zoom[0], config.zoom[1], (count, 2))
     shear = uniform(keys[2], -config.shear, config.shear, (count,))
     coins_Bx2 = jax.random.bernoulli(keys[3], 0.5, (count, 2))
     allowed = jnp.array([[config.flip_vertical, config.flip_horizontal]])

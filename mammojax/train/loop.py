@@ -78,9 +78,7 @@ def make_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         correct = jnp.mean(jnp.argmax(logits, -1) == label, dtype=jnp.float32)
-        state = state.replace(
-            step=state.step + 1, params=params, batch_stats=batch_stats or state.batch_stats, opt_state=opt_state
-        )
+        state = TrainState(state.step + 1, params, batch_stats or state.batch_stats, opt_state, state.key)
         return state, jnp.stack([loss, correct])
 
     return step

@@ -61,8 +61,9 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
     """
     result = []
     for key in sorted(stages):
-        fields = stages[key].to_dict()
-        stage = Stage(key=key, **{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in fields.items()})
+        fields: dict[str, Any] = stages[key].to_dict()
+        fields |= {k: tuple(v) for k, v in fields.items() if isinstance(v, (list, tuple))}
+        stage = Stage(key=key, **fields)
         if stage.schedule not in ("constant", "cosine"):
             raise BadStage(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
         if stage.epochs < 0 or stage.learning_rate < 0 or stage.weight_decay < 0:

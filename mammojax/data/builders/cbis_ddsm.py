@@ -103,7 +103,7 @@ def splits(rows: list[Row], images: list[manifest.Image], split: str, seed: int)
     return manifest.three_way(images if split == "all" else training, seed)
 
 
-class CbisDdsm(MammogramBuilder, skip_registration=True):
+class CbisDdsm(MammogramBuilder, skip_registration=True):  # type: ignore[call-arg]
     """CBIS-DDSM, or whatever has its shape on disk."""
 
     def _table(self) -> tuple[manifest.Table, dict[str, str]]:
@@ -116,7 +116,7 @@ class CbisDdsm(MammogramBuilder, skip_registration=True):
 
 def _index(source: Path) -> dict[str, list[Path]]:
     """Image or lesion folder → its DICOM files at any depth; the tree is walked once."""
-    files = defaultdict(list)
+    files: dict[str, list[Path]] = defaultdict(list)
     for folder, _, names in os.walk(source):
         owner = next((part for part in reversed(Path(folder).parts) if FOLDER.fullmatch(part)), None)
         if owner:

@@ -43,7 +43,7 @@ def standard_configs() -> list[MammogramConfig]:
     return [MammogramConfig(name=kind, kind=kind) for kind in KINDS]
 
 
-class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Examples of mammograms or patches from a `Table`, which a subclass reads in `_table`.
 
     Features: image uint16 [H, W, 1]; image_id (a patch's ends in #k), patient_id, exam_id, laterality, view; label

@@ -6,7 +6,7 @@ from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
 
 
-class Manifest(MammogramBuilder, skip_registration=True):
+class Manifest(MammogramBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The images of a manifest, split by its own column, else 85:15 and 90:10 by patient as in Shen et al. 2019."""
 
     def _table(self) -> tuple[manifest.Table, dict[str, str]]:

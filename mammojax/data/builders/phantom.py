@@ -3,5 +3,5 @@
 from mammojax.data.builders.cbis_ddsm import CbisDdsm
 
 
-class Phantom(CbisDdsm, skip_registration=True):
+class Phantom(CbisDdsm, skip_registration=True):  # type: ignore[call-arg]
     """CBIS-DDSM's reader on the tree that mammojax.data.phantom wrote."""
