@@ -1,0 +1,50 @@
+"""Images a second from disk: our pipeline beside a plain Python loop over the same data source.
+
+python -m benchmarks loader [--json FILE]
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mammojax.data import phantom, pipeline, prepared
+
+
+def _rate(batches: object, seconds: float) -> float:
+    """Images a second after one warm-up batch."""
+    iterator = iter(batches)  # type: ignore[call-overload]
+    next(iterator)
+    images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        images += len(next(iterator)["label"])
+    return images / (time.perf_counter() - started)
+
+
+def _plain(source: object, batch: int) -> object:
+    """What one writes first: shuffle indices, decode, stack."""
+    rng = np.random.default_rng(0)
+    while True:
+        order = rng.permutation(len(source))  # type: ignore[arg-type]
+        for start in range(0, len(order) - batch + 1, batch):
+            examples = [source[int(i)] for i in order[start : start + batch]]  # type: ignore[index]
+            yield {key: np.stack([e[key] for e in examples]) for key in ("image", "label")}
+
+
+def main(arguments: list[str]) -> list[dict]:
+    """A row for each size: ours, the plain loop, their ratio."""
+    del arguments
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        phantom.write_phantom(Path(folder) / "source", patients=24, image_size=(1152, 896), workers=2)
+        for size, batch in (((288, 224), 8), ((1152, 896), 2)):
+            (path,) = prepared.prepare(
+                "phantom", Path(folder) / "source", Path(folder) / "data", kinds=("whole",), size=size, split="all"
+            )
+            data = prepared.Prepared(path)
+            source = data.source("train")
+            ours = _rate(pipeline.train_batches(source, data.labels("train"), batch=batch, seed=0), 5)
+            plain = _rate(_plain(source, batch), 5)
+            rows.append({"height": size[0], "width": size[1], "ours": ours, "plain": plain, "ratio": ours / plain})
+    return rows
