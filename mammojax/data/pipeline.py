@@ -35,44 +35,53 @@ class Batches(Iterator[Batch]):
 
     Each batch is {"image": uint16 [B, H, W, 1], "label": int32 [B], "weight": float32 [B] (0 for padding),
     "image_id": list of B names}. With a mesh the arrays lie on its devices, split over `data`, and the next batch is
-    on its way to them while the present one is used. The state is that of the batches handed out, not of those
-    fetched ahead.
+    on its way to them while the present one is used. The state counts the batches handed out, not those fetched
+    ahead, and says nothing of the workers: a run may be resumed with another number of them.
     """
 
-    def __init__(self, dataset: grain.IterDataset, steps_per_epoch: int, mesh: jax.sharding.Mesh | None) -> None:
+    def __init__(
+        self, dataset: grain.MapDataset, steps_per_epoch: int, workers: int, mesh: jax.sharding.Mesh | None
+    ) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self._iterator = iter(dataset)
+        self._dataset, self._workers = dataset, workers
         self._sharding = None if mesh is None else jax.NamedSharding(mesh, jax.P("data"))
-        self._ahead: tuple[Batch, Any] | None = None
-        self._state: Any = self._iterator.get_state()
+        self._iterator: grain.DatasetIterator | None = None
+        self._position = 0
+        self._ahead: Batch | None = None
 
-    def _fetch(self) -> tuple[Batch, Any] | None:
-        try:
-            batch = next(self._iterator)
-        except StopIteration:
-            return None
-        if self._sharding is not None:
+    def _fetch(self) -> Batch | None:
+        if (
+            self._iterator is None
+        ):  # a slice, as grain's own state fits only the number of workers that it was saved with
+            self._iterator = iter(_read(self._dataset.slice(slice(self._position, None)), self._workers))
+        batch = next(self._iterator, None)
+        if batch is not None and self._sharding is not None:
             for key in ("image", "label", "weight"):
                 batch[key] = jax.make_array_from_process_local_data(self._sharding, batch[key])
-        return batch, self._iterator.get_state()
+        return batch
 
     def __next__(self) -> Batch:
         now = self._ahead or self._fetch()
         if now is None:
             raise StopIteration
         self._ahead = self._fetch() if self._sharding is not None else None
-        self._state = now[1]
-        return now[0]
+        self._position += 1
+        return now
 
     def get_state(self) -> str:
-        """The position after the last batch handed out, as text."""
-        return self._state.decode() if isinstance(self._state, bytes) else json.dumps(self._state)
+        """The position after the last batch handed out, as JSON."""
+        return json.dumps({"next_index": self._position})
 
     def set_state(self, state: str) -> None:
-        """Go on exactly after the batch at which `state` was taken."""
-        raw = state.encode() if isinstance(self._state, bytes) else json.loads(state)
-        self._iterator.set_state(raw)
-        self._state, self._ahead = raw, None
+        """Go on exactly after the batch at which `state` was taken, whatever the number of workers was then."""
+        self.close()
+        self._position = json.loads(state)["next_index"]
+
+    def close(self) -> None:
+        """Stop the reading threads and processes; the next batch asked for starts them again."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = self._ahead = None
 
 
 def train_batches(
@@ -94,7 +103,7 @@ def train_batches(
         seed: of the shuffles.
         workers: processes that decode; 0 decodes in this one. The batches are the same whatever the number.
         balance: "none": every example once an epoch. "class": the rarer classes are repeated within the epoch until
-            each is as frequent as the most frequent one.
+            each is as frequent as the most frequent one; the seed draws which, the same in every epoch.
         mesh: where the batches go; None leaves NumPy arrays.
 
     Raises:
@@ -106,9 +115,12 @@ def train_batches(
         raise ValueError("the split has no examples; prepare the data set with more patients or another split.")
     indices = np.arange(len(source))
     if balance == "class":
+        if len(labels) != len(source):
+            raise ValueError(f"there are {len(labels)} labels for {len(source)} examples; prepare the data set again.")
         groups = [np.flatnonzero(np.asarray(labels) == k) for k in np.unique(labels)]
         most = max(map(len, groups))
-        indices = np.concatenate([np.resize(group, most) for group in groups])
+        rng = np.random.default_rng(seed)  # which examples are repeated once more often than others of their class
+        indices = np.concatenate([np.resize(rng.permutation(group), most) for group in groups])
     elif balance != "none":
         raise ValueError(f'balance is "{balance}"; write "none" or "class".')
     if len(indices) < batch:  # a data set smaller than a batch: examples are repeated to fill one
@@ -116,7 +128,7 @@ def train_batches(
     steps = len(indices) // batch
     dataset = grain.MapDataset.source(_Subset(source, indices)).seed(seed).shuffle()
     dataset = dataset.slice(slice(0, steps * batch)).map(_Parse()).batch(batch, batch_fn=_stack)
-    return Batches(_read(dataset.repeat(), workers), steps, mesh)
+    return Batches(dataset.repeat(), steps, workers, mesh)
 
 
 def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
@@ -125,7 +137,7 @@ def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.shardin
         raise ValueError(f"config.eval_batch is {batch}, which {mesh.size} devices cannot share; take a multiple.")
     steps = -(-len(source) // batch)
     dataset = grain.MapDataset.source(_Subset(source, np.arange(steps * batch))).map(_Parse())
-    return Batches(_read(dataset.batch(batch, batch_fn=_stack), workers), steps, mesh)
+    return Batches(dataset.batch(batch, batch_fn=_stack), steps, workers, mesh)
 
 
 class _Subset:

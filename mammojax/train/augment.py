@@ -19,7 +19,12 @@ def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: s
 
     Returns:
         float32 [B, H, W, 1].
+
+    Raises:
+        ValueError: an unknown order.
     """
+    if order not in ("nearest", "linear"):
+        raise ValueError(f'config.augment.order is "{order}"; write "nearest" or "linear".')
     height, width = images_BxHxWx1.shape[1:3]
     rows, columns = jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None, :]
 

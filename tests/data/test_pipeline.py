@@ -1,12 +1,13 @@
 """Every example exactly once an epoch, whatever the workers; resuming continues with the very next batch."""
 
 from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from mammojax.data import pipeline
+from mammojax.data import phantom, pipeline, prepared
 
 
 class Source:
@@ -47,21 +48,48 @@ def test_the_rest_of_an_epoch_is_dropped_and_differs() -> None:
     assert len(set().union(*epochs)) == 10
 
 
-@pytest.mark.parametrize("on_devices", [False, True])
-def test_a_restored_state_goes_on_with_the_next_batch(on_devices: bool) -> None:
+@pytest.mark.parametrize(("before", "after", "on_devices"), [(0, 0, False), (0, 0, True), (2, 0, False), (0, 2, True)])
+def test_a_restored_state_goes_on_with_the_next_batch(before: int, after: int, on_devices: bool) -> None:
     mesh = jax.make_mesh((2,), ("data",)) if on_devices else None
-    make = lambda: pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, mesh=mesh)  # noqa: E731
-    batches = make()
-    _names(batches, 8)
+
+    def make(workers: int) -> pipeline.Batches:
+        return pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, workers=workers, mesh=mesh)
+
+    batches = make(before)
+    _names(batches, 8)  # in the middle of the second epoch
     state = batches.get_state()
-    wanted = _names(batches, 9)
-    again = make()
-    again.set_state(state)
-    assert again.get_state() == state
-    assert _names(again, 9) == wanted
-    _names(again, 2)
-    again.set_state(state)  # an iterator that has already run ahead
-    assert _names(again, 9) == wanted
+    wanted = [next(batches) for _ in range(5)]
+    again = make(after)
+    for _ in range(2):  # the second time it has already run ahead
+        again.set_state(state)
+        assert again.get_state() == state
+        for batch in wanted:
+            got = next(again)
+            assert got["image_id"] == batch["image_id"]
+            for key in ("image", "label", "weight"):
+                np.testing.assert_array_equal(got[key], batch[key])
+    batches.close()
+    again.close()
+
+
+def test_closing_loses_no_place() -> None:
+    mesh = jax.make_mesh((2,), ("data",))
+    make = lambda: pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, mesh=mesh)  # noqa: E731
+    closed = make()
+    names = _names(closed, 3)
+    closed.close()
+    assert names + _names(closed, 5) == _names(make(), 8)
+
+
+def test_an_evaluation_pass_resumes_too() -> None:
+    batches = pipeline.eval_batches(Source(10), batch=4, workers=2)
+    _names(batches, 2)
+    again = pipeline.eval_batches(Source(10), batch=4)
+    again.set_state(batches.get_state())
+    assert _names(again, 1) == [["image8", "image9", "image9", "image9"]]
+    again.set_state(again.get_state())
+    assert not list(again)
+    batches.close()
 
 
 def test_images_labels_and_names_stay_together_on_the_devices() -> None:
@@ -77,8 +105,9 @@ def test_images_labels_and_names_stay_together_on_the_devices() -> None:
         pipeline.train_batches(Source(24), np.zeros(24), batch=3, seed=1, mesh=mesh)
 
 
-def test_evaluation_is_one_pass_in_order_with_the_padding_marked() -> None:
-    batches = list(pipeline.eval_batches(Source(10), batch=4))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_is_one_pass_in_order_with_the_padding_marked(workers: int) -> None:
+    batches = list(pipeline.eval_batches(Source(10), batch=4, workers=workers))
     names = [n for b in batches for n, w in zip(b["image_id"], b["weight"], strict=True) if w]
     assert names == [f"image{i}" for i in range(10)]
     assert [b["image"].shape[0] for b in batches] == [4, 4, 4]
@@ -90,3 +119,23 @@ def test_class_balance_repeats_the_rare() -> None:
     batches = pipeline.train_batches(Source(12), labels, batch=6, seed=0, balance="class")
     seen = Counter(labels[int(n.removeprefix("image"))] for n in sum(_names(batches, batches.steps_per_epoch), []))
     assert seen == {0: 9, 1: 9}
+    with pytest.raises(ValueError, match="12 labels for 13"):
+        pipeline.train_batches(Source(13), labels, batch=6, seed=0, balance="class")
+
+
+def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
+    phantom.write_phantom(tmp_path / "source", patients=20, image_size=(96, 64))
+    whole, _ = prepared.prepare(
+        "cbis_ddsm", tmp_path / "source", tmp_path, kinds=("patches_s1",), size=(96, 64), patch_size=32, split="all"
+    )
+    data = prepared.Prepared(whole)
+    wanted = {example["image_id"].decode(): example for example in data.source("train")}
+    batches = pipeline.train_batches(data.source("train"), data.labels("train"), batch=2, seed=0, workers=2)
+    seen = [next(batches) for _ in range(batches.steps_per_epoch)]
+    batches.close()
+    assert sorted(name for batch in seen for name in batch["image_id"]) == sorted(wanted)
+    for batch in seen:
+        for image, label, name in zip(batch["image"], batch["label"], batch["image_id"], strict=True):
+            assert image.dtype == np.uint16
+            np.testing.assert_array_equal(image, wanted[name]["image"])
+            assert label == wanted[name]["label"]

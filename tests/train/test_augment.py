@@ -32,6 +32,11 @@ def test_affine_sampling_equals_scipy(order: str) -> None:
         assert off.mean() <= (0.005 if order == "nearest" else 0)  # float32 against float64 at a pixel's very border
 
 
+def test_an_unknown_order_is_refused() -> None:
+    with pytest.raises(ValueError, match='"cubic"; write "nearest" or "linear"'):
+        augment.augment(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), _config(order="cubic"))
+
+
 def test_flips_are_exact_and_both_occur() -> None:
     image = np.random.default_rng(0).uniform(0, 255, (6, 4)).astype(np.float32)
     images = np.repeat(image[None, :, :, None], 64, 0)
