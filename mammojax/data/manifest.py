@@ -87,12 +87,15 @@ def read_manifest(path: str | Path) -> Table:
         path = path / "manifest.csv"
     if not path.is_file():
         raise BadManifest(f'"{path.name}": there is no such manifest; give the path of a CSV or of its folder.')
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"image", "pathology"} - set(reader.fieldnames or ())
-        if missing:
-            raise BadManifest(f"{path.name}: the column {min(missing)} is missing; docs/data.md lists the columns.")
-        rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"image", "pathology"} - set(reader.fieldnames or ())
+            rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
+    except (UnicodeDecodeError, csv.Error):
+        raise BadManifest(f"{path.name}: it is no CSV in UTF-8; save it as one, separated by commas.") from None
+    if missing:
+        raise BadManifest(f"{path.name}: the column {min(missing)} is missing; docs/data.md lists the columns.")
     table = Table([])
     groups: dict[str, list[dict[str, str]]] = {}
     for number, row in enumerate(rows, start=2):
@@ -101,8 +104,10 @@ def read_manifest(path: str | Path) -> Table:
         else:
             groups.setdefault(row["image"], []).append(row)
     for name, group in groups.items():
-        first, file_path = group[0], path.parent / name
-        patients = {row.get("patient_id", "") for row in group}
+        file_path = path.parent / name
+        patients = {row["patient_id"] for row in group if row.get("patient_id")}
+        # Rows of one image may leave a cell to another of its rows: the first that is filled counts.
+        first = {column: next((r[column] for r in group if r[column]), "") for column in group[0]}
         if len(patients) > 1:
             table.rejected.append((name, "its rows name different patients"))
         elif not file_path.is_file():

@@ -3,7 +3,8 @@
 S1: one patch centred on each lesion and one random background patch. S10: ten patches around each lesion whose overlap
 with it is at least 0.9, and as many of the background. S1g: as S1, twice as large. What the paper leaves out is the
 published code's: overlap is intersection over lesion *or* over patch; the cutoff falls by 0.05 after 1000 failures;
-ten background patches an image, not a lesion. Theirs tested the background against one lesion: ours against all.
+ten background patches an image, not a lesion. Theirs tested the background against one lesion: ours against all. Where
+1000 draws find no place clear of them, an image has fewer background patches rather than one that shows a lesion.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,9 @@ def patch_class(pathology: str, abnormality: str) -> int:
 
 
 def sample_patches(
-    image: np.ndarray, lesions: Sequence[tuple[np.ndarray, int]], kind: str, size: int, seed: int, per_lesion: int = 10
-) -> list[Patch]:
+    image: np.ndarray, lesions: Sequence[tuple[np.ndarray, int]], kind: str, size: int, seed: int,
+    per_lesion: int = 10, avoid: Sequence[np.ndarray] = (),
+) -> list[Patch]:  # fmt: skip
     """The patches of one image.
 
     Args:
@@ -47,6 +49,7 @@ def sample_patches(
         size: side of a patch in pixels.
         seed: all that the result depends on beside the other arguments.
         per_lesion: patches a lesion, and of the background, in "s10".
+        avoid: further masks, bool [H, W], that the background keeps clear of: lesions that give no patches.
 
     Returns:
         Lesion patches in the order of the lesions, then the background.
@@ -79,14 +82,13 @@ def sample_patches(
                 failures += 1
                 if failures % TRIES == 0:
                     cutoff -= 0.05
-    return patches + _background(canvas, masks, count, rng)
+    clear = [mask for mask, _ in masks] + [mask for mask in avoid if mask.any()]
+    return patches + _background(canvas, clear, count, rng)
 
 
-def _background(
-    canvas: "_Canvas", masks: list[tuple[np.ndarray, int]], count: int, rng: np.random.Generator
-) -> list[Patch]:
-    """`count` patches anywhere; where TRIES draws find none clear of all lesions, fewer."""
-    tests = [(canvas.integral(mask), int(mask.sum())) for mask, _ in masks]
+def _background(canvas: "_Canvas", masks: list[np.ndarray], count: int, rng: np.random.Generator) -> list[Patch]:
+    """`count` patches anywhere; where TRIES draws find none clear of all masks, fewer."""
+    tests = [(canvas.integral(mask), int(mask.sum())) for mask in masks]
     patches: list[Patch] = []
     for _ in range(count):
         for _ in range(TRIES):

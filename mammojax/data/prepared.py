@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import shlex
 import shutil
 import warnings
 from collections import Counter
@@ -17,12 +18,13 @@ import tensorflow_datasets as tfds
 
 from mammojax.data.breast import Framing
 from mammojax.data.builders import mammograms
-from mammojax.data.builders.cbis_ddsm import CbisDdsm
+from mammojax.data.builders.cbis_ddsm import CbisDdsm, digest
 from mammojax.data.builders.manifest import Manifest
 from mammojax.data.builders.phantom import Phantom
 from mammojax.data.phantom import write_phantom
 
 BUILDERS = {"cbis_ddsm": CbisDdsm, "manifest": Manifest, "phantom": Phantom}
+DRAWN = ("shen", "official", "all")
 PHANTOM = {"patients": 340, "seed": 0}
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
 
@@ -44,8 +46,8 @@ class Prepared:
             classes, counts {split: {class: n}}, rejected (number of files and rows left out).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         self.facts: dict[str, Any] = json.loads((path / "dataset.json").read_text())
         with (path / "index.csv").open(newline="") as file:
             self._rows = list(csv.DictReader(file))
@@ -71,6 +73,12 @@ def _config(
     split: str, seed: int, phantom: dict[str, int] | None, workers: int = 1,
 ) -> mammograms.MammogramConfig:  # fmt: skip
     """The builder config; its name holds everything that changes the examples, so that no two share a folder."""
+    if kind not in mammograms.KINDS:
+        raise BadDataset(f'the kind "{kind}" is unknown; write {", ".join(mammograms.KINDS)}.')
+    if split not in DRAWN or (name, split) == ("manifest", "official"):
+        raise BadDataset(f'{name} has no split "{split}"; write shen or all, for CBIS-DDSM official as well.')
+    if min(*size, patch_size) < 8:
+        raise BadDataset(f"images of {size[0]}x{size[1]} or patches of {patch_size} show nothing; 8 is the least.")
     parts = [kind, split, f"{size[0]}x{size[1]}"]
     parts += [f"p{patch_size}"] * (kind != "whole") + [crop] * (crop != "none") + ["aspect"] * keep_aspect
     parts += [f"s{seed}"]
@@ -115,7 +123,11 @@ def find(
     if (path / "dataset.json").is_file():
         return Prepared(path)
     height, width = facts["size"]
-    command = f"mammojax prepare {name} --source {source or 'DIR'} --data-dir {data_dir} --kinds {kind}"
+    if name == "phantom" and _phantom_name(phantom) != _phantom_name(None):
+        # The command line makes the standard phantom only; a run makes its own.
+        raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run with --config.data.prepare=True.")
+    given = "" if name == "phantom" and source is None else f" --source {shlex.quote(str(source or 'DIR'))}"
+    command = f"mammojax prepare {name}{given} --data-dir {shlex.quote(str(data_dir))} --kinds {kind}"
     command += f" --size {height}x{width} --split {facts['split']} --seed {facts['seed']}"
     command += f" --patch-size {facts['patch_size']}" * (kind != "whole")
     command += f" --crop {facts['crop']}" * (facts["crop"] != "none") + " --keep-aspect" * facts["keep_aspect"]
@@ -147,9 +159,6 @@ def prepare(
     Raises:
         BadDataset, BadManifest: what was given cannot be used; nothing made before is lost.
     """
-    for kind in kinds:
-        if kind not in mammograms.KINDS:
-            raise BadDataset(f'the kind "{kind}" is unknown; write {", ".join(mammograms.KINDS)}.')
     if name == "phantom" and source is None:
         source = data_dir / "phantom_source" / _phantom_name(phantom)
     paths: list[Path] = []
@@ -159,7 +168,9 @@ def prepare(
             split=split, seed=seed, phantom=phantom, workers=workers,
         )  # fmt: skip
         path = _folder(data_dir, name, config)
-        if not (path / "dataset.json").is_file():
+        if (path / "dataset.json").is_file():
+            _same_source(name, source, path)
+        else:
             if (
                 name == "phantom"
                 and source is not None
@@ -174,6 +185,16 @@ def prepare(
             _build(name, config, data_dir, path, whole)
         paths.append(path)
     return paths
+
+
+def _same_source(name: str, source: Path | None, path: Path) -> None:
+    """Refuse to pass what was made of one download off as another's; a manifest's or phantom's name tells already."""
+    made_of = json.loads((path / "dataset.json").read_text()).get("source")
+    if name == "cbis_ddsm" and made_of and source is not None and source.is_dir() and digest(source) != made_of:
+        raise BadDataset(
+            f"{name}/{path.parent.name} was prepared from other CSVs than those of the source folder; "
+            "remove that data set or give another --data-dir."
+        )
 
 
 def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: Path, whole: Prepared | None) -> None:
@@ -202,14 +223,18 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
         "patch_size": config.patch_size,
         "split": config.split,
         "seed": config.seed,
+        "source": digest(Path(config.source)) if name == "cbis_ddsm" else "",
         "mean": mean if whole is None else whole.facts["mean"],
         "classes": classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(classes)} for s in mammograms.SPLITS},
         "rejected": len(rejected),
     }
     (made / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
-    shown = ", ".join(f"{s} {sum(counts[s].values())}" for s in mammograms.SPLITS)
-    print(f"prepared {name}/{config.name}: {shown} examples; {len(rejected)} left out (rejected.csv)", flush=True)
+    shown = []
+    for split in mammograms.SPLITS:
+        kinds = ", ".join(f"{c} {counts[split][k]}" for k, c in enumerate(classes) if counts[split][k])
+        shown.append(f"{split} {sum(counts[split].values())} ({kinds})")
+    print(f"prepared {name}/{config.name}: {'; '.join(shown)}; {len(rejected)} left out (rejected.csv)", flush=True)
 
 
 def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Counter[int]], float]:

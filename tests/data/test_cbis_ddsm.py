@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from mammojax.data import manifest
@@ -68,14 +69,84 @@ def test_what_is_absent_is_listed(shared: Path, tmp_path: Path) -> None:
     source = shared / "data" / "mias_as_cbis"
     for name in cbis_ddsm.CSVS.values():
         (tmp_path / name).write_bytes((source / name).read_bytes())
-    folders = sorted((source / "CBIS-DDSM").iterdir())
-    (tmp_path / "images").mkdir()
-    for folder in folders[: len(folders) // 2]:
-        (tmp_path / "images" / folder.name).symlink_to(folder)
     rows = cbis_ddsm.read_rows(tmp_path)
-    # os.walk does not follow links: nothing is found, and that is said
     with pytest.raises(manifest.BadManifest, match="none of the"):
         cbis_ddsm.read_tree(tmp_path, rows)
+    folders = sorted((source / "CBIS-DDSM").iterdir())
+    kept = [folder for k, folder in enumerate(folders) if k % 3]
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for folder in kept:
+        (tmp_path / "deep" / "er" / folder.name).symlink_to(folder)
+    (tmp_path / "deep" / "er" / "again").symlink_to(tmp_path)  # a loop
+    table = cbis_ddsm.read_tree(tmp_path, rows)
+    reasons, there = dict(table.rejected), {folder.name for folder in kept}
+    views = cbis_ddsm.views(rows).values()
+    found = [group for group in views if {row.image_folder for row in group} & there]
+    assert 0 < len(table.images) == len(found) < len(views)
+    for group in views:
+        for row in group:
+            if group not in found:
+                assert "full mammogram is not" in reasons[row.lesion_folder]
+            else:
+                assert ("no mask" in reasons.get(row.lesion_folder, "")) == (row.lesion_folder not in there)
     (tmp_path / "mass_case_description_test_set.csv").unlink()
     with pytest.raises(manifest.BadManifest, match="mass_case_description_test_set"):
         cbis_ddsm.read_rows(tmp_path)
+
+
+HEADER = "patient_id,breast density,left or right breast,image view,pathology,image file path,ROI mask file path\n"
+NAME = "Mass-Training_P_00001_LEFT_CC"
+
+
+def _source(folder: Path, *pathologies: str, lesion: dict[str, np.ndarray]) -> Path:
+    """One view of 40 x 30 with as many lesions; the files of the first are given."""
+    for name in cbis_ddsm.CSVS.values():
+        (folder / name).write_text(HEADER)
+    lines = [
+        f'P_00001,2,LEFT,CC,{pathology},{NAME}/1/000000.dcm,"{NAME}_{k}/1/000001.dcm\n"\n'
+        for k, pathology in enumerate(pathologies, start=1)
+    ]
+    (folder / cbis_ddsm.CSVS["mass", "train"]).write_text(HEADER + "".join(lines))
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
+    files = {f"{NAME}/1/000000.dcm": noise} | {f"{NAME}_1/{name}": pixels for name, pixels in lesion.items()}
+    for path, pixels in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        header = pydicom.Dataset()
+        header.SOPClassUID, header.PhotometricInterpretation = "1.2.840.10008.5.1.4.1.1.7", "MONOCHROME2"
+        header.Rows, header.Columns = pixels.shape
+        header.BitsAllocated = header.BitsStored = 8
+        header.HighBit, header.PixelRepresentation, header.SamplesPerPixel = 7, 0, 1
+        header.PixelData = pixels.tobytes()
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header.SOPInstanceUID = pydicom.uid.generate_uid()
+        header.save_as(folder / path, enforce_file_format=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shapes", "wanted"),
+    [
+        ({"1/000000.dcm": (10, 12), "1/000001.dcm": (40, 30)}, "1/000001.dcm"),  # the first is the crop
+        ({"1/000000.dcm": (40, 30), "2/000000.dcm": (10, 12)}, "1/000000.dcm"),  # each in a series of its own
+        ({"1/1-1.dcm": (42, 31), "1/1-2.dcm": (10, 12)}, "1/1-1.dcm"),  # another size than the image
+        ({"1/1-1.dcm": (10, 12)}, ""),  # a crop alone is no mask
+    ],
+)
+def test_mask_and_crop_without_a_description(tmp_path: Path, shapes: dict, wanted: str) -> None:
+    rng = np.random.default_rng(0)
+    files = {
+        name: np.where(rng.random(shape) < 0.2, 255, 0).astype(np.uint8) if shape[0] >= 40
+        else rng.integers(0, 256, shape, np.uint8)
+        for name, shape in shapes.items()
+    }  # fmt: skip
+    source = _source(tmp_path, "BENIGN", lesion=files)
+    (image,) = cbis_ddsm.read_tree(source, cbis_ddsm.read_rows(source)).images
+    assert image.lesions[0].mask == (source / f"{NAME}_1" / wanted if wanted else None)
+
+
+def test_an_unknown_pathology_is_listed_and_never_benign(tmp_path: Path) -> None:
+    source = _source(tmp_path, "", "MALIGNANT", "BENIGN_WITHOUT_CALLBACK", lesion={})
+    table = cbis_ddsm.read_tree(source, cbis_ddsm.read_rows(source))
+    assert [lesion.pathology for lesion in table.images[0].lesions] == ["MALIGNANT", "BENIGN"]
+    assert "pathology" in dict(table.rejected)[f"{NAME}_1"]

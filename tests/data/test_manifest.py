@@ -32,6 +32,12 @@ def test_an_image_is_as_bad_as_its_worst_row(tmp_path: Path) -> None:
     assert (second.label, second.lesions) == (-1, ())
 
 
+def test_a_cell_left_empty_is_taken_from_another_row_of_the_image(tmp_path: Path) -> None:
+    (image,) = _read(tmp_path, "a.dcm,,,,BENIGN,asymmetry,m.png,", "a.dcm,P1,R,MLO,BENIGN,misc,m.png,").images
+    assert (image.patient_id, image.laterality, image.view) == ("P1", "R", "MLO")
+    assert [x.abnormality for x in image.lesions] == ["mass", "mass"]
+
+
 def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     table = _read(
         tmp_path, "a.dcm,P1,L,CC,BENIGN,mass,gone.png,", "gone.dcm,P1,L,CC,BENIGN,,,", "b.dcm,P2,L,CC,CANCER,,,",
@@ -49,6 +55,9 @@ def test_a_table_that_is_none_is_one_sentence(tmp_path: Path) -> None:
         _read(tmp_path, "a.dcm", head="image\n")
     with pytest.raises(manifest.BadManifest, match="no such manifest"):
         manifest.read_manifest(tmp_path / "x.csv")
+    (tmp_path / "latin.csv").write_bytes("image,pathology\nbröst.dcm,BENIGN\n".encode("latin-1"))
+    with pytest.raises(manifest.BadManifest, match="UTF-8"):
+        manifest.read_manifest(tmp_path / "latin.csv")
     with pytest.raises(manifest.BadManifest, match="no row can be used"):
         _read(tmp_path, "gone.dcm,P1,L,CC,BENIGN,,,")
 

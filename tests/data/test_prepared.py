@@ -1,14 +1,18 @@
 """prepare: once, whatever the workers, clean after an interruption; nothing is lost in silence."""
 
+import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from mammojax.data import phantom, prepared
-from mammojax.data.manifest import BadManifest
+from mammojax.data.breast import Framing
+from mammojax.data.builders import mammograms
+from mammojax.data.manifest import BadManifest, Image
 from mammojax.data.patches import PATCH_CLASSES
 
 FACTS = {"size": (96, 64), "patch_size": 32, "crop": "none", "keep_aspect": False, "split": "all", "seed": 0}
@@ -65,8 +69,20 @@ def test_what_a_run_needs_is_there(source: Path, tmp_path: Path) -> None:
     assert sum(patches.facts["counts"]["train"].values()) == len(patches.labels("train"))
 
 
-def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path) -> None:
+def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = mammograms.examples_of, itertools.count()
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 9:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(mammograms, "examples_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    monkeypatch.undo()
     (path,) = prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
     wanted = (path / "index.csv").read_bytes()
     (path / "dataset.json").unlink()  # killed before the last file was written
     (path / "index.csv").write_text("half")
@@ -74,6 +90,28 @@ def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path) -> None:
         prepared.find("cbis_ddsm", "whole", tmp_path, **FACTS)
     prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
     assert (path / "index.csv").read_bytes() == wanted
+
+
+def test_another_download_is_not_passed_off_as_the_first(source: Path, tmp_path: Path) -> None:
+    prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    other = tmp_path / "other"
+    phantom.write_phantom(other, patients=4, image_size=(192, 128), seed=9)
+    with pytest.raises(prepared.BadDataset, match="other CSVs"):
+        prepared.prepare("cbis_ddsm", other, tmp_path, kinds=("whole",), **FACTS)
+
+
+def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) -> None:
+    for wrong, words in (
+        ({"split": "mine"}, "no split"),
+        ({"patch_size": 0}, "show nothing"),
+        ({"size": (0, 9)}, "0x9"),
+    ):
+        with pytest.raises(prepared.BadDataset, match=words):
+            prepared.prepare("cbis_ddsm", source, tmp_path, **FACTS | wrong)
+    with pytest.raises(prepared.BadDataset, match='kind "x"'):
+        prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("x",), **FACTS)
+    with pytest.raises(prepared.NotPrepared, match=r"run: mammojax prepare phantom --data-dir \S+ --kinds whole"):
+        prepared.find("phantom", "whole", tmp_path, **FACTS)
 
 
 def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> None:
@@ -85,6 +123,17 @@ def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> No
     rejected = (path / "rejected.csv").read_text()
     assert "neither DICOM nor PNG" in rejected
     assert prepared.Prepared(path).facts["rejected"] == 1
+
+
+def test_a_header_that_pydicom_chokes_on_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choke(path: Path) -> None:
+        raise NotImplementedError("Unknown Value Representation")
+
+    monkeypatch.setattr(mammograms, "read_mammogram", choke)
+    image = Image("a.dcm", tmp_path / "a.dcm", "P1")
+    made, rejected = mammograms.examples_of(image, "whole", Framing((96, 64)), 32, 0)
+    assert made == []
+    assert rejected == [("a.dcm", "it cannot be read (NotImplementedError); get the file again")]
 
 
 def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
@@ -100,6 +149,27 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     paths = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole", "patches_s1"), **FACTS)
     whole = prepared.Prepared(paths[0])
     assert [len(whole.table(s)) for s in ("train", "val", "test")] == [2, 1, 1]
+    # In train and val a label is needed; a lesion of no known kind or without its mask gives no patches.
+    more = [
+        *rows,
+        "4.png,P4,,,,train",
+        "5.png,P5,,,,test",
+        "1.png,P1,BENIGN,mass,,train",
+        "6.png,P6,BENIGN,,m0.png,train",
+    ]
+    for k in (4, 5, 6):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), rng.integers(0, 65536, (60, 50), np.uint16))
+    (tmp_path / "manifest.csv").write_text("\n".join(more))
+    paths = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole", "patches_s10"), **FACTS)
+    whole, patches = (prepared.Prepared(path) for path in paths)
+    assert [row["image"] for row in whole.table("train")] == ["0.png", "1.png", "6.png"]
+    assert list(whole.labels("test")) == [1, -1]
+    assert "4.png,its pathology is empty" in (whole.path / "rejected.csv").read_text()
+    names = [row["image"].split("#")[0] for row in patches.table("train")]
+    assert (names.count("0.png"), names.count("1.png"), names.count("6.png")) == (20, 10, 0)
+    reasons = (patches.path / "rejected.csv").read_text()
+    assert "6.png,a lesion without abnormality" in reasons
+    assert "1.png,one of its lesions has no mask" in reasons
     (tmp_path / "manifest.csv").write_text("\n".join(rows).replace("P3", "P0"))
     with pytest.raises(BadManifest, match=r"one patient in"):
         prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole",), **FACTS)

@@ -7,19 +7,22 @@ An example is (patient, side, view): mass and calcification folders of one view 
 """
 
 import csv
+import hashlib
 import os
 import re
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import pydicom
 
 from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
 from mammojax.data.dicom import BadMammogram, read_mask, series_description
 
 FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
+PATHOLOGIES = {"MALIGNANT": "MALIGNANT", "BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN"}
 CSVS = {
     (kind, half): f"{kind}_case_description_{half}_set.csv" for kind in ("mass", "calc") for half in ("train", "test")
 }
@@ -27,7 +30,7 @@ CSVS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One lesion of the CSVs."""
+    """One lesion of the CSVs; `pathology` is "BENIGN" or "MALIGNANT", or "" where the cell says nothing known."""
 
     patient: str
     side: str
@@ -40,33 +43,40 @@ class Row:
     lesion_folder: str
 
 
+def _csv(source: Path, name: str) -> Path:
+    """One of the four CSVs, at the top of the source folder or anywhere in it."""
+    found = [source / name] if (source / name).is_file() else sorted(source.rglob(name))
+    if not found:
+        raise manifest.BadManifest(f"{name} is not in the source folder; download it from TCIA beside the images.")
+    return found[0]
+
+
+def digest(source: Path) -> str:
+    """Eight hex digits that tell one set of four CSVs from another."""
+    return hashlib.sha256(b"".join(_csv(source, name).read_bytes() for name in CSVS.values())).hexdigest()[:8]
+
+
 def read_rows(source: Path) -> list[Row]:
     """All rows of the four CSVs, in their order. Raises BadManifest where one is absent or lacks a column."""
     rows = []
     for (kind, half), name in CSVS.items():
-        path = source / name
-        if not path.is_file():
-            found = sorted(source.rglob(name))[:1]
-            if not found:
-                raise manifest.BadManifest(
-                    f"{name} is not in the source folder; download it from TCIA beside the images."
-                )
-            path = found[0]
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, cells in enumerate(csv.DictReader(file), start=2):
+        with _csv(source, name).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            for cells in reader:
                 cells = {str(k).replace("_", " "): (v or "").strip() for k, v in cells.items() if isinstance(v, str)}
                 try:
                     rows.append(
                         Row(
-                            cells["patient id"], cells["left or right breast"][0], cells["image view"],
-                            {"mass": "mass", "calc": "calcification"}[kind],
-                            "MALIGNANT" if cells["pathology"] == "MALIGNANT" else "BENIGN",  # … WITHOUT_CALLBACK too
-                            cells["breast density"], half,
+                            cells["patient id"], {"LEFT": "L", "RIGHT": "R"}[cells["left or right breast"]],
+                            cells["image view"], {"mass": "mass", "calc": "calcification"}[kind],
+                            PATHOLOGIES.get(cells["pathology"], ""), cells["breast density"], half,
                             cells["image file path"].split("/")[0], cells["ROI mask file path"].split("/")[0],
                         )
                     )  # fmt: skip
-                except (KeyError, IndexError) as error:
-                    raise manifest.BadManifest(f"{name}, line {number}: the cell {error} is missing.") from None
+                except KeyError as error:
+                    raise manifest.BadManifest(
+                        f"{name}, line {reader.line_num}: {error} is no column or value of CBIS-DDSM; get it again."
+                    ) from None
     return rows
 
 
@@ -115,12 +125,18 @@ class CbisDdsm(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
 
 
 def _index(source: Path) -> dict[str, list[Path]]:
-    """Image or lesion folder → its DICOM files at any depth; the tree is walked once."""
+    """Image or lesion folder → its DICOM files at any depth; the tree is walked once, through links as well."""
     files: dict[str, list[Path]] = defaultdict(list)
-    for folder, _, names in os.walk(source):
+    seen = set()
+    for folder, below, names in os.walk(source, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above would never end
+            below.clear()
+            continue
+        seen.add(real)
         owner = next((part for part in reversed(Path(folder).parts) if FOLDER.fullmatch(part)), None)
         if owner:
-            files[owner] += [Path(folder) / name for name in sorted(names) if name.lower().endswith(".dcm")]
+            files[owner] += [Path(folder) / name for name in names if name.lower().endswith(".dcm") and name[0] != "."]
     return {owner: sorted(found) for owner, found in files.items()}
 
 
@@ -128,6 +144,11 @@ def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
     """Join the rows with the files; every row that is left out stands in the table's `rejected` with its reason."""
     files, table = _index(source), manifest.Table([])
     for (patient, side, view), group in views(rows).items():
+        table.rejected += [
+            (row.lesion_folder, "its pathology is none of CBIS-DDSM's; the lesion is left out")
+            for row in group if not row.pathology
+        ]  # fmt: skip
+        group = [row for row in group if row.pathology]
         folders = sorted({row.image_folder for row in group})
         full = next((path for folder in folders for path in files.get(folder, [])), None)
         if full is None:
@@ -135,7 +156,7 @@ def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
             continue
         lesions = []
         for row in group:
-            mask = _mask(files.get(row.lesion_folder, []))
+            mask = _mask(files.get(row.lesion_folder, []), full)
             if mask is None:
                 table.rejected.append((row.lesion_folder, "no mask in the source folder; the lesion gives no patches"))
             lesions.append(manifest.Lesion(mask, row.pathology, row.abnormality))
@@ -154,23 +175,41 @@ def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
     return table
 
 
-def _mask(candidates: list[Path]) -> Path | None:
-    """The mask among a lesion's files: by SeriesDescription where that is decisive, else by content.
+def _mask(candidates: list[Path], full: Path) -> Path | None:
+    """The mask among a lesion's files: by SeriesDescription, then by its image's shape, then by having two values.
 
-    In the 1-1.dcm and 000000.dcm series that hold both, both are described as masks; a crop has many values and the
-    size of a lesion, a mask has two values and about the size of its image.
+    Where one series holds both, both are described as masks. A crop has the size of a lesion; a mask has its image's
+    shape, or (some of CBIS-DDSM's) nearly so. Only those that the headers leave open are decoded: 3,500 masks of 20
+    million pixels take a while.
     """
     described = {path: series_description(path) for path in candidates}
     masks = [path for path, text in described.items() if "mask" in text]
-    crops = [path for path, text in described.items() if "crop" in text]
-    if len(masks) == 1 and len(crops) == len(candidates) - 1:
+    crops = [path for path, text in described.items() if "crop" in text and "mask" not in text]
+    if len(masks) == 1 and len(crops) == len(candidates) - 1 > 0:
         return masks[0]
+    left = [path for path in candidates if path not in crops]
+    shape = _shape(full)
+    alike = [path for path in left if _shape(path) == shape]
+    if len(alike) == 1 and shape is not None:
+        return alike[0]
     best, size = None, 0
-    for path in masks or candidates:
+    for path in alike or left:
         try:
             pixels = read_mask(path)
         except BadMammogram:
             continue
-        if pixels.size > size and len(np.unique(pixels)) <= 2:
+        low, high = pixels.min(), pixels.max()
+        if pixels.size > size and low < high and ((pixels == low) | (pixels == high)).all():
             best, size = path, pixels.size
     return best
+
+
+def _shape(path: Path) -> tuple[int, int] | None:
+    """Rows and Columns of the header, None where it cannot be read: then the pixels decide."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"], force=True)
+            return int(header.Rows), int(header.Columns)
+    except Exception:  # pydicom raises many kinds on a broken header
+        return None

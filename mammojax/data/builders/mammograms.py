@@ -77,8 +77,14 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         table, splits = self._table()
         self.rejected = list(table.rejected)
-        images = sorted(table.images, key=lambda image: image.image)
-        return {s: self._generate_examples([i for i in images if splits.get(i.patient_id) == s]) for s in SPLITS}
+        images: dict[str, list[Image]] = {split: [] for split in SPLITS}
+        for image in sorted(table.images, key=lambda image: image.image):
+            split = splits.get(image.patient_id, "")  # "": an official test patient under "shen"
+            if self.builder_config.kind == "whole" and image.label < 0 and split in ("train", "val"):
+                self.rejected.append((image.image, f"its pathology is empty: {split} has nothing to learn from it"))
+            elif split:
+                images[split].append(image)
+        return {split: self._generate_examples(chosen) for split, chosen in images.items()}
 
     def _generate_examples(self, images: list[Image]) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
@@ -119,20 +125,34 @@ def examples_of(
         mammogram = read_mammogram(image.path)
     except BadMammogram as error:
         return [], [(image.image, str(error))]
+    except Exception as error:  # a broken header raises what it likes: one file must not end a run of thousands
+        return [], [(image.image, f"it cannot be read ({type(error).__name__}); get the file again")]
     placement = framing.place(mammogram.pixels)
-    lesions = []
+    lesions, avoid = [], []
+    somewhere = False  # a visible lesion stands nobody knows where
     for lesion in image.lesions:
-        if lesion.mask is None or not lesion.visible:  # occult: nothing to sample from
+        if lesion.mask is None:  # nothing to sample from
+            somewhere |= lesion.visible
+            if kind != "whole":
+                rejected.append((image.image, "a lesion without mask gives no patches"))
             continue
         try:
             mask = placement.mask(read_mask(lesion.mask))
         except BadMammogram as error:
-            rejected.append((str(image.image), f"mask: {error}"))
+            rejected.append((image.image, f"mask: {error}"))
+            somewhere = True
+            continue
+        except Exception as error:
+            rejected.append((image.image, f"a mask cannot be read ({type(error).__name__}); get the file again"))
+            somewhere = True
             continue
         if not mask.any():
             rejected.append((image.image, "a lesion's mask is empty at this size; it gives no patches"))
+        elif not lesion.visible:  # occult: no patch shows it, and no background hides it
+            avoid.append(mask)
         elif not lesion.abnormality and kind != "whole":
             rejected.append((image.image, "a lesion without abnormality (mass or calcification) gives no patches"))
+            avoid.append(mask)
         else:
             lesions.append((mask, lesion))
     facts = {
@@ -153,7 +173,12 @@ def examples_of(
     # Python's hash() changes from process to process: the patches must not.
     own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{image.image}".encode()).digest()[:8], "little")
     labelled = [(mask, patch_class(lesion.pathology, lesion.abnormality)) for mask, lesion in lesions]
-    patches = sample_patches(pixels, labelled, kind.removeprefix("patches_"), patch_size, own_seed)
+    patches = sample_patches(pixels, labelled, kind.removeprefix("patches_"), patch_size, own_seed, avoid=avoid)
+    if somewhere:
+        rejected.append(
+            (image.image, "one of its lesions has no mask; its background may show it and gives no patches")
+        )
+        patches = [patch for patch in patches if patch.label]
     return [
         {"image": _png(p.pixels), "image_id": f"{image.image}#{k}", "label": p.label} | facts
         for k, p in enumerate(patches)
