@@ -25,7 +25,7 @@ from mammojax.models import pretrained, whole_image
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 from mammojax.train.loop import Stopped as Stopped  # launch.py asks for it here
-from mammojax.train.state import init_variables, transfer
+from mammojax.train.state import abstract_variables, init_variables, transfer
 
 Tree = Any
 
@@ -135,23 +135,37 @@ class Relabelled:
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Refuse what cannot work before anything is prepared or built."""
-    stages.from_config(config.stages)
-    if config.model.task not in ("patch", "whole"):
-        raise BadConfig(f'config.model.task is "{config.model.task}"; write "patch" or "whole".')
     if config.data.name != "phantom" and config.data.prepare and not config.data.source:
-        raise BadConfig("config.data.source is empty; give the folder or manifest: --config.data.source=DIR.")
-    for name in ("init_from",):
-        if config[name] and not (Path(config[name]) / "config.json").is_file():
+        raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
+    if config.init_from and not (Path(config.init_from) / "config.json").is_file():
+        raise BadConfig(
+            f'config.init_from: "{config.init_from}" is not a run folder; name a finished run\'s --workdir.'
+        )
+    parts = [config]
+    if "patch" in config and not config.init_from:
+        parts.append(config.patch)
+    for part in parts:
+        plan = stages.from_config(part.stages)
+        try:
+            model = whole_image.build(part.model)
+            shapes = abstract_variables(model, _input_size(part, config.data), part.model.channels)
+        except ValueError as error:
+            raise BadConfig(f"config.{error}") from None
+        for stage in plan:
+            stages.labels(stage, shapes["params"])
+        file = part.model.pretrained
+        if file and not Path(file).is_file():
             raise BadConfig(
-                f'config.{name}: "{config[name]}" is not a run folder; name the --workdir of a finished run.'
+                f'config.model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
             )
-    try:
-        whole_image.build(config.model)
-    except ValueError as error:
-        raise BadConfig(f"config.{error}") from None
-    file = config.model.pretrained
-    if file and not Path(file).is_file():
-        raise BadConfig(f'config.model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.')
+
+
+def _input_size(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> tuple[int, int]:
+    """Height and width of what the network is trained on."""
+    if config.model.task == "whole":
+        return tuple(data.size)
+    side = data.patch_size * (2 if config.data.kind == "patches_s1g" else 1)
+    return side, side
 
 
 @contextlib.contextmanager
@@ -212,8 +226,7 @@ def _start(
     config: ml_collections.ConfigDict, model: Any, data: prepared.Prepared, patch_run: Path | None
 ) -> dict[str, Tree]:
     """Variables to start from: init_from (or the patch run) → pretrained file → random."""
-    shape = (data.facts["patch_size"],) * 2 if config.model.task == "patch" else tuple(config.data.size)
-    variables = init_variables(model, shape, config.model.channels, config.seed)
+    variables = init_variables(model, _input_size(config, config.data), config.model.channels, config.seed)
     if patch_run is not None:
         _, _, trained = restore_best(patch_run)
         return transfer(trained, variables)

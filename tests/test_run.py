@@ -61,7 +61,7 @@ def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:
 def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Signals) -> None:
     workdir = finished.parent / f"killed{int(how)}"
     process = subprocess.Popen(
-        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     latest = workdir / "checkpoints" / "latest"
     deadline = time.monotonic() + 240
@@ -71,7 +71,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Si
         time.sleep(0.02)
     process.send_signal(how)
     process.wait()
-    assert process.returncode == (-9 if how == signal.SIGKILL else 143), process.stderr.read().decode()[-3000:]
+    assert process.returncode == (-9 if how == signal.SIGKILL else 143)
     assert not (workdir / "metrics.json").exists()
     done = launch(workdir)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -33,6 +33,12 @@ class TrainState:
     key: jax.Array
 
 
+def abstract_variables(model: nn.Module, size: tuple[int, int], channels: int) -> dict[str, Tree]:
+    """Shapes and dtypes of a network's variables for images [1, H, W, channels]; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)
+
+
 def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed: int) -> dict[str, Tree]:
     """Random variables {"params", "batch_stats"} of a network for images [1, H, W, channels], NumPy float32.
 
@@ -40,8 +46,7 @@ def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed:
     and variances 1. They are drawn on the host: compiling `model.init` takes longer than compiling a training step.
     Each array has its own generator, seeded by the run's seed and the array's path.
     """
-    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    shapes = abstract_variables(model, size, channels)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name, shape = str(path[-1].key), leaf.shape
@@ -57,7 +62,7 @@ def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed:
             values[far] = rng.standard_normal(int(far.sum()), np.float32)
         return values * np.float32(np.sqrt(2 / fan_in) / 0.87962566)
 
-    variables = jax.tree_util.tree_map_with_path(draw, dict(shapes))
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from configs import quickstart
@@ -14,7 +15,7 @@ from mammojax.train.state import TrainState, init_variables
 
 
 def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[float], TrainState]:
-    grid = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
+    grid = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     model = whole_image.build(config.model)
     variables = init_variables(model, (32, 32), 1, 0)
     stage = stages.from_config(config.stages)[0]

@@ -16,7 +16,7 @@ from mammojax.train.state import TrainState, init_variables
 
 def _params(config: ConfigDict) -> dict:
     model = whole_image.build(config.model)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, config.model.channels))))[
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 288, 224, config.model.channels))))[
         "params"
     ]
 
