@@ -43,10 +43,15 @@ def _config() -> ConfigDict:
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_two_devices_give_the_losses_of_one() -> None:
-    one, first = _losses(_config(), 1)
-    two, second = _losses(_config(), 2)
+    one, _ = _losses(_config(), 1)
+    two, _ = _losses(_config(), 2)
     np.testing.assert_allclose(one, two, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), first.batch_stats, second.batch_stats)
+    # Statistics are compared after one step: Adam divides by the gradient's size, so where a gradient is rounding
+    # noise (biases before a BatchNorm) later steps walk apart without the losses seeing it.
+    (_, first), (_, second) = (_losses(_config(), n, steps=1) for n in (1, 2))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), first.batch_stats, second.batch_stats
+    )
 
 
 def test_bfloat16_computes_in_half_and_keeps_float32_parameters() -> None:
