@@ -73,7 +73,7 @@ def _experiment(
     _write_config(config, data.facts, workdir)
     model = whole_image.build(config.model)
     mean = data.facts["mean"]
-    variables = _start(config, model, data, patch_run)
+    variables = _start(config, model, patch_run)
     devices = mesh.data_mesh(config.batch)
     train = data.source("train")
     if config.data.shuffle_labels:
@@ -222,16 +222,11 @@ def _patch_run(config: ml_collections.ConfigDict, workdir: Path, data: prepared.
     return folder
 
 
-def _start(
-    config: ml_collections.ConfigDict, model: Any, data: prepared.Prepared, patch_run: Path | None
-) -> dict[str, Tree]:
+def _start(config: ml_collections.ConfigDict, model: Any, patch_run: Path | None) -> dict[str, Tree]:
     """Variables to start from: init_from (or the patch run) → pretrained file → random."""
     variables = init_variables(model, _input_size(config, config.data), config.model.channels, config.seed)
-    if patch_run is not None:
-        _, _, trained = restore_best(patch_run)
-        return transfer(trained, variables)
-    if config.init_from:
-        _, _, trained = restore_best(Path(config.init_from))
+    if start := patch_run or config.init_from:
+        _, _, trained = restore_best(start)
         return transfer(trained, variables)
     if config.model.pretrained:
         try:
@@ -333,12 +328,14 @@ def _gallery(
         for i in indices[: config.gallery]:
             example = source[int(i)]
             image = example["image"]
-            probabilities = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
-            malignant = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
+            seen = None
+            if patch_config.model.task == "patch":  # init_from may be a whole-image run, which has no patch classes
+                grid = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
+                seen = grid[..., [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]].sum(-1)
             items.append(
                 report.GalleryItem(
                     image=(image[..., 0] >> 8).astype(np.uint8),
-                    heatmap=probabilities[..., malignant].sum(-1),
+                    heatmap=seen,
                     mask=example["masks"][..., 0],
                     caption=f"{group}: p(malignant) = {p[i]:.2f}",
                 )

@@ -11,7 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from mammojax.train.checkpoint import load_best
+from configs import patch_resnet
+from mammojax import run
+from mammojax.models import whole_image
+from mammojax.train.checkpoint import load_best, save_best
+from mammojax.train.state import init_variables
 from tests.tiny import ROOT, command, environment, launch
 
 
@@ -110,3 +114,33 @@ def test_init_from_takes_a_patch_run_and_trains_none(finished: Path, tmp_path: P
     assert trunk
     for name in trunk:
         np.testing.assert_array_equal(ours[name], patch[name])
+
+
+def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) -> None:
+    """The first of the order, a run's own checkpoint, is what the killed runs above show."""
+    config = patch_resnet.get_config()
+    config.model.update(width=4, blocks=(1, 1, 1, 3))
+    model = whole_image.build(config.model)
+    one, two = (init_variables(model, (224, 224), 3, seed) for seed in (1, 2))
+    save_best(tmp_path / "run", one)
+    saved = {"config": {}, "facts": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    file = tmp_path / "torch.safetensors"
+    config.model.pretrained = str(file)
+    calls = []
+
+    def load(path: Path, trunk: str, variables: dict, input_std: object) -> dict:
+        calls.append((path, trunk, input_std))
+        return two
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.pretrained, "load", load)
+        assert run._start(config, model, None) is two
+        config.init_from = str(tmp_path / "run")
+        started = run._start(config, model, None)
+        jax.tree.map(np.testing.assert_array_equal, started["params"], one["params"])
+    assert calls == [(file, "resnet50", None)]
+    config.init_from = config.model.pretrained = ""
+    jax.tree.map(
+        np.testing.assert_array_equal, run._start(config, model, None), init_variables(model, (224, 224), 3, 0)
+    )

@@ -5,10 +5,11 @@ for MONOCHROME1 (DICOM PS3.3 C.11), and all JPEG families go through imagecodecs
 LUT's output range becomes 0 … 65535; no image is stretched by its own minimum and maximum.
 """
 
+import contextlib
 import re
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,7 @@ def read_mammogram(path: str | Path) -> Mammogram:
             pixels = pixels.astype(np.uint16) * 257
         mammogram = Mammogram(pixels, *_from_name(path.stem))
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values that break the standard in fields that are not used
+        with _lenient(path):
             mammogram = _read_dicom(path)
     if mammogram.pixels.min() == mammogram.pixels.max():
         raise BadMammogram(f"{path.name}: PixelData holds one value only, no tissue; leave the file out.")
@@ -100,11 +100,28 @@ def read_mask(path: str | Path) -> np.ndarray:
     path = Path(path)
     if _is_png(path):
         return _read_png(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _lenient(path):
         header = _header(path)
         _refuse(path, header)
         return _stored(path, header)
+
+
+@contextlib.contextmanager
+def _lenient(path: Path) -> Iterator[None]:
+    """Silent on values that break the standard in fields nobody needs; a broken field that is needed is a BadMammogram.
+
+    pydicom parses a field when it is asked for it, and raises errors of many kinds then.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except BadMammogram:
+            raise
+        except Exception as error:
+            raise BadMammogram(
+                f"{path.name}: a field of the DICOM header is broken ({type(error).__name__}); copy the file again."
+            ) from None
 
 
 def series_description(path: str | Path) -> str:

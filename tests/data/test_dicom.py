@@ -189,3 +189,19 @@ def test_png_of_8_and_16_bits(tmp_path: Path) -> None:
             mammogram.pixels, pixels.astype(np.uint16) * (257 if pixels.dtype == np.uint8 else 1)
         )
         assert (mammogram.laterality, mammogram.view) == ("R", "CC")
+
+
+def test_whatever_is_broken_is_a_bad_mammogram_or_none(tmp_path: Path) -> None:
+    raw = bytearray(_write(tmp_path / "a.dcm", _pixels()).read_bytes())
+    rng, messages = np.random.default_rng(0), []
+    for _ in range(150):
+        broken = raw.copy()
+        for place in rng.integers(132, len(raw) - 3900, 4):
+            broken[place] = rng.integers(256)
+        (tmp_path / "b.dcm").write_bytes(broken)
+        try:
+            dicom.read_mammogram(tmp_path / "b.dcm")
+        except dicom.BadMammogram as error:
+            messages.append(str(error))
+    assert messages
+    assert all("b.dcm" in text and "secret-id" not in text for text in messages)

@@ -3,12 +3,17 @@
 import filecmp
 from pathlib import Path
 
+import jax
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
+from configs import quickstart
 from mammojax import metrics
 from mammojax.data import phantom
 from mammojax.data.builders import cbis_ddsm
 from mammojax.data.dicom import read_mammogram, read_mask
+from mammojax.models import whole_image
+from mammojax.train.state import init_variables
 
 
 def test_texture_has_the_power_spectrum_of_breast_tissue() -> None:
@@ -71,3 +76,24 @@ def test_brightness_does_not_tell_malignant_from_benign() -> None:
         features.append([pixels.mean(), pixels.std(), pixels.max(), np.median(pixels)])
     for feature in np.array(features, float).T:
         assert 0.36 < metrics.roc_auc(np.array(labels), feature) < 0.64
+
+
+def test_a_random_weights_probe_is_near_chance() -> None:
+    """Random convolutions, pooled, and a linear classifier on top: the lesions' kind must be learnt, not picked up."""
+    config = quickstart.get_config().model
+    model = whole_image.build(config)
+    images, labels = [], []
+    for k in range(360):
+        rng = np.random.default_rng([11, k])
+        malignant, kind = bool(k % 2), ("mass", "calc")[k // 2 % 2]
+        images.append(
+            phantom.draw((144, 112), "LR"[k // 8 % 2], ("CC", "MLO")[k // 4 % 2], [(kind, malignant)], rng)[0]
+        )
+        labels.append(int(malignant))
+    variables = init_variables(model, (144, 112), 1, 0)
+    features = jax.jit(lambda x: model.apply(variables, whole_image.as_input(x, 40.0, 1))[1]["features"].mean((1, 2)))
+    seen = np.concatenate([np.asarray(features(np.stack(images[i : i + 40])[..., None])) for i in range(0, 360, 40)])
+    seen = (seen - seen[:240].mean(0)) / (seen[:240].std(0) + 1e-6)
+    probe = LogisticRegression(C=0.01, max_iter=2000).fit(seen[:240], labels[:240])
+    auc = metrics.roc_auc(np.array(labels[240:]), probe.decision_function(seen[240:]))
+    assert 0.3 < auc < 0.7
