@@ -6,13 +6,15 @@ malignant clusters (pleomorphic, linear). A task for software: what nets score o
 
 Contrasts on the 0 … 1 scale: masses 0.28, spicules 0.30, calcifications 0.60; texture sd 0.08; gain ±15 %. Index
 lesions are half malignant, half masses; a quarter of the patients has a further benign finding. Position and radius
-are drawn alike for benign and malignant, so that size and place do not tell them apart.
+are drawn alike for benign and malignant, so that size and place do not tell them apart; nor do the brightness of the
+whole image or the features of the quickstart's net at random weights (AUC 0.4 to 0.6). A shortcut remains: the
+maxima of small random filters over the image, which see spicules and specks, reached 0.70 to 0.84.
 """
 
 import csv
 import itertools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,18 @@ HEADERS = {
     "calc": "patient_id,breast density,left or right breast,image view,abnormality id,abnormality type,calc type,"
     "calc distribution,assessment,pathology,subtlety,image file path,cropped image file path,ROI mask file path",
 }
+# The words of CBIS-DDSM: shape and margins of a mass, type and distribution of calcifications, by (kind, malignant).
+WORDS = {
+    ("mass", False): ("OVAL", "CIRCUMSCRIBED"),
+    ("mass", True): ("IRREGULAR", "SPICULATED"),
+    ("calc", False): ("ROUND_AND_REGULAR", "CLUSTERED"),
+    ("calc", True): ("PLEOMORPHIC", "CLUSTERED"),
+}
+MANIFEST = "manifest.csv"
+_MANIFEST_HEADER = "image,patient_id,laterality,view,pathology,abnormality,mask,density"
+SIDES = {"L": "LEFT", "R": "RIGHT"}
+_FULL, _MASK = "full mammogram images", "ROI mask images"  # series descriptions
+_LEVELS = ("study", "series", "instance")  # each has its UID
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -172,13 +186,20 @@ def _calcifications(
 
 
 def write_phantom(
-    root: Path, *, patients: int = 340, seed: int = 0, image_size: tuple[int, int] = (288, 224), workers: int = 1
+    root: Path,
+    *,
+    patients: int = 340,
+    seed: int = 0,
+    image_size: tuple[int, int] = (288, 224),
+    workers: int = 1,
+    both_breasts: bool = False,
 ) -> None:
     """Write a phantom data set in the on-disk shape of CBIS-DDSM: four CSVs, a DICOM tree in both download layouts.
 
     As in CBIS-DDSM only views with a lesion are there: CC and MLO of the breast with the patient's index lesion, and of
-    the other one where it has a finding of its own. A fifth of the patients is official test. The result depends on
-    the arguments alone, `workers` excepted.
+    the other one where it has a finding of its own. A fifth of the patients is official test. As in CBIS-DDSM too, the
+    crop and mask cells of some rows are the wrong way round, some masks are not of their image's size, and the cells
+    of masks end in a newline. The result depends on the arguments alone, `workers` excepted.
 
     Args:
         root: a new folder.
@@ -186,21 +207,25 @@ def write_phantom(
         seed: of everything.
         image_size: (height, width) in pixels; lesions scale with the height.
         workers: processes.
+        both_breasts: add the normal breasts, four images for every patient. CBIS-DDSM has no place for them: they lie
+            in normal/, and manifest.csv lists every image, for `prepare manifest`. The other files stay as they are.
     """
     root.mkdir(parents=True, exist_ok=True)
-    work = partial(_write_patient, root, seed, image_size)
-    rows: dict[tuple[str, str], list[list[str]]] = {key: [] for key in CSVS}
+    work = partial(_write_patient, root, seed, image_size, both_breasts)
+    tables = {name: [HEADERS[kind].split(",")] for (kind, _), name in CSVS.items()}
+    if both_breasts:
+        tables[MANIFEST] = [_MANIFEST_HEADER.split(",")]
     for made in tqdm(_map(work, patients, workers), total=patients, desc="phantom", disable=None):
-        for key, row in made:
-            rows[key].append(row)
-    for (kind, half), name in CSVS.items():
+        for name, row in made:
+            tables[name].append(row)
+    for name, rows in tables.items():
         unfinished = root / f".{name}"
         with unfinished.open("w", newline="") as file:
-            csv.writer(file).writerows([HEADERS[kind].split(","), *rows[kind, half]])
+            csv.writer(file).writerows(rows)
         unfinished.rename(root / name)
 
 
-def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[tuple[str, str], list[str]]]]:
+def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[str, list[str]]]]:
     if workers <= 1:
         yield from map(work, range(patients))
         return
@@ -208,8 +233,10 @@ def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[tupl
         yield from pool.imap(work, range(patients), chunksize=4)
 
 
-def _write_patient(root: Path, seed: int, size: tuple[int, int], index: int) -> list[tuple[tuple[str, str], list[str]]]:
-    """Both views of one patient's breast, and their CSV rows."""
+def _write_patient(
+    root: Path, seed: int, size: tuple[int, int], both_breasts: bool, index: int
+) -> list[tuple[str, list[str]]]:
+    """The views of one patient; their rows, each with the name of its table."""
     rng = np.random.default_rng([seed, index])
     # Four kinds of index lesion in turn, in random order within each four: halves are exact, neighbours unrelated.
     order = np.random.default_rng([seed, 1_000_000, index // 4]).permutation(4)[index % 4]
@@ -219,69 +246,92 @@ def _write_patient(root: Path, seed: int, size: tuple[int, int], index: int) -> 
     if rng.random() < 0.25:  # a further benign finding, beside the index lesion or in the other breast
         breasts.setdefault("LR"[int(rng.integers(2))], []).append((("mass", "calc")[int(rng.integers(2))], False))
     half = "test" if index % 5 == 4 else "train"
-    patient = f"P_{index + 1:05d}"
-    rows = []
+    patient, density = f"P_{index + 1:05d}", str(1 + index % 4)
+    rows: list[tuple[str, list[str]]] = []
     for (side, findings), view in itertools.product(breasts.items(), ("CC", "MLO")):
         kind = findings[0][0]
         pixels, made = draw(size, side, view, findings, rng)
         layout = int(rng.integers(2))
-        training, whose = "Training" if half == "train" else "Test", "LEFT" if side == "L" else "RIGHT"
-        folder = f"{kind.capitalize()}-{training}_{patient}_{whose}_{view}"
-        image_path = _write(root, folder, "full mammogram images", pixels, layout, 0, [seed, index])
+        ending = f"{half.replace('train', 'training').capitalize()}_{patient}_{SIDES[side]}_{view}"
+        image, cell = _write(root, f"{kind.capitalize()}-{ending}", _FULL, pixels, layout, 0, [seed, index])
         for number, finding in enumerate(made, start=1):
-            owner = f"{folder}_{number}"
-            if finding.kind != kind:  # CBIS lists a second kind of finding under a folder of that kind
-                owner = owner.replace("Mass", "Calc") if kind == "mass" else owner.replace("Calc", "Mass")
-                lesion_image = owner.rsplit("_", 1)[0] + image_path[len(folder) :]
-                _write(root, owner.rsplit("_", 1)[0], "full mammogram images", pixels, layout, 0, [seed, index])
-            else:
-                lesion_image = image_path
-            mask = finding.mask.astype(np.uint8) * 255
-            rows_at, columns_at = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            crop = pixels[rows_at[0] : rows_at[-1] + 1, columns_at[0] : columns_at[-1] + 1]
-            if rng.random() < 0.05:  # some of CBIS-DDSM's masks differ from their image in size
-                grown = cv2.resize(mask, (size[1] + 2, size[0] + 2), interpolation=cv2.INTER_NEAREST)
-                mask = grown.astype(np.uint8)
-            first, second = ("crop", "mask") if (finding.kind == "mass") != (rng.random() < 0.1) else ("mask", "crop")
-            paths = {}
-            for place, what in enumerate((first, second)):
-                array = mask if what == "mask" else crop
-                paths[what] = _write(root, owner, "ROI mask images", array, layout, place, [seed, index, number])
-            cells = [paths["crop"], paths["mask"] + "\n"]
-            rows.append(
-                ((finding.kind, half), [
-                    patient, str(1 + index % 4), whose, view, str(number),
-                    "mass" if finding.kind == "mass" else "calcification", "N/A", "N/A",
-                    "5" if finding.malignant else "3", "MALIGNANT" if finding.malignant else "BENIGN", "3",
-                    lesion_image, *cells,
-                ])
-            )  # fmt: skip
+            folder, image_cell = f"{finding.kind.capitalize()}-{ending}", cell
+            if finding.kind != kind:  # CBIS lists a second kind of finding, and the image again, under that kind
+                image_cell = _write(root, folder, _FULL, pixels, layout, 0, [seed, index])[1]
+            entropy = [seed, index, number]
+            mask, cells = _write_lesion(root, f"{folder}_{number}", pixels, finding, layout, entropy, rng)
+            assessment, pathology = ("5", "MALIGNANT") if finding.malignant else ("3", "BENIGN")
+            abnormality = {"mass": "mass", "calc": "calcification"}[finding.kind]
+            listed = [image, patient, side, view, pathology, abnormality, mask, density]
+            if not finding.malignant and index % 3 == 0:
+                assessment, pathology = "2", "BENIGN_WITHOUT_CALLBACK"
+            words = WORDS[finding.kind, finding.malignant]
+            row = [patient, density, SIDES[side], view, str(number), abnormality, *words, assessment, pathology, "3"]
+            rows.append((CSVS[finding.kind, half], [*row, image_cell, *cells]))
+            if both_breasts:
+                rows.append((MANIFEST, listed))
+    if both_breasts:
+        rng = np.random.default_rng([seed, index, 1])  # its own: the lesions do not depend on both_breasts
+        for side, view in itertools.product(sorted(set(SIDES) - set(breasts)), ("CC", "MLO")):
+            path = root / "normal" / f"{patient}_{SIDES[side]}_{view}.dcm"
+            uids = [generate_uid(entropy_srcs=[str(seed), path.name, level]) for level in _LEVELS]
+            _save(path, path.stem, _FULL, draw(size, side, view, [], rng)[0], uids)
+            image = path.relative_to(root).as_posix()
+            rows.append((MANIFEST, [image, patient, side, view, "NORMAL", "", "", density]))
     return rows
+
+
+def _write_lesion(
+    root: Path,
+    folder: str,
+    pixels: np.ndarray,
+    finding: Finding,
+    layout: int,
+    entropy: list[int],
+    rng: np.random.Generator,
+) -> tuple[str, tuple[str, str]]:
+    """Write crop and mask of one lesion; where the mask really lies, and the CSV cells of crop and mask."""
+    mask = finding.mask.astype(np.uint8) * 255
+    rows_at, columns_at = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    arrays = {"crop": pixels[rows_at[0] : rows_at[-1] + 1, columns_at[0] : columns_at[-1] + 1], "mask": mask}
+    if rng.random() < 0.05:  # some of CBIS-DDSM's masks differ from their image in size
+        larger = (mask.shape[1] + 2, mask.shape[0] + 2)
+        arrays["mask"] = cv2.resize(mask, larger, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+    said = ("crop", "mask") if finding.kind == "mass" else ("mask", "crop")
+    there = said[::-1] if rng.random() < 0.1 else said  # the CSV says the usual all the same
+    paths, cells = {}, {}
+    for place, what in enumerate(there):
+        # The old layout describes a crop as such; the new one calls both masks.
+        description = "cropped images" if what == "crop" and not layout else _MASK
+        paths[what], cells[said[place]] = _write(root, folder, description, arrays[what], layout, place, entropy)
+    return paths["mask"], (cells["crop"], cells["mask"] + "\n")
 
 
 def _write(
     root: Path, folder: str, description: str, pixels: np.ndarray, layout: int, place: int, entropy: list[int]
-) -> str:
-    """Write one DICOM in the old (UID folders, 000000.dcm) or the new (named folders, 1-1.dcm) layout; its CSV cell."""
-    words = [*map(str, entropy), folder, description]
-    study, series = generate_uid(entropy_srcs=[*words, "study"]), generate_uid(entropy_srcs=[*words, "series"])
+) -> tuple[str, str]:
+    """Write one DICOM in the old (UID folders, 000000.dcm) or the new (named folders, 1-1.dcm) layout.
+
+    Returns its path below the root, and its CSV cell, which is in the old layout always.
+    """
+    words = [*map(str, entropy), folder]
+    study, series = (generate_uid(entropy_srcs=[*words, level]) for level in _LEVELS[:2])
     cell = f"{folder}/{study}/{series}/{place:06d}.dcm"
+    path = f"CBIS-DDSM/{cell}"
     if layout:
-        path = (
-            root
-            / "CBIS-DDSM"
-            / folder
-            / "08-07-2016-DDSM-00001"
-            / f"1.000000-{description}-00001"
-            / f"1-{place + 1}.dcm"
-        )
-    else:
-        path = root / "CBIS-DDSM" / cell
+        path = f"CBIS-DDSM/{folder}/08-07-2016-DDSM-00001/1.000000-{description}-00001/1-{place + 1}.dcm"
+    instance = generate_uid(entropy_srcs=[*words, _LEVELS[2], str(place)])
+    _save(root / path, folder, description, pixels, [study, series, instance])
+    return path, cell
+
+
+def _save(path: Path, patient: str, description: str, pixels: np.ndarray, uids: Sequence[str]) -> None:
+    """A Secondary Capture of uint8 or uint16 pixels; `uids` are of study, series and instance."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = pydicom.Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = _SECONDARY_CAPTURE, generate_uid(entropy_srcs=[*words, str(place)])
-    data.StudyInstanceUID, data.SeriesInstanceUID = study, series
-    data.PatientID, data.Modality, data.SeriesDescription = folder, "MG", description
+    data.SOPClassUID = _SECONDARY_CAPTURE
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.SOPInstanceUID = uids
+    data.PatientID, data.Modality, data.SeriesDescription = patient, "MG", description
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.Rows, data.Columns = pixels.shape
     data.BitsAllocated = data.BitsStored = pixels.dtype.itemsize * 8
@@ -290,7 +340,6 @@ def _write(
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.save_as(path, enforce_file_format=True)
-    return cell
 
 
 def _even(data: bytes) -> bytes:

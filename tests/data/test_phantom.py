@@ -1,15 +1,19 @@
 """The phantom: its spectrum, its disk shape, and no shortcut from global brightness."""
 
+import csv
 import filecmp
+from collections import Counter
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
+import pydicom
 from sklearn.linear_model import LogisticRegression
 
 from configs import quickstart
 from mammojax import metrics
-from mammojax.data import phantom
+from mammojax.data import manifest, phantom
 from mammojax.data.builders import cbis_ddsm
 from mammojax.data.dicom import read_mammogram, read_mask
 from mammojax.models import whole_image
@@ -32,15 +36,16 @@ def test_texture_has_the_power_spectrum_of_breast_tissue() -> None:
 
 
 def test_lesions_are_where_their_masks_are_and_bright() -> None:
-    rng = np.random.default_rng(1)
     for kind in ("mass", "calc"):
         for malignant in (False, True):
-            pixels, (finding,) = phantom.draw((288, 224), "R", "CC", [(kind, malignant)], rng)
-            without = phantom.draw((288, 224), "R", "CC", [], np.random.default_rng(2))[0]
-            assert pixels.shape == without.shape == (288, 224)
-            grown = np.pad(finding.mask, 12)[12:-12, 12:-12]
-            ring = ~grown & (np.roll(grown, 14, 0) | np.roll(grown, -14, 0))
-            assert np.percentile(pixels[finding.mask], 95) > np.percentile(pixels[ring], 95)
+            for seed in range(6):
+                pixels, (finding,) = phantom.draw(
+                    (288, 224), "R", "CC", [(kind, malignant)], np.random.default_rng(seed)
+                )
+                assert pixels.dtype == np.uint16
+                near = cv2.dilate(finding.mask.astype(np.uint8), np.ones((25, 25))) > 0
+                ring = near & ~finding.mask & (pixels > 0.05 * 65535)
+                assert np.percentile(pixels[finding.mask], 95) > np.percentile(pixels[ring], 95)
 
 
 def test_the_tree_is_cbis_ddsm_and_the_same_whatever_the_workers(tmp_path: Path) -> None:
@@ -97,3 +102,67 @@ def test_a_random_weights_probe_is_near_chance() -> None:
     probe = LogisticRegression(C=0.01, max_iter=2000).fit(seen[:240], labels[:240])
     auc = metrics.roc_auc(np.array(labels[240:]), probe.decision_function(seen[240:]))
     assert 0.3 < auc < 0.7
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return pydicom.dcmread(path).pixel_array
+
+
+def test_the_tree_has_the_traps_of_the_real_one(tmp_path: Path) -> None:
+    """Read with csv and pydicom alone, as anyone would who had downloaded it."""
+    phantom.write_phantom(tmp_path, patients=60, seed=1, image_size=(96, 64))
+    seen: Counter[str] = Counter()
+    halves: dict[str, set[str]] = {"train": set(), "test": set()}
+    for (kind, half), name in cbis_ddsm.CSVS.items():
+        with (tmp_path / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == phantom.HEADERS[kind].split(",")
+        for row in rows:
+            halves[half].add(row["patient_id"])
+            seen[row["pathology"]] += 1
+            assert row["ROI mask file path"].endswith("\n")
+            image, crop, mask = (row[f"{c} file path"].strip() for c in ("image", "cropped image", "ROI mask"))
+            full = next((tmp_path / "CBIS-DDSM" / image.split("/")[0]).rglob("*.dcm"))
+            assert pydicom.dcmread(full).SeriesDescription == "full mammogram images"
+            assert _pixels(full).dtype == np.uint16
+            folder = tmp_path / "CBIS-DDSM" / mask.split("/")[0]
+            assert folder.name[-1] == row["abnormality id"]
+            found = {path.name: _pixels(path) for path in folder.rglob("*.dcm")}
+            assert sorted(a.dtype.itemsize for a in found.values()) == [1, 2]
+            said = found.get(Path(mask).name)
+            if said is None:
+                seen["new layout"] += 1
+                assert sorted(found) == ["1-1.dcm", "1-2.dcm"]
+                continue
+            seen["old layout"] += 1
+            assert (tmp_path / "CBIS-DDSM" / mask).is_file()
+            assert (tmp_path / "CBIS-DDSM" / crop).is_file()
+            seen["swapped" if said.dtype == np.uint16 else "right"] += 1
+            eight = next(a for a in found.values() if a.dtype == np.uint8)
+            seen["other size"] += eight.shape != (96, 64)
+    assert not halves["train"] & halves["test"]
+    assert len(halves["test"]) == 12
+    assert all(seen[k] for k in ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK", "new layout", "other size"))
+    assert 0 < seen["swapped"] < seen["right"]
+
+
+def test_both_breasts_add_the_normal_views_and_change_nothing_else(tmp_path: Path) -> None:
+    for name, both in (("lesions", False), ("all", True)):
+        phantom.write_phantom(tmp_path / name, patients=12, seed=5, image_size=(96, 64), both_breasts=both)
+    for path in (p for p in (tmp_path / "lesions").rglob("*") if p.is_file()):
+        assert filecmp.cmp(path, tmp_path / "all" / path.relative_to(tmp_path / "lesions"), shallow=False)
+    table = manifest.read_manifest(tmp_path / "all")
+    assert not table.rejected
+    assert set(Counter((i.patient_id, i.laterality, i.view) for i in table.images).values()) == {1}
+    assert len(table.images) == 4 * 12
+    truth = cbis_ddsm.read_tree(tmp_path / "all", cbis_ddsm.read_rows(tmp_path / "all")).images
+    listed = {(i.patient_id, i.laterality, i.view): i for i in table.images if i.lesions}
+    assert len(listed) == len(truth)
+    for image in truth:
+        same = listed[image.patient_id, image.laterality, image.view]
+        assert same.pathology == image.pathology
+        assert [lesion.abnormality for lesion in same.lesions] == [lesion.abnormality for lesion in image.lesions]
+        assert sorted(lesion.mask for lesion in same.lesions) == sorted(lesion.mask for lesion in image.lesions)
+    for image in table.images:
+        assert (image.pathology == "NORMAL") == (not image.lesions)
+        assert read_mammogram(image.path).pixels.shape == (96, 64)
