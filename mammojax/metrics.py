@@ -5,7 +5,7 @@ and breasts; the interval by patient is the wider, honest one). A draw is a weig
 drawn; so each metric takes weights, a row a draw, and thousands of draws are one array operation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,12 +59,17 @@ def roc_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = No
 
 
 def pr_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
-    """Average precision: precision at each threshold, weighted by the recall it adds. Arguments as of `roc_auc`."""
+    """Average precision: precision at each threshold, weighted by the recall it adds.
+
+    Arguments and result as of `roc_auc`; so NaN without negatives, where scikit-learn says 1: a bootstrap draw of
+    positives alone must not count as a perfect one.
+    """
     _, positive, negative = _ranked(label, score, weight)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(positive + negative > 0, positive / (positive + negative), 0.0)
         gained = np.diff(np.pad(positive, ((0, 0), (1, 0))), axis=1)
-        return _out(np.sum(precision * gained, axis=1) / positive[:, -1], weight)
+        area = np.sum(precision * gained, axis=1) / positive[:, -1]
+    return _out(np.where(negative[:, -1] > 0, area, np.nan), weight)
 
 
 def accuracy(label: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
@@ -128,10 +133,11 @@ def _interval(value: float, values: np.ndarray) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _chunks(patient: np.ndarray, runs: int, seed: int) -> list[np.ndarray]:
-    """The draws in pieces of at most 4 M weights, so that 50,000 patches fit in memory."""
+def _chunks(patient: np.ndarray, runs: int, seed: int) -> Iterator[np.ndarray]:
+    """The draws, one piece of at most 4 M weights at a time, so that 50,000 patches fit in memory."""
     size = max(1, 4_000_000 // max(1, len(patient)))
-    return [draws(patient, min(size, runs - k), seed + k) for k in range(0, runs, size)]
+    for k in range(0, runs, size):
+        yield draws(patient, min(size, runs - k), seed + k)
 
 
 def bootstrap(

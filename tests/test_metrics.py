@@ -1,5 +1,7 @@
 """Every metric against scikit-learn, with ties; the bootstrap against drawing patients one at a time."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -65,6 +67,22 @@ def test_paired_difference_of_a_score_with_itself_is_nothing() -> None:
 def test_one_class_gives_nan_and_no_error() -> None:
     interval = metrics.bootstrap(metrics.roc_auc, np.ones(5, int), np.arange(5.0), np.arange(5), runs=10)
     assert np.isnan(interval).all()
+
+
+def test_a_draw_of_positives_alone_is_dropped() -> None:
+    """Two patients, one of each class: half of the draws lack a class; the others are perfect or they are not."""
+    for metric in (metrics.roc_auc, metrics.pr_auc):
+        assert metrics.bootstrap(metric, np.array([0, 1]), np.array([0.2, 0.1]), np.arange(2)).high < 1
+
+
+def test_many_draws_of_many_patches_fit_in_memory() -> None:
+    rng = np.random.default_rng(0)
+    label, predicted, patient = rng.integers(0, 5, (3, 20_000))
+    tracemalloc.start()
+    metrics.bootstrap(metrics.accuracy, label, predicted, patient, runs=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # all weights at once are 160 MB
 
 
 def test_band_holds_the_curve() -> None:

@@ -174,7 +174,7 @@ def prepare(
             if (
                 name == "phantom"
                 and source is not None
-                and not (source / "mass_case_description_test_set.csv").is_file()
+                and not (source / "calc_case_description_test_set.csv").is_file()
             ):
                 shutil.rmtree(source, ignore_errors=True)
                 chosen = PHANTOM | (phantom or {})

@@ -36,7 +36,7 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     """Softmax of the patch classes at every position of the trunk's grid.
 
     The trunk runs once over the image; its features are averaged over a window of a patch's own feature map (7 × 7 for
-    224 pixels), stride 1, and given to the patch net's Dense layer.
+    224 pixels; s1g patches are twice as wide), stride 1, and given to the patch net's Dense layer.
 
     Args:
         config, facts, variables: of a patch run (`restore_best`).
@@ -45,7 +45,6 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     Returns:
         float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of data.patches.PATCH_CLASSES.
     """
-    slide = _slide(
-        whole_image.build(config.model), facts["mean"], config.model.channels, max(1, facts["patch_size"] // 32)
-    )
+    side = facts["patch_size"] * (2 if facts["kind"] == "patches_s1g" else 1)
+    slide = _slide(whole_image.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
     return slide(variables, images)

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import flax.linen as nn
 import jax
@@ -25,6 +25,7 @@ from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
+_OWN = ("predictions.csv", "rejected.csv", ".id_key")  # what predict_folder itself leaves in its output
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
 
 
@@ -109,11 +110,12 @@ class Predictor:
             images = [images]
         return self.score([self.frame(image) for image in images], tta)
 
-    def score(self, framed: Sequence[np.ndarray], tta: str) -> np.ndarray:
-        """Probabilities of framed images; batches are filled up, so that one compiled program serves all."""
+    def score(self, framed: Sequence[np.ndarray], tta: str, batch: int | None = None) -> np.ndarray:
+        """Probabilities of framed images; batches are filled up to `batch` (no larger than needed when None), so that
+        one compiled program serves all."""
         if tta not in ("none", "flips"):
             raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
-        size = min(self.config.eval_batch, max(1, len(framed)))
+        size = batch or min(self.config.eval_batch, max(1, len(framed)))
         scores = []
         for start in range(0, len(framed), size):
             chunk = np.stack(framed[start : start + size])
@@ -158,7 +160,8 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
             facts = {c: getattr(image, c) for c in ("image", "patient_id", "exam_id", "laterality", "view")}
             listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
     elif source.is_dir():
-        files = sorted(p for p in source.rglob("*") if p.is_file() and output.resolve() not in p.resolve().parents)
+        own = {output.resolve() / name for name in _OWN}
+        files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
         listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
     else:
         listed = [(source, {"image": source.name, "label": ""})]
@@ -174,8 +177,8 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
             return facts["image"], str(error)
 
     done = 0
-    batch = model.config.eval_batch
-    with (output / "predictions.csv").open("w", newline="") as file, ThreadPoolExecutor(2) as pool:
+    batch = max(1, min(model.config.eval_batch, len(listed)))
+    with _table(output / "predictions.csv") as file, ThreadPoolExecutor(2) as pool:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
@@ -186,17 +189,22 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
             loaded = [future.result() for future in now]
             rejected += [item for item in loaded if isinstance(item[0], str)]
             good = [item for item in loaded if not isinstance(item[0], str)]
-            scores = model.score([item[0] for item in good], tta)
+            scores = model.score([item[0] for item in good], tta, batch)  # rejected files must not change its shape
             for (_, facts), p in zip(good, scores, strict=True):
                 writer.writerow({**facts, "p_malignant": repr(float(p))})
             file.flush()
             done += len(good)
             bar.update(len(loaded))
         bar.close()
-    with (output / "rejected.csv").open("w", newline="") as file:
+    with _table(output / "rejected.csv") as file:
         csv.writer(file).writerows([("file", "reason"), *rejected])
     print(f"{done} predicted, {len(rejected)} rejected → {output}", flush=True)
     return 0 if done else 3
+
+
+def _table(path: Path) -> TextIO:
+    """A CSV to write; a file name that is no UTF-8 gets there byte for byte."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def _facts(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[str, str]:

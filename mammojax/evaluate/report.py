@@ -14,6 +14,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mammojax import metrics
 
@@ -62,12 +63,9 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     page = environment.get_template("report.html.j2").render(
         title=title,
         notes=notes,
-        cards=[(_words(n), {k: f"{v:.3f}" for k, v in results["test"][n].items()}) for n in measured[:4]],
+        cards=[(_words(n), {k: _number(v) for k, v in results["test"][n].items()}) for n in measured[:4]],
         splits=splits,
-        results=[
-            (_words(n), ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**results[s][n]) for s in splits])
-            for n in measured
-        ],
+        results=[(_words(n), [_interval(results[s][n]) for s in splits]) for n in measured],
         classes=facts["classes"],
         counts=facts["counts"],
         data_line=f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {framing['size'][0]} × "
@@ -81,13 +79,22 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
         versions=(workdir / "versions.json").read_text(),
     )
     path = workdir / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 
 def _words(name: str) -> str:
     """A metric's name as a reader would say it."""
     return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
+
+
+def _number(value: float) -> str:
+    """Three places; a dash for what cannot be computed (one class only)."""
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _interval(cell: dict[str, float]) -> str:
+    return f"{_number(cell['value'])} [{_number(cell['low'])}, {_number(cell['high'])}]"
 
 
 def _without_paths(config: Any) -> Any:
@@ -192,6 +199,7 @@ def _curves(log: list[dict[str, Any]]) -> Figure:
                     axes.axvspan(i + 0.5, end + 0.5, color="#eef2f5" if len(set(stages[:i])) % 2 else "white", zorder=0)
                 axes.text((i + end + 1) / 2, 1.01, stages[i], ha="center", va="bottom", fontsize=8, color="#5b6675",
                           transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=8)
     return figure
 

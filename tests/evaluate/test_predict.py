@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,6 +78,35 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     assert _rows(tmp_path / "out/predictions.csv")[0]["patient_id"] == again
 
 
+def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_path: Path) -> None:
+    """Only what predict itself wrote is passed over; a name that is no UTF-8 is a file like any other."""
+    shutil.copy(films[0], tmp_path / "a.dcm")
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    for _ in range(2):
+        assert predict.predict_folder(finished, tmp_path, tmp_path) == 0
+        assert [r["image"] for r in _rows(tmp_path / "predictions.csv")] == ["a.dcm"]
+        assert b"caf\xe9.txt" in (tmp_path / "rejected.csv").read_bytes()
+
+
+def test_rejected_files_compile_nothing_new(
+    finished: Path, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, make = set(), predict.make_apply
+
+    def spy(*args: Any) -> predict.Apply:
+        apply = make(*args)
+        return lambda variables, images: (shapes.add(images.shape), apply(variables, images))[1]
+
+    monkeypatch.setattr(predict, "make_apply", spy)
+    batch = restore_best(finished)[0].eval_batch
+    for k in range(2 * batch):
+        shutil.copy(films[0], tmp_path / f"{k}.dcm")
+    (tmp_path / "00.txt").write_text("x")
+    assert predict.predict_folder(finished, tmp_path, tmp_path / "out") == 0
+    assert len(_rows(tmp_path / "out/predictions.csv")) == 2 * batch
+    assert {shape[0] for shape in shapes} == {batch}
+
+
 def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], tmp_path: Path) -> None:
     shutil.copy(films[0], tmp_path / "a.dcm")
     (tmp_path / "m.csv").write_text("image,patient_id,pathology\na.dcm,P7,MALIGNANT\ngone.dcm,P8,BENIGN\n")
@@ -107,6 +138,11 @@ def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
     own = predict.Predictor(config, facts, variables).predict([patch[0, ..., 0]])
     assert grid.shape == (1, 1, 1, 5)
     np.testing.assert_allclose(grid[0, 0, 0], own[0], rtol=1e-4)
+    wide = {**facts, "kind": "patches_s1g", "patch_size": 16}  # s1g patches are twice as wide as they say
+    tiled = np.tile(patch, (1, 2, 2, 1))
+    np.testing.assert_array_equal(
+        heatmap.heatmap(config, wide, variables, tiled), heatmap.heatmap(config, facts, variables, tiled)
+    )
     large = np.asarray(heatmap.heatmap(config, facts, variables, np.tile(patch, (2, 3, 2, 1))))
     assert large.shape == (2, 3, 2, 5)
     np.testing.assert_allclose(large.sum(-1), 1, rtol=1e-5)
