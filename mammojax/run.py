@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -86,9 +87,9 @@ def _experiment(
     )  # fmt: skip
     apply = predict.make_apply(model, mean, config.model.channels)
 
-    def score(variables: Tree, split: str) -> dict[str, np.ndarray]:
+    def score(variables: Tree, split: str, tta: str = "none") -> dict[str, np.ndarray]:
         batches = pipeline.eval_batches(data.source(split), batch=config.eval_batch)
-        return predict.predict_split(apply, variables, batches)
+        return predict.predict_split(apply, variables, batches, tta)
 
     def validate(variables: Tree) -> dict[str, float]:
         return _summary(score(variables, "val"))
@@ -96,11 +97,13 @@ def _experiment(
     loop.train(config, model, variables, batches, validate, workdir, mean)
     _, _, best = restore_best(workdir)
     results = {}
-    for split in ("val", "test"):
-        scored = score(best, split)
-        facts = data.table(split)
-        predict.write_split(workdir / "predictions" / f"{split}.csv", scored, facts, data.facts["classes"])
-        results[split] = _measure(scored, [row["patient_id"] for row in facts], config)
+    # A whole image is also predicted with flips averaged, the papers' "augmented" AUC; the plain test set comes last.
+    ttas = ("flips", "none") if config.model.task == "whole" else ("none",)
+    for tta, split in itertools.product(ttas, ("val", "test")):
+        scored = score(best, split, tta)
+        facts, name = data.table(split), split if tta == "none" else f"{split}_{tta}"
+        predict.write_split(workdir / "predictions" / f"{name}.csv", scored, facts, data.facts["classes"])
+        results[name] = _measure(scored, [row["patient_id"] for row in facts], config)
     (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     gallery = _gallery(config, data, scored, patch_run) if patch_run else []
     page = report.write_report(workdir, title=_title(config), notes=_notes(config), gallery=gallery)
@@ -185,17 +188,12 @@ def _lock(workdir: Path) -> Iterator[None]:
 
 def _dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepared:
     """The prepared data set of a config; made on demand where the config says so."""
-    data = config.data
-    default = workdir / "data" if data.name == "phantom" else Path.home() / "mammojax_data"
-    folder = Path(data.data_dir).expanduser() if data.data_dir else default
-    source = Path(data.source).expanduser() if data.source else None
-    phantom = config.phantom.to_dict() if "phantom" in config else None
-    facts = {name: data[name] for name in ("patch_size", "crop", "keep_aspect", "split", "seed")}
-    facts["size"] = tuple(data.size)
-    if data.prepare:
-        kinds = (data.kind, config.patch.data.kind) if "patch" in config and not config.init_from else (data.kind,)
-        prepared.prepare(data.name, source, folder, kinds=kinds, workers=data.workers, phantom=phantom, **facts)
-    return prepared.find(data.name, data.kind, folder, source=source, phantom=phantom, **facts)
+    asked = prepared.asked_for(config, workdir)
+    if config.data.prepare:
+        kinds = (asked["kind"], *([config.patch.data.kind] if "patch" in config and not config.init_from else []))
+        without = {name: value for name, value in asked.items() if name != "kind"}
+        prepared.prepare(**without, kinds=kinds, workers=config.data.workers)
+    return prepared.find(**asked)
 
 
 def _patch_run(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared) -> Path | None:

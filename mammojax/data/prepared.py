@@ -134,6 +134,31 @@ def find(
     raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run: {command}")
 
 
+def asked_for(config: Any, workdir: Path) -> dict[str, Any]:
+    """The arguments of `find` for a run's config (a ConfigDict, or its dictionary in config.json)."""
+    data = config["data"]
+    default = workdir / "data" if data["name"] == "phantom" else Path.home() / "mammojax_data"
+    phantom = config["phantom"] if "phantom" in config else None
+    return {
+        "name": data["name"],
+        "kind": data["kind"],
+        "data_dir": Path(data["data_dir"]).expanduser() if data["data_dir"] else default,
+        "source": Path(data["source"]).expanduser() if data["source"] else None,
+        "phantom": None if phantom is None else dict(phantom),
+        "size": (data["size"][0], data["size"][1]),
+        **{field: data[field] for field in ("patch_size", "crop", "keep_aspect", "split", "seed")},
+    }
+
+
+def of_run(run: Path) -> Prepared:
+    """The data set a run was trained on, where it still stands.
+
+    Raises:
+        NotPrepared: it is gone.
+    """
+    return find(**asked_for(json.loads((run / "config.json").read_text())["config"], run))
+
+
 def prepare(
     name: str, source: Path | None, data_dir: Path, *, kinds: tuple[str, ...] = ("whole", "patches_s10"),
     size: tuple[int, int] = (1152, 896), patch_size: int = 224, crop: str = "none", keep_aspect: bool = False,

@@ -40,8 +40,18 @@ def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
     return apply
 
 
-def predict_split(apply: Apply, variables: Tree, batches: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Score one pass over a data set; padding is dropped.
+def _averaged(apply: Apply, variables: Tree, images: Any, tta: str) -> np.ndarray:
+    """Probabilities float32 [B, K] of images [B, H, W, 1]: as they are, or the mean over the four flips."""
+    turned = [images]
+    if tta == "flips":
+        turned += [images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+    return np.mean([np.asarray(apply(variables, jnp.asarray(t))) for t in turned], axis=0)
+
+
+def predict_split(
+    apply: Apply, variables: Tree, batches: Iterable[dict[str, Any]], tta: str = "none"
+) -> dict[str, Any]:
+    """Score one pass over a data set; padding is dropped. `tta` as in `Predictor.predict`.
 
     Returns:
         {"scores": float32 [N, K], "label": int [N], "image_id": N names}.
@@ -49,7 +59,7 @@ def predict_split(apply: Apply, variables: Tree, batches: Iterable[dict[str, Any
     scores, labels, names = [], [], []
     for batch in batches:
         real = np.asarray(batch["weight"]) > 0
-        scores.append(np.asarray(apply(variables, batch["image"]))[real])
+        scores.append(_averaged(apply, variables, batch["image"], tta)[real])
         labels.append(np.asarray(batch["label"])[real])
         names += [name for name, keep in zip(batch["image_id"], real, strict=True) if keep]
     return {"scores": np.concatenate(scores), "label": np.concatenate(labels), "image_id": names}
@@ -120,11 +130,7 @@ class Predictor:
         for start in range(0, len(framed), size):
             chunk = np.stack(framed[start : start + size])
             full = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0)))[..., None]
-            turned = [full]
-            if tta == "flips":
-                turned += [full[:, :, ::-1], full[:, ::-1], full[:, ::-1, ::-1]]
-            mean = np.mean([np.asarray(self._apply(self.variables, jnp.asarray(t))) for t in turned], axis=0)
-            scores.append(mean[: len(chunk)])
+            scores.append(_averaged(self._apply, self.variables, full, tta)[: len(chunk)])
         result = np.concatenate(scores) if scores else np.zeros((0, self.config.model.classes), np.float32)
         return result[:, 1] if self.config.model.task == "whole" else result
 
