@@ -16,12 +16,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from mammojax import metrics
 from mammojax.data import pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
 from mammojax.data.patches import PATCH_CLASSES
-from mammojax.evaluate import heatmap, predict, report
+from mammojax.evaluate import heatmap, measure, predict, report
 from mammojax.models import pretrained, whole_image
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
@@ -42,6 +41,7 @@ USER_ERRORS = (
     BadManifest,
     prepared.NotPrepared,
     prepared.BadDataset,
+    measure.NoLabels,
     stages.BadStage,
     loop.Diverged,
 )
@@ -92,7 +92,7 @@ def _experiment(
         return predict.predict_split(apply, variables, batches, tta)
 
     def validate(variables: Tree) -> dict[str, float]:
-        return _summary(score(variables, "val"))
+        return measure.summary(score(variables, "val"))
 
     loop.train(config, model, variables, batches, validate, workdir, mean)
     _, _, best = restore_best(workdir)
@@ -103,7 +103,8 @@ def _experiment(
         scored = score(best, split, tta)
         facts, name = data.table(split), split if tta == "none" else f"{split}_{tta}"
         predict.write_split(workdir / "predictions" / f"{name}.csv", scored, facts, data.facts["classes"])
-        results[name] = _measure(scored, [row["patient_id"] for row in facts], config)
+        patients = [row["patient_id"] for row in facts]
+        results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
     (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     gallery = _gallery(config, data, scored, patch_run) if patch_run else []
     page = report.write_report(workdir, title=_title(config), notes=_notes(config), gallery=gallery)
@@ -262,50 +263,6 @@ def _write_config(config: ml_collections.ConfigDict, facts: dict[str, Any], work
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
     }
     (workdir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
-
-
-def _summary(scored: dict[str, np.ndarray]) -> dict[str, float]:
-    """Loss, accuracy and (two classes) AUC of a scored split; examples without a label are left out."""
-    known = scored["label"] >= 0
-    scores, label = scored["scores"][known], scored["label"][known]
-    loss = -np.log(np.maximum(scores[np.arange(len(label)), label], 1e-12)).mean()
-    result = {"loss": float(loss), "accuracy": float((scores.argmax(1) == label).mean())}
-    if scores.shape[1] == 2:
-        result["auc"] = float(metrics.roc_auc(label, scores[:, 1]))
-    return result
-
-
-def _measure(scored: dict[str, np.ndarray], patients: list[str], config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Each metric of a split with its patient-clustered 95 % interval (Shen et al.: 3000 bootstrap runs)."""
-    known = scored["label"] >= 0
-    scores, label, patient = scored["scores"][known], scored["label"][known], np.asarray(patients)[known]
-    if not len(label):
-        raise BadConfig("a split has no labelled example; give the manifest pathologies or another split.")
-    chosen: dict[str, Any] = {"accuracy": (metrics.accuracy, scores.argmax(1))}
-    if scores.shape[1] == 2:
-        chosen |= {
-            "auc": (metrics.roc_auc, scores[:, 1]),
-            "pr_auc": (metrics.pr_auc, scores[:, 1]),
-            "sensitivity_at_0.8_specificity": (metrics.sensitivity_at_specificity, scores[:, 1]),
-            "specificity_at_0.86_sensitivity": (metrics.specificity_at_sensitivity, scores[:, 1]),
-        }
-    result: dict[str, Any] = {}
-    for name, (metric, score) in chosen.items():
-        interval = metrics.bootstrap(metric, label, score, patient, runs=config.bootstrap_runs, seed=config.seed)
-        result[name] = interval._asdict()
-    if scores.shape[1] == 2:
-        ids, index = np.unique(patient, return_inverse=True)
-        any_label, highest = np.zeros(len(ids), int), np.zeros(len(ids))
-        np.maximum.at(any_label, index, label)
-        np.maximum.at(highest, index, scores[:, 1])  # a patient is as suspicious as the worst image
-        interval = metrics.bootstrap(
-            metrics.roc_auc, any_label, highest, ids, runs=config.bootstrap_runs, seed=config.seed
-        )
-        result["auc_by_patient"] = interval._asdict()
-    classes = scores.shape[1]
-    result["confusion_matrix"] = metrics.confusion_matrix(label, scores.argmax(1), classes).tolist()
-    result["images"] = len(label)
-    return result
 
 
 def _gallery(

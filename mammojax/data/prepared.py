@@ -138,7 +138,7 @@ def asked_for(config: Any, workdir: Path) -> dict[str, Any]:
     """The arguments of `find` for a run's config (a ConfigDict, or its dictionary in config.json)."""
     data = config["data"]
     default = workdir / "data" if data["name"] == "phantom" else Path.home() / "mammojax_data"
-    phantom = config["phantom"] if "phantom" in config else None
+    phantom = config.get("phantom", None)
     return {
         "name": data["name"],
         "kind": data["kind"],
