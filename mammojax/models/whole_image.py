@@ -1,12 +1,9 @@
 """The patch classifier and the whole-image classifier made from it (Shen et al. 2019, "Converting a classifier …").
 
 Both are a trunk and something on top; the whole-image net keeps the trunk, drops the patch classifier and puts
-convolutional blocks in its place, so the patch net's `params["trunk"]` fit into it as they are.
+a head in its place (head.py), so the patch net's `params["trunk"]` fit into it as they are.
 """
 
-import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mammojax.models.resnet50 import HE_NORMAL, Bottleneck, Frozen, ResNet50, batch_norm, never
+from mammojax.models.head import Head, Output, parse_head, pool
+from mammojax.models.resnet50 import HE_NORMAL, Frozen, ResNet50, never
 from mammojax.models.vgg16 import VGG16
 
 Array = jax.Array
-Output = tuple[Array, dict[str, Array]]
 
 
 def centre(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
@@ -32,93 +29,6 @@ def centre(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
 def as_input(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
     """What the network sees of a stored image: gray, 0..65535, uint16 or float → `centre` of it on the 0..255 scale."""
     return centre(image_BxHxWx1.astype(jnp.float32) * (255 / 65535), mean, channels)
-
-
-def parse_head(spec: str) -> list[tuple[tuple[int, ...], int]]:
-    """Read a head spec: blocks, each its widths and how often the unit is repeated.
-
-    "512-512-1024x2,512-512-1024x2" → [((512, 512, 1024), 2), ((512, 512, 1024), 2)], the paper's [L-M-N]×K bottleneck
-    blocks; "256x1,128x1" → [((256,), 1), ((128,), 1)], its VGG blocks N×K. Raises ValueError on anything else.
-    """
-    blocks = []
-    for block in spec.split(","):
-        found = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*-[1-9]\d*)?)x([1-9]\d*)", block.strip())
-        if not found:
-            raise ValueError(
-                f"model.head: {block.strip()!r} in {spec!r} is no block; write L-M-NxK for K bottleneck units"
-                ' ("512-512-1024x2") or NxK for K convolutions ("256x1"), blocks separated by commas.'
-            )
-        blocks.append((tuple(int(width) for width in found[1].split("-")), int(found[2])))
-    return blocks
-
-
-class ConvUnit(nn.Module):
-    """3×3 convolution, BN, ReLU: the unit of the paper's VGG head blocks."""
-
-    features: int
-    bn_momentum: float = 0.99
-    bn_epsilon: float = 1e-3
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Array:
-        x = nn.Conv(self.features, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, name="conv")(x_BxHxWxC)
-        x = batch_norm(
-            x,
-            "bn",
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            dtype=self.dtype,
-        )
-        return nn.relu(x)
-
-
-def pool(x_BxHxWxC: Array) -> Array:
-    """Global average pooling → float32 [B, C], summed in float32 whatever the computation's dtype."""
-    return jnp.mean(x_BxHxWxC.astype(jnp.float32), axis=(1, 2))
-
-
-class Head(nn.Module):
-    """Convolutional blocks, global average pooling, dropout, Dense: trunk features → (logits float32, stages).
-
-    Each block halves height and width: a bottleneck block in its first unit (stride on the first 1×1, projected
-    shortcut), a VGG block in a 2×2 max pool after its last. Convolutions have biases, whatever the trunk's have.
-    Parameters: block{b}_unit{u}/… and logits. `stages` holds "block1", "block2", … and "pooled" [B, C].
-    """
-
-    spec: str
-    classes: int = 2
-    dropout: float = 0.0
-    bn_momentum: float = 0.99
-    bn_epsilon: float = 1e-3
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
-        x, stages = x_BxHxWxC, {}
-        norm = {"bn_momentum": self.bn_momentum, "bn_epsilon": self.bn_epsilon, "dtype": self.dtype}
-        for b, (widths, units) in enumerate(parse_head(self.spec), start=1):
-            unit: Callable[..., nn.Module]
-            for u in range(1, units + 1):
-                if len(widths) == 3:
-                    unit = partial(Bottleneck, widths, stride=2 if u == 1 else 1, project=u == 1)
-                else:
-                    unit = partial(ConvUnit, widths[0])
-                x = unit(**norm, name=f"block{b}_unit{u}")(x, train, frozen)
-            if len(widths) == 1:
-                if min(x.shape[1:3]) < 2:
-                    raise ValueError(
-                        f"model.head: block {b} of {self.spec!r} would halve a {x.shape[1]}x{x.shape[2]} map to"
-                        " nothing; use larger images or fewer blocks."
-                    )
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
-            stages[f"block{b}"] = x
-        stages["pooled"] = pool(x)
-        x = nn.Dropout(self.dropout)(stages["pooled"], deterministic=not train)
-        return nn.Dense(self.classes, kernel_init=HE_NORMAL, name="logits")(x), stages
 
 
 class PatchClassifier(nn.Module):

@@ -69,8 +69,9 @@ def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed:
 def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, Tree]:
     """Put trained weights into a network's variables.
 
-    The same network takes everything; a whole-image network takes the trunk of a patch classifier and keeps its own
-    random head (Shen et al. 2019, "Converting patch to whole image classifiers").
+    The same network takes everything; a whole-image network takes the trunk of a patch classifier, its Dense layer as
+    the head's heatmap where the head has one, and keeps the rest of its own random head (Shen et al. 2019, "Converting
+    patch to whole image classifiers"). From another whole-image network it takes the trunk alone.
 
     Args:
         trained: {"params", "batch_stats"} of a run.
@@ -89,4 +90,8 @@ def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, 
             f"the weights of init_from do not fit this network: {len(wrong_trunk)} arrays of the trunk differ, "
             f"the first: {wrong_trunk[0]}; train with the same config.model as that run."
         )
-    return {kind: {**tree, "trunk": ours[kind]} if "trunk" in tree else tree for kind, tree in variables.items()}
+    started = {kind: {**tree, "trunk": ours[kind]} if "trunk" in tree else tree for kind, tree in variables.items()}
+    head, dense = started["params"].get("head", {}), trained["params"].get("classifier")
+    if "heatmap" in head and dense is not None and not differences(dense, head["heatmap"]):
+        started["params"]["head"] = {**head, "heatmap": dense}
+    return started

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mammojax.models.whole_image import Head, as_input, build, parse_head
+from mammojax.models.head import Head, parse_head
+from mammojax.models.whole_image import as_input, build
+from mammojax.train.state import transfer
 
 
 def config(**fields) -> ConfigDict:
@@ -35,7 +37,7 @@ def initial(model, *shape):
 
 
 PATCH = {"task": "patch", "classes": 5}
-PUBLISHED = [  # every all-convolutional row of the reference's table
+PUBLISHED = [  # every row of the reference's table
     ("resnet50", PATCH, 23_597_957),
     ("vgg16", PATCH, 14_717_253),
     ("resnet50", {"head": "512-512-2048x1,512-512-2048x1"}, 40_944_514),
@@ -48,12 +50,20 @@ PUBLISHED = [  # every all-convolutional row of the reference's table
     ("vgg16", {"head": "128x1,64x1"}, 15_379_330),
     ("vgg16", {"head": "512-512-1024x2,512-512-1024x2"}, 29_710_146),
     ("resnet50", {"head": "256-256-512x3,128-128-256x3"}, 28_415_618),
+    ("resnet50", {"head": "heatmap7,pool1,fc64-32"}, 23_818_353),
+    ("resnet50", {"head": "heatmap7,pool2,fc64-32"}, 23_655_003),
+    ("resnet50", {"head": "heatmap7,pool5,fc64-32"}, 23_608_473),
+    ("vgg16", {"head": "heatmap7,pool1,fc64-32"}, 14_937_649),
+    ("vgg16", {"head": "heatmap7,pool2,fc64-32"}, 14_774_299),
+    ("vgg16", {"head": "heatmap7,pool5,fc64-32"}, 14_727_769),
+    ("resnet50", {"head": "heatmap7,512-512-1024x2,512-512-1024x2"}, 37_814_663),
 ]
 
 
 @pytest.mark.parametrize(("trunk", "fields", "count"), PUBLISHED)
 def test_parameter_counts_are_the_published_ones(trunk, fields, count):
-    variables = initial(build(config(trunk=trunk, **fields)), 1, 224, 224, 3)
+    size = (224, 224) if fields is PATCH else (1152, 896)  # the fully connected heads fit one size
+    variables = initial(build(config(trunk=trunk, **fields)), 1, *size, 3)
     assert sum(x.size for x in jax.tree.leaves(variables)) == count
 
 
@@ -107,14 +117,47 @@ def test_frozen_reaches_the_head_and_a_step_differentiates():
 
 
 def test_head_specs():
-    assert parse_head("512-512-1024x2, 256x1") == [((512, 512, 1024), 2), ((256,), 1)]
-    for spec in ("", "512", "512-512x2", "512x0", "512x1,,256x1", "[64-64-256]x2", "0x1"):
+    blocks = (((512, 512, 1024), 2), ((256,), 1))
+    assert parse_head("512-512-1024x2, 256x1") == (0, False, 1, blocks, ())
+    assert parse_head("heatmap7,512-512-1024x2,256x1") == (7, False, 1, blocks, ())
+    assert parse_head("heatmap2softmax,pool5,fc64-32") == (2, True, 5, (), (64, 32))
+    for spec in ("", "512", "512-512x2", "512x0", "512x1,,256x1", "[64-64-256]x2", "0x1", "heatmap7", "heatmap,8x1",
+                 "pool5,8x1", "heatmap7,fc64", "heatmap7,pool0,8x1", "8x1,fc64-32", "8x1,heatmap7"):  # fmt: skip
         with pytest.raises(ValueError, match=r"model.head: .* is no block; write"):
             parse_head(spec)
+    with pytest.raises(ValueError, match="on no heatmap"):
+        parse_head("fc64-32")
+
+
+def test_the_heatmap_is_the_patch_classifier_at_every_position():
+    """On an image of a patch's size the heatmap has one position, and there it is the patch net's own answer."""
+    narrow = {"width": 4, "blocks": (1, 1, 1, 1), "channels": 1}
+    x = np.random.default_rng(0).normal(0, 50, size=(2, 64, 64, 1)).astype(np.float32)
+    patch = build(config(**PATCH, **narrow))
+    trained = patch.init(jax.random.key(0), x)
+    logits, _ = patch.apply(trained, x)
+    for activation, expected in (("", jax.nn.relu(logits)), ("softmax", jax.nn.softmax(logits))):
+        whole = build(config(head=f"heatmap2{activation},fc8-4", **narrow))
+        variables = transfer(trained, whole.init(jax.random.key(1), x))
+        _, stages = whole.apply(variables, x)
+        assert stages["head/heatmap"].shape == (2, 1, 1, 5)
+        np.testing.assert_allclose(stages["head/heatmap"][:, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_fully_connected_head_adds_its_shortcut():
+    head = Head("heatmap1,pool2,fc8-4")
+    features = np.random.default_rng(0).normal(size=(3, 4, 6, 2)).astype(np.float32)
+    variables = head.init(jax.random.key(0), features)
+    logits, stages = head.apply(variables, features)
+    assert stages["pooled"].shape == (3, 2 * 3 * 5)
+    cut = jax.tree.map(jnp.zeros_like, variables["params"]["shortcut"])
+    without, _ = head.apply({**variables, "params": {**variables["params"], "shortcut": cut}}, features)
+    direct = stages["pooled"] @ variables["params"]["shortcut"]["kernel"]
+    np.testing.assert_allclose(logits, without + direct, rtol=1e-4, atol=1e-5)
 
 
 def test_a_head_that_halves_the_map_to_nothing_says_so():
-    with pytest.raises(ValueError, match="block 2 of '8x1,8x1' would halve a 1x1 map to nothing"):
+    with pytest.raises(ValueError, match="block 2 of '8x1,8x1' would pool a 1x1 map to nothing"):
         initial(Head("8x1,8x1"), 1, 3, 2, 4)
 
 

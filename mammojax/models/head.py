@@ -1,0 +1,194 @@
+"""What turns trunk features into a whole image's logits (Shen et al. 2019, "Network design"), written as text.
+
+Blocks, the paper's all-convolutional design: "512-512-1024x2,512-512-1024x2" ([L-M-N]×K, bottleneck units),
+"256x1,128x1" (N×K, VGG blocks). With the patch classifier's heatmap before them: "heatmap7,512-512-1024x2,…". Fully
+connected layers on the max-pooled heatmap: "heatmap7,pool5,fc64-32". The 7 is the side of a patch's own feature map,
+224 / 32; "heatmap7softmax" has softmax where the paper's default is ReLU.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mammojax.models.resnet50 import HE_NORMAL, Bottleneck, Frozen, batch_norm, never
+
+Array = jax.Array
+Output = tuple[Array, dict[str, Array]]
+HEATMAP_CLASSES = 5  # the patch classes
+
+
+class Spec(NamedTuple):
+    """A head as `parse_head` reads it.
+
+    Attributes:
+        window: side of the heatmap's average pool in trunk positions; 0 without heatmap.
+        softmax: the heatmap's activation is softmax, not ReLU.
+        pool: side of the max pool on the heatmap.
+        blocks: (widths, units) of each convolutional block; three widths a bottleneck, one a VGG block.
+        fc: widths of the two fully connected layers, () without.
+    """
+
+    window: int
+    softmax: bool
+    pool: int
+    blocks: tuple[tuple[tuple[int, ...], int], ...]
+    fc: tuple[int, ...]
+
+
+_GRAMMAR = re.compile(
+    r"(?:heatmap(?P<window>[1-9]\d*)(?P<softmax>softmax)?(?:,pool(?P<pool>[1-9]\d*))?(?:,|$))?"
+    r"(?:fc(?P<fc1>[1-9]\d*)-(?P<fc2>[1-9]\d*)|(?P<blocks>.*))"
+)
+
+
+def parse_head(text: str) -> Spec:
+    """Read a head spec; the module's docstring shows them.
+
+    Raises:
+        ValueError: the text is none; the sentence names the part that cannot be read.
+    """
+    found = _GRAMMAR.fullmatch(text.replace(" ", ""))
+    assert found is not None  # noqa: S101  (`blocks` takes any rest)
+    if found["fc1"]:
+        if not found["window"]:
+            raise ValueError(
+                f'model.head: {text!r} has fully connected layers on no heatmap; write "heatmap7,pool5,…".'
+            )
+        blocks: tuple[tuple[tuple[int, ...], int], ...] = ()
+        fc: tuple[int, ...] = (int(found["fc1"]), int(found["fc2"]))
+    else:
+        blocks, fc = tuple(_block(block, text) for block in found["blocks"].split(",")), ()
+    return Spec(int(found["window"] or 0), bool(found["softmax"]), int(found["pool"] or 1), blocks, fc)
+
+
+def _block(block: str, text: str) -> tuple[tuple[int, ...], int]:
+    found = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*-[1-9]\d*)?)x([1-9]\d*)", block)
+    if not found:
+        raise ValueError(
+            f"model.head: {block!r} in {text!r} is no block; write L-M-NxK for K bottleneck units"
+            ' ("512-512-1024x2") or NxK for K convolutions ("256x1"), blocks separated by commas, "heatmap7" and'
+            ' "pool5" before them, or "fc64-32" after those two.'
+        )
+    return tuple(int(width) for width in found[1].split("-")), int(found[2])
+
+
+class ConvUnit(nn.Module):
+    """3×3 convolution, BN, ReLU: the unit of the paper's VGG head blocks."""
+
+    features: int
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Array:
+        x = nn.Conv(self.features, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, name="conv")(x_BxHxWxC)
+        x = batch_norm(
+            x,
+            "bn",
+            path=self.path,
+            train=train,
+            frozen=frozen,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            dtype=self.dtype,
+        )
+        return nn.relu(x)
+
+
+def pool(x_BxHxWxC: Array) -> Array:
+    """Global average pooling → float32 [B, C], summed in float32 whatever the computation's dtype."""
+    return jnp.mean(x_BxHxWxC.astype(jnp.float32), axis=(1, 2))
+
+
+class Head(nn.Module):
+    """Trunk features [B, h, w, C] → (logits float32 [B, classes], stages).
+
+    *Blocks*: each halves height and width, a bottleneck block in its first unit (stride on the first 1×1, projected
+    shortcut), a VGG block in a 2×2 max pool after its last; then global average pooling, dropout, Dense. Convolutions
+    have biases, whatever the trunk's have. *Heatmap*: average pool of `window` × `window`, stride 1, valid; Dense to
+    the five patch classes at every position, whose parameters are the patch classifier's own Dense; ReLU or softmax;
+    max pool. *Fully connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus another
+    Dense to the classes straight from the heatmap; it fits one image size.
+
+    Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits. `stages` holds "heatmap"
+    (before its max pool), "block1", "block2", …, and "pooled" [B, C], what the logits are computed of.
+
+    Raises:
+        ValueError: the feature map is too small for the pools.
+    """
+
+    spec: str
+    classes: int = 2
+    dropout: float = 0.0
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
+        x, spec = x_BxHxWxC, parse_head(self.spec)
+        stages: dict[str, Array] = {}
+        norm = {"bn_momentum": self.bn_momentum, "bn_epsilon": self.bn_epsilon, "dtype": self.dtype}
+        if spec.window:
+            x = stages["heatmap"] = self._heatmap(x, spec)
+            x = self._max_pool(x, spec.pool, "the heatmap's pool")
+        if spec.fc:
+            return self._fully_connected(x, spec, stages, train, frozen)
+        for b, (widths, units) in enumerate(spec.blocks, start=1):
+            unit: Callable[..., nn.Module]
+            for u in range(1, units + 1):
+                if len(widths) == 3:
+                    unit = partial(Bottleneck, widths, stride=2 if u == 1 else 1, project=u == 1)
+                else:
+                    unit = partial(ConvUnit, widths[0])
+                x = unit(**norm, name=f"block{b}_unit{u}")(x, train, frozen)
+            if len(widths) == 1:
+                x = self._max_pool(x, 2, f"block {b}")
+            stages[f"block{b}"] = x
+        stages["pooled"] = pool(x)
+        x = nn.Dropout(self.dropout)(stages["pooled"], deterministic=not train)
+        return nn.Dense(self.classes, kernel_init=HE_NORMAL, name="logits")(x), stages
+
+    def _heatmap(self, x: Array, spec: Spec) -> Array:
+        if min(x.shape[1:3]) < spec.window:
+            raise ValueError(
+                f"model.head: the heatmap of {self.spec!r} averages {spec.window}x{spec.window} positions, more than"
+                f" the {x.shape[1]}x{x.shape[2]} there are; use larger images or a smaller window."
+            )
+        x = nn.avg_pool(x.astype(jnp.float32), (spec.window, spec.window), strides=(1, 1), padding="VALID")
+        x = nn.Dense(HEATMAP_CLASSES, kernel_init=HE_NORMAL, name="heatmap")(x)
+        return jax.nn.softmax(x, axis=-1) if spec.softmax else nn.relu(x)
+
+    def _max_pool(self, x: Array, side: int, where: str) -> Array:
+        if min(x.shape[1:3]) < side:
+            raise ValueError(
+                f"model.head: {where} of {self.spec!r} would pool a {x.shape[1]}x{x.shape[2]} map to nothing;"
+                " use larger images or fewer blocks."
+            )
+        return x if side == 1 else nn.max_pool(x, (side, side), strides=(side, side))
+
+    def _fully_connected(self, x: Array, spec: Spec, stages: dict[str, Array], train: bool, frozen: Frozen) -> Output:
+        flat = stages["pooled"] = x.astype(jnp.float32).reshape(x.shape[0], -1)
+        x = flat
+        for k, width in enumerate(spec.fc, start=1):
+            x = nn.Dense(width, kernel_init=HE_NORMAL, name=f"fc{k}")(x)
+            x = batch_norm(
+                x,
+                f"fc{k}_bn",
+                path=self.path,
+                train=train,
+                frozen=frozen,
+                momentum=self.bn_momentum,
+                epsilon=self.bn_epsilon,
+                dtype=jnp.float32,
+            )
+            x = nn.relu(x)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        shortcut = nn.Dense(self.classes, kernel_init=HE_NORMAL, name="shortcut")(flat)
+        return nn.Dense(self.classes, kernel_init=HE_NORMAL, name="logits")(x) + shortcut, stages
