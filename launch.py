@@ -1,5 +1,6 @@
 """Train and evaluate one experiment: python launch.py --config configs/quickstart.py [--workdir DIR]"""
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config's name> where not given.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config's name and argument> where not given.")
 
 
 def main(argv: list[str]) -> int:
@@ -15,18 +16,22 @@ def main(argv: list[str]) -> int:
     try:
         rest = flags.FLAGS(argv, known_only=False)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        print(f"launch.py: {str(error).strip().splitlines()[0]}; see `python launch.py --help`.", file=sys.stderr)
+        lines = str(error).strip().splitlines()
+        line = lines[-1] if lines[0].endswith(":") else lines[0]  # a config file's own error is the last one
+        print(f"launch.py: {line.strip()}; see `python launch.py --help`.", file=sys.stderr)
         return 2
     if rest or CONFIG.value is None:
         why = f"the argument {rest[0]} is not understood" if rest else "--config is missing"
         print(f"launch.py: {why}; try --config configs/quickstart.py", file=sys.stderr)
         return 2
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
+    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = re.sub(r"[^\w+-]", "_", Path(file).stem + (f"_{argument}" if argument else ""))
+    workdir = Path(WORKDIR.value or f"runs/{name}")
 
-    from mammojax import run  # after the flags: a mistyped one is told at once, not after importing JAX
+    from mammojax import run, sweep  # after the flags: a mistyped one is told at once, not after importing JAX
 
     try:
-        run.run(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"))
+        (sweep.sweep if "patients_labelled" in CONFIG.value else run.run)(CONFIG.value, workdir)
     except run.Stopped as stopped:
         print(f"launch.py: {stopped}", file=sys.stderr)
         return 143

@@ -1,10 +1,17 @@
-"""ResNet50 patch classifier on CBIS-DDSM, five classes (Shen et al. 2019, Sci Rep, Table 1 and its text).
+"""ResNet50 patch classifiers on CBIS-DDSM, five classes: Table 1 of Shen et al. 2019.
 
-    mammojax prepare cbis_ddsm --source DIR
-    python launch.py --config configs/patch_resnet.py --config.model.pretrained=resnet50_imagenet.h5
+    mammojax prepare cbis_ddsm --source DIR --kinds patches_s10,patches_s1,patches_s1g
+    python launch.py --config configs/patch_resnet.py[:SET[-random]] --config.model.pretrained=FILE
 
-Published (text beside Table 1): accuracy 0.89 [0.88, 0.90] on S10, ImageNet weights, the authors' own split.
-Not run here: no CBIS-DDSM images and no GPU where this was written.
+SET is s10 (default), s1 or s1g; "-random" starts from random weights instead of ImageNet's (docs/data.md names the
+files). Published test accuracy on the authors' own split:
+
+    s10          0.89 [0.88, 0.90]  (Sci Rep, text beside Table 1); 0.89, best at epoch 39 (arXiv v1, Table 1)
+    s10-random   "by a large margin" lower (Sci Rep, text; the cell is not in our copy), nor are those of s1,
+    s1-random    s1g; S1: "both … achieved similar accuracy", S1g: "much lower than that in S10"
+
+S1 has 200 epochs, as has S1g, of which the paper says nothing. Not run here: no CBIS-DDSM images, no ImageNet weights
+and no GPU where this was written.
 """
 
 from ml_collections import ConfigDict
@@ -28,15 +35,19 @@ def stage(name: str, learn: tuple[str, ...], freeze: tuple[str, ...], rate: floa
     )
 
 
-def get_config() -> ConfigDict:
-    """The paper's setting."""
+def get_config(argument: str = "s10") -> ConfigDict:
+    """The paper's setting of a row."""
+    patch_set, _, start = argument.partition("-")
+    if patch_set not in ("s10", "s1", "s1g") or start not in ("", "random"):
+        raise ValueError(f'configs/patch_resnet.py has no row "{argument}"; write s10, s1 or s1g, then perhaps -random')
     config = ConfigDict()
+    config.row = f"patch_resnet:{argument}"  # which row of the papers' tables a run fills
     config.seed = 0
     config.init_from = ""  # a run folder whose best weights are the start
     config.data = ConfigDict(
         {
             "name": "cbis_ddsm",
-            "kind": "patches_s10",  # patches_s1, patches_s1g
+            "kind": f"patches_{patch_set}",
             "split": "shen",  # "official" is the honest modern bar, "all"
             "size": (1152, 896),
             "patch_size": 224,
@@ -47,6 +58,7 @@ def get_config() -> ConfigDict:
             "prepare": False,  # prepare the data set on demand
             "seed": 0,
             "workers": 4,
+            "patients": 0,  # train on the labels of so many patients only; 0: of all
             "shuffle_labels": False,  # a control: training labels permuted between patients
         }
     )
@@ -87,12 +99,16 @@ def get_config() -> ConfigDict:
     config.monitor = "accuracy"
     config.checkpoint_steps = 500
     config.bootstrap_runs = 3000
+    epochs = 50 if patch_set == "s10" else 200
+    if start:
+        config.stages = ConfigDict({"stage1": stage("all layers", (".*",), (), 1e-3, epochs)})
+        return config
     config.stages = ConfigDict(
         {
             "stage1": stage("last layer", ("classifier/.*",), ("trunk/.*",), 1e-3, 3),
             # "top layer number 46": the last bottleneck unit, its three convolutions and their BatchNorms
             "stage2": stage("top layers", ("classifier/.*", "trunk/stage4_unit3/.*"), ("trunk/.*",), 1e-4, 10),
-            "stage3": stage("all layers", (".*",), (), 1e-5, 37),
+            "stage3": stage("all layers", (".*",), (), 1e-5, epochs - 13),
         }
     )
     return config

@@ -1,36 +1,67 @@
-"""Whole-image ResNet50 + [512-512-1024]x2 twice on CBIS-DDSM (Shen et al. 2019, Sci Rep, Table 2 and its text).
+"""Whole-image classifiers on ResNet50 patch classifiers, CBIS-DDSM: Table 2 of Shen et al. 2019 and its hybrid.
 
     mammojax prepare cbis_ddsm --source DIR
-    python launch.py --config configs/whole_resnet.py [--config.init_from=runs/patch_resnet]
+    python launch.py --config configs/whole_resnet.py[:HEAD[/SET][+EPOCHS]] [--config.init_from=runs/patch_resnet]
 
-Published (text beside Table 2): per-image AUC 0.86 on the authors' own random split of the official training images.
-Without init_from the patch classifier is trained first, in WORKDIR/patch, by config.patch.
-Not run here: no CBIS-DDSM images and no GPU where this was written.
+HEAD is a head spec (mammojax/models/head.py), SET the patch set s10 (default), s1 or s1g, EPOCHS more of stage 2.
+Without init_from the patch classifier is trained first, in WORKDIR/patch, by config.patch. Published per-image AUC on
+the authors' own random split of the official training images:
+
+    512-512-2048x1,512-512-2048x1               0.85 (Sci Rep, text beside Table 2); 0.85, epoch 20 (arXiv v1, Table 2)
+    512-512-2048x1,512-512-2048x1/s1            0.63 (Sci Rep, text)
+    512-512-2048x1,512-512-2048x1/s1g           S1g - S10 = -0.023 [-0.061, 0.016] (Sci Rep, text)
+    512-512-1024x2,512-512-1024x2 (default)     0.86 (Sci Rep, text); 0.86, with flips 0.88, epoch 25 (arXiv v1)
+    256-256-512x3,128-128-256x3                 0.84, epoch 48 (arXiv v1)
+    256-256-256x1,128-128-128x1                 "did not significantly decrease" (Sci Rep, text)
+    256x1,128x1 (hybrid, Resnet-VGG)            0.87 (Sci Rep, text)
+    heatmap7,512-512-1024x2,512-512-1024x2      0.80 (Sci Rep, text); 0.80, epoch 47 (arXiv v1)
+    heatmap7,64-64-256x2,128-128-512x2          0.81 (Sci Rep, text)
+    heatmap7,pool5,fc64-32                      0.73 (arXiv v1); pool1 … pool5: 0.74 at best (Sci Rep, text)
+
+Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was written.
 """
+
+import re
 
 from ml_collections import ConfigDict
 
 from configs import patch_resnet
 
+DEFAULT = "512-512-1024x2,512-512-1024x2"
 
-def get_config() -> ConfigDict:
-    """The paper's setting."""
+
+def read_argument(argument: str) -> tuple[str, str, int]:
+    """HEAD[/SET][+EPOCHS] → head, patch set, further epochs."""
+    found = re.fullmatch(r"([^/+]+)(?:/(s10|s1|s1g))?(?:\+(\d+))?", argument)
+    if not found:
+        raise ValueError(f'"{argument}" is no whole-image row; write HEAD[/s1|/s1g][+EPOCHS], such as "{DEFAULT}"')
+    return found[1], found[2] or "s10", int(found[3] or 0)
+
+
+def get_config(argument: str = DEFAULT) -> ConfigDict:
+    """The paper's setting of a row."""
+    head, patch_set, further = read_argument(argument)
     config = patch_resnet.get_config()
-    config.patch = patch_resnet.get_config()  # its data come from config.data, but for kind and patch_size
+    config.row = f"whole_resnet:{argument}"
+    config.patch = patch_resnet.get_config(patch_set)  # its data come from config.data, but for kind and patch_size
     config.data.kind = "whole"
     config.model.task = "whole"
-    config.model.head = "512-512-1024x2,512-512-1024x2"
+    config.model.head = head
     config.model.classes = 2
     config.batch = 2
     config.eval_batch = 4
     config.balance_loss = False
     config.monitor = "auc"
     config.gallery = 4  # surest and worst images shown in the report, each
+    # f, the patch classifier, is the trunk and the heatmap where there is one; g, the new layers, is the rest.
+    new, old = (("head/.*",), ("trunk/.*",))
+    if head.startswith("heatmap"):
+        new, old = (("head/(?!heatmap/).*",), ("trunk/.*", "head/heatmap/.*"))
     stage = patch_resnet.stage
     config.stages = ConfigDict(
         {
-            "stage1": stage("new layers", ("head/.*",), ("trunk/.*",), 1e-4, 30),
-            "stage2": stage("all layers", (".*",), (), 1e-5, 20),
+            "stage1": stage("new layers", new, old, 1e-4, 30),
+            "stage2": stage("all layers", (".*",), (), 1e-5, 20 + further),
         }
     )
     config.stages.stage1.weight_decay = 1e-3

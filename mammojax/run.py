@@ -60,10 +60,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         One of USER_ERRORS with a sentence for the user; Stopped after SIGTERM.
     """
-    _check(config)
+    check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with _lock(workdir):
-        data = _dataset(config, workdir)
+        data = dataset(config, workdir)
         patch_run = _patch_run(config, workdir, data) if config.model.task == "whole" else None
         return _experiment(config, workdir, data, patch_run)
 
@@ -81,8 +81,10 @@ def _experiment(
         train = Relabelled(train, data.table("train"), config.seed)
     if not len(train) or not len(data.source("val")):
         raise BadConfig("the data set has an empty train or val split; give it more patients or another split.")
+    chosen = config.data.patients
+    only = prepared.of_patients(data.table("train"), chosen, config.seed) if chosen else None
     batches = pipeline.train_batches(
-        train, data.labels("train"), batch=config.batch, seed=config.seed, workers=config.data.workers if
+        train, data.labels("train"), only=only, batch=config.batch, seed=config.seed, workers=config.data.workers if
         len(train) > 20_000 else 0, mesh=devices,
     )  # fmt: skip
     apply = predict.make_apply(model, mean, config.model.channels)
@@ -137,7 +139,7 @@ class Relabelled:
         return {**self._source[index], "label": self._labels[index]}
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict) -> None:
     """Refuse what cannot work before anything is prepared or built."""
     if config.data.name != "phantom" and config.data.prepare and not config.data.source:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
@@ -187,7 +189,7 @@ def _lock(workdir: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepared:
+def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepared:
     """The prepared data set of a config; made on demand where the config says so."""
     asked = prepared.asked_for(config, workdir)
     if config.data.prepare:
@@ -216,7 +218,7 @@ def _patch_run(config: ml_collections.ConfigDict, workdir: Path, data: prepared.
     folder = workdir / "patch"
     folder.mkdir(exist_ok=True)
     print(f"patch classifier → {folder}", flush=True)
-    _experiment(patch, folder, _dataset(patch, folder), None)
+    _experiment(patch, folder, dataset(patch, folder), None)
     print(f"whole-image classifier → {workdir}", flush=True)
     return folder
 
@@ -277,14 +279,15 @@ def _gallery(
         "malignant scored lowest": [i for i in order if label[i] == 1],
         "benign scored highest": [i for i in order[::-1] if label[i] == 0],
     }
-    patch_config, facts, patch_variables = restore_best(patch_run)
+    nested = patch_run / "patch"  # init_from may be a whole-image run that trained its own patch classifier
+    patch_config, facts, patch_variables = restore_best(nested if nested.is_dir() else patch_run)
     source, items = data.source("test"), []
     for group, indices in groups.items():
         for i in indices[: config.gallery]:
             example = source[int(i)]
             image = example["image"]
             seen = None
-            if patch_config.model.task == "patch":  # init_from may be a whole-image run, which has no patch classes
+            if patch_config.model.task == "patch":  # a whole-image run has no patch classes
                 grid = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
                 seen = grid[..., [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]].sum(-1)
             items.append(

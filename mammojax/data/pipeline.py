@@ -92,6 +92,7 @@ def train_batches(
     seed: int,
     workers: int = 0,
     balance: str = "none",
+    only: np.ndarray | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Batches:
     """An endless, seeded stream; every epoch has a shuffle of its own.
@@ -104,6 +105,7 @@ def train_batches(
         workers: processes that decode; 0 decodes in this one. The batches are the same whatever the number.
         balance: "none": every example once an epoch. "class": the rarer classes are repeated within the epoch until
             each is as frequent as the most frequent one; the seed draws which, the same in every epoch.
+        only: int [M], the examples to use; None: all.
         mesh: where the batches go; None leaves NumPy arrays.
 
     Raises:
@@ -111,13 +113,14 @@ def train_batches(
     """
     if mesh is not None and batch % mesh.size:
         raise ValueError(f"config.batch is {batch}, which {mesh.size} devices cannot share; take a multiple of it.")
-    if not len(source):
+    indices = np.arange(len(source)) if only is None else np.asarray(only)
+    if not len(indices):
         raise ValueError("the split has no examples; prepare the data set with more patients or another split.")
-    indices = np.arange(len(source))
     if balance == "class":
         if len(labels) != len(source):
             raise ValueError(f"there are {len(labels)} labels for {len(source)} examples; prepare the data set again.")
-        groups = [np.flatnonzero(np.asarray(labels) == k) for k in np.unique(labels)]
+        labels = np.asarray(labels)[indices]
+        groups = [indices[labels == k] for k in np.unique(labels)]
         most = max(map(len, groups))
         rng = np.random.default_rng(seed)  # which examples are repeated once more often than others of their class
         indices = np.concatenate([np.resize(rng.permutation(group), most) for group in groups])

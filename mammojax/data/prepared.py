@@ -68,6 +68,29 @@ class Prepared:
         return np.array([int(row["label"]) for row in self.table(split)], np.int64)
 
 
+def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.ndarray:
+    """The rows of `patients` patients, int64 [M], in order: with and without a malignant row in the table's proportion.
+
+    A smaller number's patients are among those of a greater one (Shen et al. 2019, Table 4: "training subsets with 20,
+    30, 40, 50 and 60 patients were sampled"; that they are nested is ours, it takes the draw out of the comparison).
+
+    Raises:
+        BadDataset: there are fewer patients.
+    """
+    malignant: dict[str, bool] = {}
+    for row in table:
+        malignant[row["patient_id"]] = malignant.get(row["patient_id"], False) or row["label"] == "1"
+    if patients > len(malignant):
+        raise BadDataset(f"config.data.patients is {patients}, but the train split has {len(malignant)}; take fewer.")
+    rng = np.random.default_rng(seed)
+    place: list[tuple[float, str]] = []  # each stratum spread evenly over 0 … 1: any beginning keeps the proportion
+    for stratum in (True, False):
+        ids = rng.permutation(sorted(p for p, m in malignant.items() if m is stratum))
+        place += [((k + 0.5) / len(ids), str(name)) for k, name in enumerate(ids)]
+    chosen = {name for _, name in sorted(place)[:patients]}
+    return np.array([k for k, row in enumerate(table) if row["patient_id"] in chosen], np.int64)
+
+
 def _config(
     name: str, kind: str, *, source: Path | None, size: tuple[int, int], patch_size: int, crop: str, keep_aspect: bool,
     split: str, seed: int, phantom: dict[str, int] | None, workers: int = 1,

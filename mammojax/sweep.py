@@ -1,0 +1,82 @@
+"""One config at several numbers of labelled patients: how many does a task need?"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from matplotlib.figure import Figure
+
+from mammojax import run
+from mammojax.data import prepared
+
+
+def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, Any]]:
+    """Run `config` once for each number of `config.patients_labelled`; write a table and a plot.
+
+    The labels of the other training patients are not used; validation and test set stay the same, and a smaller
+    number's patients are among a greater one's. Started again, the sweep goes on where it stopped.
+
+    Args:
+        config: of a whole-image run, with `patients_labelled`, numbers of training patients (0: all).
+        workdir: gets patients_<n>/ (run folders), label_efficiency.csv and label_efficiency.png.
+
+    Returns:
+        The rows of the CSV: patients, images, auc, low, high, auc_flips (four flips averaged).
+
+    Raises:
+        as `run.run`; BadConfig where no size is given, BadDataset where the train split has fewer patients, both
+        before anything is trained.
+    """
+    sizes = tuple(config.patients_labelled)
+    if not sizes or min(sizes) < 0:
+        raise run.BadConfig("config.patients_labelled must list numbers of patients, 0 for all: (20, 30, 40, 50, 60).")
+    run.check(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    # A data set prepared for the first run serves them all.
+    data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name == "phantom" else "")
+    rows = []
+    for size in sizes:
+        one = config.copy_and_resolve_references()  # ConfigDict(config) would share its inner dictionaries
+        with one.unlocked():
+            del one.patients_labelled
+            one.data.patients, one.data.data_dir = size, data_dir
+        table = run.dataset(one, workdir).table("train")
+        used = prepared.of_patients(table, size or len({row["patient_id"] for row in table}), one.seed)
+        rows.append({"patients": len({table[k]["patient_id"] for k in used}), "images": len(used), "config": one})
+    for row, size in zip(rows, sizes, strict=True):
+        folder = workdir / f"patients_{size or 'all'}"
+        print(f"{row['patients']} labelled patients, {row['images']} images → {folder}", flush=True)
+        measured = run.run(row.pop("config"), folder)
+        auc = measured["test"]["auc"]
+        row |= {"auc": auc["value"], "low": auc["low"], "high": auc["high"]}
+        row["auc_flips"] = measured["test_flips"]["auc"]["value"]
+    with (workdir / "label_efficiency.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    _plot(rows).savefig(workdir / "label_efficiency.png", dpi=150, bbox_inches="tight")
+    print(f"\n{'patients':>8}{'images':>8}  test AUC by image")
+    for row in rows:
+        print("{patients:>8}{images:>8}  {auc:.3f} [{low:.3f}, {high:.3f}]".format(**row))
+    print(f"\nplot: {workdir / 'label_efficiency.png'}", flush=True)
+    return rows
+
+
+def _plot(rows: list[dict[str, Any]]) -> Figure:
+    """AUC against patients labelled, with its patient-clustered 95 % intervals."""
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    rows = sorted(rows, key=lambda row: row["patients"])
+    at = [row["patients"] for row in rows]
+    value = [row["auc"] for row in rows]
+    below = [max(0.0, row["auc"] - row["low"]) for row in rows]
+    above = [max(0.0, row["high"] - row["auc"]) for row in rows]
+    axes.axhline(0.5, color="#9aa5b1", linewidth=1, linestyle=":")
+    axes.errorbar(at, value, (below, above), color="#1f6f8b", marker="o", capsize=3, linewidth=1.8)
+    for row in rows:
+        axes.annotate(f"{row['images']} images", (row["patients"], row["high"]), (0, 4), textcoords="offset points",
+                      ha="center", fontsize=8, color="#5b6675")  # fmt: skip
+    axes.set(xlabel="patients with image labels", ylabel="test AUC by image", ylim=(min(0.4, *value), 1.06))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

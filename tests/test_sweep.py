@@ -1,0 +1,57 @@
+"""The label-efficiency sweep: nested subsets, the same test set, one run a size."""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import pytest
+
+from mammojax import sweep
+from mammojax.data import prepared
+from mammojax.train.checkpoint import restore_best
+
+
+def test_subsets_are_nested_and_keep_the_proportion() -> None:
+    table = [
+        {"patient_id": f"p{k:03d}", "label": str(int(k % 5 == 0 and view == 1))} for k in range(100) for view in (0, 1)
+    ]
+    before: set[str] = set()
+    for patients in (10, 20, 35, 100):
+        rows = prepared.of_patients(table, patients, seed=3)
+        chosen = {table[k]["patient_id"] for k in rows}
+        assert len(chosen) == patients
+        assert before < chosen
+        assert len(rows) == 2 * patients  # all images of a patient
+        malignant = sum(int(table[k]["label"]) for k in rows)
+        assert abs(malignant - patients / 5) <= 1
+        before = chosen
+    assert list(prepared.of_patients(table, 10, seed=3)) == list(prepared.of_patients(table, 10, seed=3))
+    assert list(prepared.of_patients(table, 10, seed=4)) != list(prepared.of_patients(table, 10, seed=3))
+    with pytest.raises(prepared.BadDataset, match=r"is 101, but the train split has 100"):
+        prepared.of_patients(table, 101, seed=0)
+
+
+def test_a_sweep_runs_each_size_and_tabulates(finished: Path, tmp_path: Path) -> None:
+    config, _, _ = restore_best(finished)
+    config = ml_collections.ConfigDict(config)
+    del config.patch, config.stages.stage2
+    config.init_from, config.patients_labelled = str(finished), (4, 0)
+    config.stages.stage1.epochs = 1
+    config.batch = 2
+    rows = sweep.sweep(config, tmp_path)
+    assert rows[0]["patients"] == 4 < rows[1]["patients"]
+    with (tmp_path / "label_efficiency.csv").open(newline="") as file:
+        assert [int(row["patients"]) for row in csv.DictReader(file)] == [row["patients"] for row in rows]
+    assert (tmp_path / "label_efficiency.png").stat().st_size > 5000
+    steps, tests = defaultdict(int), []
+    for name in ("patients_4", "patients_all"):
+        log = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        steps[name] = log[-1]["step"]
+        lines = (tmp_path / name / "predictions" / "test.csv").read_text().splitlines()
+        tests.append([line.rsplit(",", 1)[0] for line in lines])
+    assert steps["patients_4"] == rows[0]["images"] // 2 < steps["patients_all"] == rows[1]["images"] // 2
+    assert tests[0] == tests[1]
+    assert np.isfinite(rows[1]["auc"])
