@@ -1,5 +1,6 @@
 """Train and evaluate one experiment: python launch.py --config configs/quickstart.py [--workdir DIR]"""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -11,14 +12,23 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config's name and argument> where not given.")
 
 
+def _sentence(error: Exception) -> str:
+    """What is wrong with the command line, in one line."""
+    text = str(error).strip()
+    while text[:1] in ("'", '"') and text[-1:] == text[:1]:  # a KeyError quotes its message, once or twice
+        text = ast.literal_eval(text)
+    lines = text.splitlines()
+    if isinstance(error, (KeyError, AttributeError)):
+        return f"the config has no field {' '.join(lines)}"
+    return (lines[-1] if lines[0].endswith(":") else lines[0]).strip()  # a config file's own error comes last
+
+
 def main(argv: list[str]) -> int:
     """Run one experiment; exit code 0, 2 for a command or config that cannot work, 143 after SIGTERM."""
     try:
         rest = flags.FLAGS(argv, known_only=False)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        lines = str(error).strip().splitlines()
-        line = lines[-1] if lines[0].endswith(":") else lines[0]  # a config file's own error is the last one
-        print(f"launch.py: {line.strip()}; see `python launch.py --help`.", file=sys.stderr)
+        print(f"launch.py: {_sentence(error)}; see `python launch.py --help`.", file=sys.stderr)
         return 2
     if rest or CONFIG.value is None:
         why = f"the argument {rest[0]} is not understood" if rest else "--config is missing"
