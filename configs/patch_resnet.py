@@ -68,6 +68,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "trunk": "resnet50",
             "head": "",
             "classes": 5,
+            "auxiliary_classes": 0,  # 5: a whole-image net that learns lesion patches beside images, see whole_resnet
             "channels": 3,
             "width": 64,
             "blocks": (3, 4, 6, 3),

@@ -52,6 +52,9 @@ def get_config(argument: str = DEFAULT) -> ConfigDict:
     config.eval_batch = 4
     config.balance_loss = False
     config.monitor = "auc"
+    # With model.auxiliary_classes = 5 every step adds the loss of `batch` patches to that of the images: lesion labels
+    # without a patch classifier to start from (ours, the control that tells the two apart).
+    config.auxiliary = ConfigDict({"kind": "patches_s10", "batch": 32, "weight": 1.0})
     config.gallery = 4  # surest and worst images shown in the report, each
     # f, the patch classifier, is the trunk and the heatmap where there is one; g, the new layers, is the rest.
     new, old = (("head/.*",), ("trunk/.*",))

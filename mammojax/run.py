@@ -75,18 +75,7 @@ def _experiment(
     model = whole_image.build(config.model)
     mean = data.facts["mean"]
     variables = _start(config, model, patch_run)
-    devices = mesh.data_mesh(config.batch)
-    train = data.source("train")
-    if config.data.shuffle_labels:
-        train = Relabelled(train, data.table("train"), config.seed)
-    if not len(train) or not len(data.source("val")):
-        raise BadConfig("the data set has an empty train or val split; give it more patients or another split.")
-    chosen = config.data.patients
-    only = prepared.of_patients(data.table("train"), chosen, config.seed) if chosen else None
-    batches = pipeline.train_batches(
-        train, data.labels("train"), only=only, batch=config.batch, seed=config.seed, workers=config.data.workers if
-        len(train) > 20_000 else 0, mesh=devices,
-    )  # fmt: skip
+    batches = _batches(config, workdir, data)
     apply = predict.make_apply(model, mean, config.model.channels)
 
     def score(variables: Tree, split: str, tta: str = "none") -> dict[str, np.ndarray]:
@@ -112,6 +101,35 @@ def _experiment(
     page = report.write_report(workdir, title=_title(config), notes=_notes(config), gallery=gallery)
     _print_table(results, page)
     return results
+
+
+def _batches(
+    config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared
+) -> pipeline.Batches | pipeline.Paired:
+    """The endless stream a run learns from."""
+    devices = mesh.data_mesh(config.batch)
+    train = data.source("train")
+    if config.data.shuffle_labels:
+        train = Relabelled(train, data.table("train"), config.seed)
+    if not len(train) or not len(data.source("val")):
+        raise BadConfig("the data set has an empty train or val split; give it more patients or another split.")
+    chosen = config.data.patients
+    only = prepared.of_patients(data.table("train"), chosen, config.seed) if chosen else None
+    batches = pipeline.train_batches(
+        train, data.labels("train"), only=only, batch=config.batch, seed=config.seed, workers=config.data.workers if
+        len(train) > 20_000 else 0, mesh=devices,
+    )  # fmt: skip
+    if config.model.auxiliary_classes:
+        patches = prepared.find(**{**prepared.asked_for(config, workdir), "kind": config.auxiliary.kind})
+        stream = pipeline.train_batches(
+            patches.source("train"),
+            patches.labels("train"),
+            batch=config.auxiliary.batch,
+            seed=config.seed,
+            mesh=devices,
+        )
+        return pipeline.Paired(batches, stream)
+    return batches
 
 
 class Relabelled:
@@ -193,9 +211,13 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepar
     """The prepared data set of a config; made on demand where the config says so."""
     asked = prepared.asked_for(config, workdir)
     if config.data.prepare:
-        kinds = (asked["kind"], *([config.patch.data.kind] if "patch" in config and not config.init_from else []))
+        kinds = [asked["kind"]]
+        if "patch" in config and not config.init_from:
+            kinds.append(config.patch.data.kind)
+        if config.model.auxiliary_classes:
+            kinds.append(config.auxiliary.kind)
         without = {name: value for name, value in asked.items() if name != "kind"}
-        prepared.prepare(**without, kinds=kinds, workers=config.data.workers)
+        prepared.prepare(**without, kinds=tuple(kinds), workers=config.data.workers)
     return prepared.find(**asked)
 
 

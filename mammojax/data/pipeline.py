@@ -84,6 +84,32 @@ class Batches(Iterator[Batch]):
         self._iterator = self._ahead = None
 
 
+class Paired(Iterator[Batch]):
+    """Batches of whole images, each with a batch of patches beside it ("patch_image", "patch_label")."""
+
+    def __init__(self, images: Batches, patches: Batches) -> None:
+        self.steps_per_epoch = images.steps_per_epoch
+        self._images, self._patches = images, patches
+
+    def __next__(self) -> Batch:
+        patches = next(self._patches)
+        return next(self._images) | {"patch_image": patches["image"], "patch_label": patches["label"]}
+
+    def get_state(self) -> str:
+        """The position after the last batch handed out, as JSON; both streams are endless and go in step."""
+        return self._images.get_state()
+
+    def set_state(self, state: str) -> None:
+        """Go on exactly after the batch at which `state` was taken."""
+        self._images.set_state(state)
+        self._patches.set_state(state)
+
+    def close(self) -> None:
+        """Stop the reading threads and processes."""
+        self._images.close()
+        self._patches.close()
+
+
 def train_batches(
     source: Any,
     labels: np.ndarray,

@@ -56,7 +56,8 @@ class WholeImageClassifier(nn.Module):
 
     `stages` holds the trunk's, "features" (the trunk's output) and the head's as "head/block1", … "head/pooled".
     Params: "trunk" and "head". `head` is a spec that `parse_head` reads, or a ready `Head`, which then overrules
-    the fields after it.
+    the fields after it. With `auxiliary_classes` there is also "auxiliary", a patch classifier's Dense layer on the
+    same trunk: `patches` [P, h, w, C] beside the images give `stages["patch_logits"]`, float32 [P, auxiliary_classes].
     """
 
     trunk: nn.Module
@@ -66,6 +67,7 @@ class WholeImageClassifier(nn.Module):
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
     dtype: Any = jnp.float32
+    auxiliary_classes: int = 0
 
     def __post_init__(self) -> None:
         # The field and the submodule share the name "head", which linen allows only when the field is the module.
@@ -76,10 +78,17 @@ class WholeImageClassifier(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
+    def __call__(
+        self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never, patches: Array | None = None
+    ) -> Output:
         features, stages = self.trunk(x_BxHxWxC, train, frozen)
         logits, head_stages = self.head(features, train, frozen)
-        return logits, {**stages, "features": features, **{f"head/{name}": x for name, x in head_stages.items()}}
+        stages = {**stages, "features": features, **{f"head/{name}": x for name, x in head_stages.items()}}
+        if self.auxiliary_classes and (patches is not None or self.is_initializing()):
+            pooled = pool(features if patches is None else self.trunk(patches, train, frozen)[0])
+            dense = nn.Dense(self.auxiliary_classes, kernel_init=HE_NORMAL, name="auxiliary")
+            stages["patch_logits"] = dense(pooled)
+        return logits, stages
 
 
 def build(model: ConfigDict) -> nn.Module:
@@ -87,7 +96,8 @@ def build(model: ConfigDict) -> nn.Module:
 
     Fields: task "patch" or "whole"; trunk "resnet50" or "vgg16"; classes; width; channels (of the input, 1 or 3);
     dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also blocks, stride_on and conv_bias; for "resnet50"
-    and for heads bn_momentum and bn_epsilon; for "whole" also head. Raises ValueError, naming the field.
+    and for heads bn_momentum and bn_epsilon; for "whole" also head and auxiliary_classes.
+    Raises ValueError, naming the field.
     """
     choices: dict[str, tuple[Any, ...]] = {
         "task": ("patch", "whole"),
@@ -115,4 +125,6 @@ def build(model: ConfigDict) -> nn.Module:
     if model.task == "patch":
         return PatchClassifier(trunk, model.classes, model.dropout)
     parse_head(model.head)  # a bad spec must fail here, not when the net is first traced
-    return WholeImageClassifier(trunk, model.head, model.classes, model.dropout, dtype=dtype, **norm)
+    return WholeImageClassifier(
+        trunk, model.head, model.classes, model.dropout, dtype=dtype, auxiliary_classes=model.auxiliary_classes, **norm
+    )

@@ -17,7 +17,7 @@ import optax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mammojax.data.pipeline import Batches
+from mammojax.data.pipeline import Batches, Paired
 from mammojax.models.whole_image import centre
 from mammojax.train import losses, mesh, stages
 from mammojax.train.augment import augment
@@ -25,6 +25,7 @@ from mammojax.train.checkpoint import Latest, save_best
 from mammojax.train.state import TrainState
 
 Tree = Any
+_ARRAYS = ("image", "label", "patch_image", "patch_label")  # what a step takes of a batch
 
 
 class Stopped(Exception):
@@ -44,26 +45,37 @@ def make_step(
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """One jitted step of a stage.
 
-    The step takes the state, images uint16 [B, H, W, 1], labels int32 [B] and the learning rate (data, not code:
-    every rate shares one compiled program). Augmentation runs inside it. It returns the new state and float32 [2]:
-    the mean loss and the share of correct labels. The statistics of learning BatchNorms are those of the whole batch,
+    The step takes the state, a batch and the learning rate (data, not code: every rate shares one compiled program).
+    The batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]; with an auxiliary loss also "patch_image" and
+    "patch_label", and the patches' mean cross-entropy, balanced, times `config.auxiliary.weight` is added. Augmentation
+    runs inside. It returns the new state and float32 [2]: the mean loss of the images (without the auxiliary part) and
+    the share of correct labels. The statistics of learning BatchNorms are those of the whole batch,
     whatever the number of devices: under jit the mean over the sharded axis is global.
     """
     frozen = stages.frozen_statistics(stage)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, image: jax.Array, label: jax.Array, rate: jax.Array) -> tuple[TrainState, jax.Array]:
+    def step(state: TrainState, batch: dict[str, jax.Array], rate: jax.Array) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        gray = image.astype(jnp.float32) * (255 / 65535)
-        if config.augment.enabled:
-            gray = augment(augment_key, gray, config.augment)
-        x = centre(gray, mean, config.model.channels)
+        label = batch["label"]
 
-        def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
-            (logits, _), moved = model.apply(
+        def seen(image: jax.Array, key: jax.Array) -> jax.Array:
+            gray = image.astype(jnp.float32) * (255 / 65535)
+            if config.augment.enabled:
+                gray = augment(key, gray, config.augment)
+            return centre(gray, mean, config.model.channels)
+
+        x = seen(batch["image"], augment_key)
+        patches: dict[str, Any] = {}
+        if "patch_image" in batch:
+            patches["patches"] = seen(batch["patch_image"], jax.random.fold_in(augment_key, 1))
+
+        def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
+            (logits, stages), moved = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 x,
+                **patches,
                 train=True,
                 frozen=frozen,
                 mutable=["batch_stats"],
@@ -72,9 +84,14 @@ def make_step(
             loss = losses.cross_entropy(logits, label)
             if config.balance_loss:
                 loss = loss * losses.balanced_weights(label, config.model.classes)
-            return loss.mean(), (logits, moved.get("batch_stats", {}))
+            loss = total = loss.mean()
+            if patches:
+                answer, truth = stages["patch_logits"], batch["patch_label"]
+                weights = losses.balanced_weights(truth, answer.shape[-1])
+                total += config.auxiliary.weight * (losses.cross_entropy(answer, truth) * weights).mean()
+            return total, (loss, logits, moved.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (_, (loss, logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         correct = jnp.mean(jnp.argmax(logits, -1) == label, dtype=jnp.float32)
@@ -114,7 +131,7 @@ def train(
     config: ml_collections.ConfigDict,
     model: nn.Module,
     variables: dict[str, Tree],
-    batches: Batches,
+    batches: Batches | Paired,
     validate: Callable[[dict[str, Tree]], dict[str, float]],
     workdir: Path,
     mean: float,
@@ -180,7 +197,8 @@ def train(
             started, images, waiting = time.perf_counter(), 0, None
             for k in range(first, total):
                 batch = next(batches)
-                state, now = step(state, batch["image"], batch["label"], np.float32(stage.rate(k, total)))
+                arrays = {name: batch[name] for name in _ARRAYS if name in batch}
+                state, now = step(state, arrays, np.float32(stage.rate(k, total)))
                 images += len(batch["image_id"])
                 if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
                     sums = [a + float(b) for a, b in zip(sums, np.asarray(waiting), strict=True)]

@@ -18,6 +18,7 @@ def config(**fields) -> ConfigDict:
         trunk="resnet50",
         head="512-512-1024x2,512-512-1024x2",
         classes=2,
+        auxiliary_classes=0,
         width=64,
         blocks=(3, 4, 6, 3),
         channels=3,

@@ -30,7 +30,7 @@ def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[floa
             rng.integers(0, 65536, (8, 32, 32, 1), np.uint16), jax.NamedSharding(grid, jax.P("data"))
         )
         label = jax.device_put(rng.integers(0, 5, 8, np.int32), jax.NamedSharding(grid, jax.P("data")))
-        state, now = step(state, image, label, np.float32(1e-3))
+        state, now = step(state, {"image": image, "label": label}, np.float32(1e-3))
         result.append(float(now[0]))
     return result, state
 
@@ -67,3 +67,36 @@ def test_bfloat16_computes_in_half_and_keeps_float32_parameters() -> None:
 def test_a_batch_uses_as_many_devices_as_divide_it() -> None:
     assert mesh.data_mesh(2).size == 2
     assert mesh.data_mesh(3).size == 1
+
+
+def test_the_auxiliary_loss_teaches_the_trunk_from_patches_alone() -> None:
+    """With images that teach nothing (a learning head of frozen logits) the trunk still learns from the patches."""
+    config = quickstart.get_config()
+    config.model.update(width=4, blocks=(1, 1, 1, 1), head="8x1", auxiliary_classes=5)
+    config.augment.enabled = False
+    model = whole_image.build(config.model)
+    variables = init_variables(model, (64, 64), 1, 0)
+    variables["params"]["head"]["logits"]["kernel"] *= 0  # no gradient of the images reaches the trunk
+    stage = stages.from_config(config.stages)[1]
+    tx = stages.optimizer(stage, variables["params"])
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 65536, (2, 64, 64, 1), np.uint16),
+        "label": np.array([0, 1], np.int32),
+        "patch_image": rng.integers(0, 65536, (10, 32, 32, 1), np.uint16),
+        "patch_label": np.arange(10, dtype=np.int32) % 5,
+    }
+
+    def trunk_after(weight: float) -> np.ndarray:
+        config.auxiliary.weight = weight
+        state = TrainState(
+            jnp.int32(0), *(jax.tree.map(jnp.array, variables[k]) for k in ("params", "batch_stats")),
+            tx.init(variables["params"]), jax.random.key_data(jax.random.key(0)),
+        )  # fmt: skip
+        state, now = make_step(model, tx, stage, config, 100.0)(state, batch, np.float32(1e-2))
+        assert np.isfinite(now).all()
+        return np.asarray(state.params["trunk"]["stem_conv"]["kernel"])
+
+    before = variables["params"]["trunk"]["stem_conv"]["kernel"]
+    np.testing.assert_array_equal(trunk_after(0.0), before)
+    assert np.abs(trunk_after(1.0) - before).max() > 1e-3

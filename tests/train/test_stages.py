@@ -72,7 +72,7 @@ def _run(config: ConfigDict, stage: stages.Stage, steps: int) -> tuple[dict, Tra
     rng = np.random.default_rng(0)
     for _ in range(steps):
         image = rng.integers(0, 65536, (4, 32, 32, 1), np.uint16)
-        state, _ = step(state, image, np.arange(4, dtype=np.int32), np.float32(1e-2))
+        state, _ = step(state, {"image": image, "label": np.arange(4, dtype=np.int32)}, np.float32(1e-2))
     return before, state
 
 
