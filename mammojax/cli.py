@@ -29,6 +29,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--split", choices=["shen", "official", "all"], default="shen")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.add_argument("--workers", type=int, default=1)
+    prepare.add_argument("--patients", type=int, default=340, help="of the phantom")
+    prepare.add_argument("--phantom-seed", type=int, default=0)
+    prepare.add_argument("--contrast", type=float, default=1.0, help="factor of the phantom's lesion contrast")
+    prepare.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
 
     predict = commands.add_parser("predict", help="score mammograms with a trained run")
     predict.add_argument("--run", type=Path, required=True, help="the run's folder")
@@ -52,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
             for path in prepared.prepare(
                 args.name, args.source, args.data_dir, kinds=tuple(args.kinds.split(",")), size=args.size,
                 patch_size=args.patch_size, crop=args.crop, keep_aspect=args.keep_aspect, split=args.split,
-                seed=args.seed, workers=args.workers,
+                seed=args.seed, workers=args.workers, phantom={"patients": args.patients, "seed": args.phantom_seed,
+                "contrast": args.contrast, "both_breasts": args.both_breasts},
             ):  # fmt: skip
                 print(path)
             return 0

@@ -69,8 +69,9 @@ def texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def draw(
-    size: tuple[int, int], side: str, view: str, findings: list[tuple[str, bool]], rng: np.random.Generator
-) -> tuple[np.ndarray, list[Finding]]:
+    size: tuple[int, int], side: str, view: str, findings: list[tuple[str, bool]], rng: np.random.Generator,
+    contrast: float = 1.0,
+) -> tuple[np.ndarray, list[Finding]]:  # fmt: skip
     """One view of one breast.
 
     Args:
@@ -79,6 +80,7 @@ def draw(
         view: "CC" or "MLO" (with a pectoral muscle).
         findings: ("mass" | "calc", malignant) of each lesion.
         rng: source of everything random.
+        contrast: factor of the lesions' contrast.
 
     Returns:
         uint16 pixels [H, W] of 0 … 65535, and the findings with their outlines.
@@ -99,7 +101,7 @@ def draw(
         angle, reach = rng.uniform(-1.1, 1.1), rng.uniform(0.25, 0.70)
         centre = (height / 2 + np.sin(angle) * reach * half, max(14.0, np.cos(angle) * reach * depth))
         lump, mask = (_mass if kind == "mass" else _calcifications)(y, x, centre, malignant, rng)
-        pixels += lump
+        pixels += contrast * lump
         made.append(Finding(kind, malignant, mask & inside))
     pixels = np.where(inside, np.maximum(pixels, 0.02), 0.02) * rng.uniform(0.85, 1.15)
     pixels += 0.012 * rng.standard_normal(size)  # film grain
@@ -192,6 +194,7 @@ def write_phantom(
     seed: int = 0,
     image_size: tuple[int, int] = (288, 224),
     workers: int = 1,
+    contrast: float = 1.0,
     both_breasts: bool = False,
 ) -> None:
     """Write a phantom data set in the on-disk shape of CBIS-DDSM: four CSVs, a DICOM tree in both download layouts.
@@ -207,11 +210,12 @@ def write_phantom(
         seed: of everything.
         image_size: (height, width) in pixels; lesions scale with the height.
         workers: processes.
+        contrast: factor of the lesions' contrast; below 1 the task is harder.
         both_breasts: add the normal breasts, four images for every patient. CBIS-DDSM has no place for them: they lie
             in normal/, and manifest.csv lists every image, for `prepare manifest`. The other files stay as they are.
     """
     root.mkdir(parents=True, exist_ok=True)
-    work = partial(_write_patient, root, seed, image_size, both_breasts)
+    work = partial(_write_patient, root, seed, image_size, contrast, both_breasts)
     tables = {name: [HEADERS[kind].split(",")] for (kind, _), name in CSVS.items()}
     if both_breasts:
         tables[MANIFEST] = [_MANIFEST_HEADER.split(",")]
@@ -234,7 +238,7 @@ def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[str,
 
 
 def _write_patient(
-    root: Path, seed: int, size: tuple[int, int], both_breasts: bool, index: int
+    root: Path, seed: int, size: tuple[int, int], contrast: float, both_breasts: bool, index: int
 ) -> list[tuple[str, list[str]]]:
     """The views of one patient; their rows, each with the name of its table."""
     rng = np.random.default_rng([seed, index])
@@ -250,7 +254,7 @@ def _write_patient(
     rows: list[tuple[str, list[str]]] = []
     for (side, findings), view in itertools.product(breasts.items(), ("CC", "MLO")):
         kind = findings[0][0]
-        pixels, made = draw(size, side, view, findings, rng)
+        pixels, made = draw(size, side, view, findings, rng, contrast)
         layout = int(rng.integers(2))
         ending = f"{half.replace('train', 'training').capitalize()}_{patient}_{SIDES[side]}_{view}"
         image, cell = _write(root, f"{kind.capitalize()}-{ending}", _FULL, pixels, layout, 0, [seed, index])

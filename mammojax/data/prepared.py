@@ -25,7 +25,7 @@ from mammojax.data.phantom import write_phantom
 
 BUILDERS = {"cbis_ddsm": CbisDdsm, "manifest": Manifest, "phantom": Phantom}
 DRAWN = ("shen", "official", "all")
-PHANTOM = {"patients": 340, "seed": 0}
+PHANTOM: dict[str, Any] = {"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False}
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
 
 
@@ -93,7 +93,7 @@ def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.nda
 
 def _config(
     name: str, kind: str, *, source: Path | None, size: tuple[int, int], patch_size: int, crop: str, keep_aspect: bool,
-    split: str, seed: int, phantom: dict[str, int] | None, workers: int = 1,
+    split: str, seed: int, phantom: dict[str, Any] | None, workers: int = 1,
 ) -> mammograms.MammogramConfig:  # fmt: skip
     """The builder config; its name holds everything that changes the examples, so that no two share a folder."""
     if kind not in mammograms.KINDS:
@@ -118,9 +118,10 @@ def _config(
     )  # fmt: skip
 
 
-def _phantom_name(phantom: dict[str, int] | None) -> str:
+def _phantom_name(phantom: dict[str, Any] | None) -> str:
     chosen = PHANTOM | (phantom or {})
-    return f"n{chosen['patients']}p{chosen['seed']}"
+    name = f"n{chosen['patients']}p{chosen['seed']}"
+    return name + f"c{chosen['contrast']:g}" * (chosen["contrast"] != 1) + "b" * chosen["both_breasts"]
 
 
 def _folder(data_dir: Path, name: str, config: mammograms.MammogramConfig) -> Path:
@@ -133,7 +134,7 @@ def find(
     data_dir: Path,
     *,
     source: Path | None = None,
-    phantom: dict[str, int] | None = None,
+    phantom: dict[str, Any] | None = None,
     **facts: Any,
 ) -> Prepared:
     """The prepared data set; `facts` are those of `prepare`.
@@ -146,14 +147,16 @@ def find(
     if (path / "dataset.json").is_file():
         return Prepared(path)
     height, width = facts["size"]
-    if name == "phantom" and _phantom_name(phantom) != _phantom_name(None):
-        # The command line makes the standard phantom only; a run makes its own.
-        raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run with --config.data.prepare=True.")
     given = "" if name == "phantom" and source is None else f" --source {shlex.quote(str(source or 'DIR'))}"
     command = f"mammojax prepare {name}{given} --data-dir {shlex.quote(str(data_dir))} --kinds {kind}"
     command += f" --size {height}x{width} --split {facts['split']} --seed {facts['seed']}"
     command += f" --patch-size {facts['patch_size']}" * (kind != "whole")
     command += f" --crop {facts['crop']}" * (facts["crop"] != "none") + " --keep-aspect" * facts["keep_aspect"]
+    if name == "phantom":
+        chosen = PHANTOM | (phantom or {})
+        command += f" --patients {chosen['patients']} --phantom-seed {chosen['seed']}"
+        command += f" --contrast {chosen['contrast']:g}" * (chosen["contrast"] != 1)
+        command += " --both-breasts" * chosen["both_breasts"]
     raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run: {command}")
 
 
@@ -185,7 +188,7 @@ def of_run(run: Path) -> Prepared:
 def prepare(
     name: str, source: Path | None, data_dir: Path, *, kinds: tuple[str, ...] = ("whole", "patches_s10"),
     size: tuple[int, int] = (1152, 896), patch_size: int = 224, crop: str = "none", keep_aspect: bool = False,
-    split: str = "shen", seed: int = 0, workers: int = 1, phantom: dict[str, int] | None = None,
+    split: str = "shen", seed: int = 0, workers: int = 1, phantom: dict[str, Any] | None = None,
 ) -> list[Path]:  # fmt: skip
     """Make a data set ready: each kind once, into DATA_DIR/<name>/<config>/<version>. A second call does nothing.
 
@@ -199,7 +202,7 @@ def prepare(
         split: "shen", "official", "all".
         seed: of the split and of the patches.
         workers: processes; the result does not depend on their number.
-        phantom: {"patients", "seed"} of the phantom.
+        phantom: "patients", "seed", "contrast", "both_breasts" of the phantom (`phantom.write_phantom`).
 
     Returns:
         The folders, "whole" first.
@@ -225,8 +228,7 @@ def prepare(
                 and not (source / "calc_case_description_test_set.csv").is_file()
             ):
                 shutil.rmtree(source, ignore_errors=True)
-                chosen = PHANTOM | (phantom or {})
-                write_phantom(source, patients=chosen["patients"], seed=chosen["seed"], workers=workers)
+                write_phantom(source, workers=workers, **(PHANTOM | (phantom or {})))
             if source is None or not source.exists():
                 raise BadDataset(f'there is no source folder "{source}"; give the downloaded data as --source.')
             whole = None if kind == "whole" else Prepared(paths[0])
