@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 Metric = Callable[..., np.ndarray | float]
+Statistic = Callable[[np.ndarray | None], np.ndarray | float]
 
 
 class Interval(NamedTuple):
@@ -125,7 +126,8 @@ def draws(patient: np.ndarray, runs: int, seed: int) -> np.ndarray:
     return counts[:, index].astype(np.float64)
 
 
-def _interval(value: float, values: np.ndarray) -> Interval:
+def interval(value: float, values: np.ndarray) -> Interval:
+    """A value with the 2.5th and 97.5th percentile of its draws."""
     values = values[np.isfinite(values)]  # draws without one of the classes say nothing
     if not len(values) or not np.isfinite(value):
         return Interval(value, float("nan"), float("nan"))
@@ -150,8 +152,7 @@ def bootstrap(
         label, score: [N].
         patient: [N], who each example belongs to.
     """
-    values = [np.asarray(metric(label, score, weights)) for weights in _chunks(patient, runs, seed)]
-    return _interval(float(metric(label, score)), np.concatenate(values))
+    return interval_of(lambda weights: metric(label, score, weights), patient, runs, seed)
 
 
 def paired_bootstrap(
@@ -159,11 +160,21 @@ def paired_bootstrap(
     runs: int = 3000, seed: int = 0,
 ) -> Interval:  # fmt: skip
     """metric(a) − metric(b) with its interval; both are measured on the same draws of patients."""
-    values = [
-        np.asarray(metric(label, score_a, w)) - np.asarray(metric(label, score_b, w))
-        for w in _chunks(patient, runs, seed)
-    ]
-    return _interval(float(metric(label, score_a)) - float(metric(label, score_b)), np.concatenate(values))
+
+    def difference(weights: np.ndarray | None) -> np.ndarray | float:
+        return metric(label, score_a, weights) - metric(label, score_b, weights)
+
+    return interval_of(difference, patient, runs, seed)
+
+
+def interval_of(statistic: Statistic, patient: np.ndarray, runs: int = 3000, seed: int = 0) -> Interval:
+    """Anything that takes weights [R, N] (None: all examples once) with its 95 % interval over draws of patients."""
+    return interval(float(statistic(None)), draws_of(statistic, patient, runs, seed))
+
+
+def draws_of(statistic: Statistic, patient: np.ndarray, runs: int, seed: int) -> np.ndarray:
+    """The statistic in each bootstrap draw of patients, float64 [runs]; NaN where a draw lacks a class."""
+    return np.concatenate([np.atleast_1d(statistic(weights)) for weights in _chunks(patient, runs, seed)])
 
 
 def roc_band(

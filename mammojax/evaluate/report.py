@@ -34,6 +34,31 @@ class GalleryItem:
     caption: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading, a sentence, a table (`words`: cells are text, not numbers), figures, commands."""
+
+    heading: str
+    text: str = ""
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    words: bool = False
+    figures: Sequence[tuple[str, str]] = ()
+    commands: Sequence[str] = ()
+
+
+def write_page(path: Path, title: str, notes: Sequence[str], sections: Sequence[Section]) -> None:
+    """Write a single-file HTML page of tables and figures; every text is escaped."""
+    page = _template("tables.html.j2").render(title=title, notes=notes, sections=sections)
+    path.write_text(page, encoding="utf-8")
+
+
+def _template(name: str) -> jinja2.Template:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("mammojax.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template(name)
+
+
 def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = ()) -> Path:
     """Write WORKDIR/report.html from the run's own files; returns its path.
 
@@ -50,17 +75,14 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     with matplotlib.rc_context(_FONT):
         figures = []
         if scores.shape[1] == 1 and 0 < label.mean() < 1:
-            figures.append(("ROC curve with its band", _png(_roc(label, scores[:, 0], patient))))
-            figures.append(("Scores by class", _png(_scores(label, scores[:, 0]))))
-        figures.append(("Confusion matrix", _png(_confusion(results["test"]["confusion_matrix"], facts["classes"]))))
-        curves = _png(_curves(log))
+            figures.append(("ROC curve with its band", png(_roc(label, scores[:, 0], patient))))
+            figures.append(("Scores by class", png(_scores(label, scores[:, 0]))))
+        figures.append(("Confusion matrix", png(_confusion(results["test"]["confusion_matrix"], facts["classes"]))))
+        curves = png(_curves(log))
         pictures = [{"src": _picture(item), "caption": item.caption} for item in gallery]
     best = next((row for row in reversed(log) if row["kind"] == "val" and row["best"]), None)
     framing = facts["framing"]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mammojax.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = _template("report.html.j2").render(
         title=title,
         notes=notes,
         cards=[(_words(n), {k: _number(v) for k, v in results["test"][n].items()}) for n in measured[:4]],
@@ -115,7 +137,8 @@ def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> str:
+    """A figure as a data URL."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
