@@ -1,4 +1,4 @@
-"""`mammojax prepare | predict`."""
+"""`mammojax prepare | predict | compare`."""
 
 import argparse
 import sys
@@ -39,6 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
     predict.add_argument("--output", type=Path, required=True, help="the folder for predictions.csv and rejected.csv")
     predict.add_argument("--tta", choices=["none", "flips"], default="none")
+
+    compare = commands.add_parser("compare", help="runs beside each other, their ensemble, two views, operating points")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a whole-image run")
+    compare.add_argument("--split", choices=["test", "val"], default="test")
+    compare.add_argument("--sensitivity", type=float, default=0.86, help="what operating points aim at")
+    compare.add_argument("--output", type=Path, help="a folder for compare.html, compare.json and roc.png")
     return parser
 
 
@@ -60,6 +66,11 @@ def main(argv: list[str] | None = None) -> int:
                 "contrast": args.contrast, "both_breasts": args.both_breasts},
             ):  # fmt: skip
                 print(path)
+            return 0
+        if args.command == "compare":
+            from mammojax.evaluate import compare
+
+            compare.write(args.runs, args.output, args.split, args.sensitivity)
             return 0
         from mammojax.evaluate import predict
 

@@ -20,7 +20,7 @@ from mammojax.data import pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
 from mammojax.data.patches import PATCH_CLASSES
-from mammojax.evaluate import heatmap, measure, predict, report
+from mammojax.evaluate import compare, heatmap, measure, predict, report
 from mammojax.models import pretrained, whole_image
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
@@ -41,6 +41,7 @@ USER_ERRORS = (
     BadManifest,
     prepared.NotPrepared,
     prepared.BadDataset,
+    compare.NotComparable,
     measure.NoLabels,
     stages.BadStage,
     loop.Diverged,

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from mammojax import metrics
 
 ACCENT, SOFT, RED, BLUE = "#1f6f8b", "#9aa5b1", "#c0392b", "#2c6fbb"
-_FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
+FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
 _PATHS = ("data_dir", "source", "init_from", "pretrained")  # config fields that would show the machine's folders
 
 
@@ -72,7 +72,7 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     splits = [split for split in ("val", "test") if split in results]
     measured = [name for name, value in results["test"].items() if isinstance(value, dict)]
     measured.sort(key=lambda name: (not name.startswith("auc"), name != "pr_auc", name))
-    with matplotlib.rc_context(_FONT):
+    with matplotlib.rc_context(FONT):
         figures = []
         if scores.shape[1] == 1 and 0 < label.mean() < 1:
             figures.append(("ROC curve with its band", png(_roc(label, scores[:, 0], patient))))

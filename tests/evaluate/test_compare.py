@@ -1,0 +1,117 @@
+"""Ensembles, two views and operating points, on predictions small enough to count by hand."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mammojax import cli, metrics
+from mammojax.evaluate import compare
+from mammojax.evaluate.predict import COLUMNS
+
+
+def _run(folder: Path, scores: dict[str, np.ndarray], labels: dict[str, np.ndarray], shuffle: int = 0) -> Path:
+    """A run folder with predictions of two views of both breasts of N/4 patients."""
+    (folder / "predictions").mkdir(parents=True)
+    for split, score in scores.items():
+        rows = []
+        for k, p in enumerate(score):
+            side, view = "LR"[k % 4 // 2], ("CC", "MLO")[k % 2]
+            label = labels[split.split("_")[0]][k]
+            rows.append([f"{k // 4}_{side}_{view}", f"p{k // 4}", "", side, view, label, repr(float(p))])
+        if shuffle:
+            np.random.default_rng(shuffle).shuffle(rows)
+        with (folder / "predictions" / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *rows])
+    return folder
+
+
+def _runs(root: Path, count: int, n: int = 80) -> list[Path]:
+    rng = np.random.default_rng(0)
+    labels = {split: np.repeat(rng.integers(0, 2, n // 2), 2) for split in ("val", "test")}
+    result = []
+    for k in range(count):
+        scores = {}
+        for split in ("val", "test"):
+            scores[split] = (0.6 * labels[split] + rng.random(n)) / 1.6
+            scores[f"{split}_flips"] = (0.4 * labels[split] + rng.random(n)) / 1.4
+        result.append(_run(root / f"run{k}", scores, labels, shuffle=k))
+    return result
+
+
+def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, 3)
+    scored = [compare.read(run, "test") for run in runs]
+    together = compare.ensemble(scored)
+    by_name = [{row["image"]: s for row, s in zip(one.rows, one.score, strict=True)} for one in scored]
+    for row, score in zip(together.rows, together.score, strict=True):
+        assert score == pytest.approx(np.mean([table[row["image"]] for table in by_name]))
+    lines = (runs[2] / "predictions" / "test.csv").read_text().splitlines()
+    (runs[2] / "predictions" / "test.csv").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(compare.NotComparable, match=r"measured on different images \(1 stand in one alone"):
+        compare.aligned([compare.read(run, "test") for run in runs])
+
+
+def test_two_views_are_averaged_by_breast(tmp_path: Path) -> None:
+    label = np.array([1, 1, 0, 0, 0, 0, 1, 1])
+    score = np.array([0.9, 0.1, 0.4, 0.2, 0.3, 0.5, 0.2, 0.8])  # patient 0: L, R; patient 1: L, R; CC and MLO each
+    run = _run(tmp_path / "run", {"test": score}, {"test": label})
+    pairs = compare.breasts(compare.read(run, "test"))
+    np.testing.assert_array_equal(pairs.label, [1, 0, 0, 1])
+    np.testing.assert_allclose(pairs.both, [0.5, 0.3, 0.4, 0.5])
+    result = compare.two_views(pairs, runs=50)
+    assert result["both"].value == 1.0
+    # CC: 0.9 and 0.2 against 0.4 and 0.3; MLO: 0.1 and 0.8 against 0.2 and 0.5
+    assert (result["CC"].value, result["MLO"].value) == (0.5, 0.5)
+    assert result["gain"].value == pytest.approx(0.5)
+    lines = (run / "predictions" / "test.csv").read_text().splitlines()
+    (run / "predictions" / "test.csv").write_text("\n".join(lines[:-1]) + "\n")  # the last breast loses its MLO
+    assert len(compare.breasts(compare.read(run, "test")).label) == 3
+
+
+def test_the_chosen_threshold_does_not_see_the_test_labels(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, 1)
+    before = compare.compare(runs)["operating"][0]
+    for name in ("test", "test_flips"):
+        path = runs[0] / "predictions" / f"{name}.csv"
+        header, *lines = path.read_text().splitlines()
+        rows = [line.split(",") for line in lines]
+        flipped = [",".join([*row[:5], str(1 - int(row[5])), row[6]]) for row in rows]
+        path.write_text("\n".join([header, *flipped]) + "\n")
+    after = compare.compare(runs)["operating"][0]
+    assert before["chosen_on_val"]["threshold"] == after["chosen_on_val"]["threshold"]
+    assert before["read_on_test"]["threshold"] != after["read_on_test"]["threshold"]
+    assert before["read_on_test"]["sensitivity"]["value"] >= 0.86
+    val = compare.read(runs[0], "val_flips")
+    called = val.score >= before["chosen_on_val"]["threshold"]
+    assert called[val.label == 1].mean() >= 0.86
+
+
+def test_intervals_agree_with_a_plain_loop(tmp_path: Path) -> None:
+    one = compare.read(_runs(tmp_path, 1)[0], "test")
+    point = compare.operating_point(one, 0.5, runs=200, seed=1)["sensitivity"]
+    values = []
+    for weights in metrics.draws(one.patient, 200, 1):
+        drawn = np.repeat(np.arange(len(one.label)), weights.astype(int))
+        drawn = drawn[one.label[drawn] == 1]
+        values.append((one.score[drawn] >= 0.5).mean())
+    np.testing.assert_allclose((point.low, point.high), np.percentile(values, [2.5, 97.5]))
+
+
+def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = _runs(tmp_path, 3)
+    assert cli.main(["compare", *map(str, runs), "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "ensemble" in printed
+    result = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["run0", "run1", "run2", "ensemble"]
+    assert result["ensemble_gain"]["value"] > 0  # independent noise averages out
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "threshold from val" in page
+    assert "data:image/png;base64," in page
+    assert not re.search(r">[^<]*\bp\d+\b", page)  # no patient's id
+    assert cli.main(["compare", str(tmp_path / "nowhere")]) == 2
+    assert "name the folder of a finished whole-image run" in capsys.readouterr().err
