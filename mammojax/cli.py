@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
 
     predict = commands.add_parser("predict", help="score mammograms with a trained run")
-    predict.add_argument("--run", type=Path, required=True, help="the run's folder")
+    predict.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
     predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
     predict.add_argument("--output", type=Path, required=True, help="the folder for predictions.csv and rejected.csv")
     predict.add_argument("--tta", choices=["none", "flips"], default="none")

@@ -25,7 +25,8 @@ from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
-_OWN = ("predictions.csv", "rejected.csv", ".id_key")  # what predict_folder itself leaves in its output
+_OWN = ("predictions.csv", "breasts.csv", "rejected.csv", ".id_key")  # what predict_folder itself leaves in its output
+BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")  # p_benign: exam models
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
 
 
@@ -140,11 +141,14 @@ def restore(run: str | Path) -> Predictor:
     return Predictor(*restore_best(run))
 
 
-def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> int:
+def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = "none") -> int:
     """Score a file, every file below a folder, or the images of a manifest.
 
-    Writes OUTPUT/predictions.csv (COLUMNS; label empty where unknown) and OUTPUT/rejected.csv (file, reason): each file
-    stands in one of them. Ids from DICOM headers become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept.
+    Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
+    2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (COLUMNS; label empty where
+    unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side is known) and
+    OUTPUT/rejected.csv (file, reason): each file stands in predictions or there. Ids from DICOM headers become keyed
+    hashes (the key: OUTPUT/.id_key); a manifest's are kept.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -152,17 +156,18 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
     Raises:
         BadCheckpoint: the run cannot be used. BadManifest, BadMammogram: the input cannot be.
     """
-    model = restore(run)
-    if model.config.model.task != "whole":
-        raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
+    models = [restore(run) for run in runs]
+    for run, model in zip(runs, models, strict=True):
+        if model.config.model.task != "whole":
+            raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
     if not source.exists():
         raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
     rejected: list[tuple[str, str]] = []
     listed: list[tuple[Path, dict[str, str]]] = []
     if source.suffix.lower() == ".csv":
-        table = read_manifest(source)
-        rejected += table.rejected
-        for image in table.images:
+        manifest = read_manifest(source)
+        rejected += manifest.rejected
+        for image in manifest.images:
             facts = {c: getattr(image, c) for c in ("image", "patient_id", "exam_id", "laterality", "view")}
             listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
     elif source.is_dir():
@@ -174,16 +179,17 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
     output.mkdir(parents=True, exist_ok=True)
     key = _id_key(output) if source.suffix.lower() != ".csv" else b""
 
-    def load(item: tuple[Path, dict[str, str]]) -> tuple[np.ndarray, dict[str, str]] | tuple[str, str]:
+    def load(item: tuple[Path, dict[str, str]]) -> tuple[list[np.ndarray], dict[str, str]] | tuple[str, str]:
         path, facts = item
         try:
             mammogram = read_mammogram(path)
-            return model.frame(mammogram.pixels), _facts(mammogram, facts, key)
+            return [model.frame(mammogram.pixels) for model in models], _facts(mammogram, facts, key)
         except BadMammogram as error:
             return facts["image"], str(error)
 
     done = 0
-    batch = max(1, min(model.config.eval_batch, len(listed)))
+    batch = max(1, min(*(model.config.eval_batch for model in models), len(listed)))
+    breasts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     with _table(output / "predictions.csv") as file, ThreadPoolExecutor(2) as pool:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -195,13 +201,24 @@ def predict_folder(run: Path, source: Path, output: Path, tta: str = "none") -> 
             loaded = [future.result() for future in now]
             rejected += [item for item in loaded if isinstance(item[0], str)]
             good = [item for item in loaded if not isinstance(item[0], str)]
-            scores = model.score([item[0] for item in good], tta, batch)  # rejected files must not change its shape
-            for (_, facts), p in zip(good, scores, strict=True):
+            scores = [  # batches are always full: rejected files must not change their shape
+                model.score([item[0][k] for item in good], tta, batch) for k, model in enumerate(models)
+            ]
+            for (_, facts), p in zip(good, np.mean(scores, axis=0), strict=True):
                 writer.writerow({**facts, "p_malignant": repr(float(p))})
+                if facts["laterality"] and (facts["patient_id"] or facts["exam_id"]):  # else whose breast is unknown
+                    breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
+                    breast.setdefault(facts["view"], []).append(float(p))
             file.flush()
             done += len(good)
             bar.update(len(loaded))
         bar.close()
+    with _table(output / "breasts.csv") as file:
+        table_writer = csv.writer(file)
+        table_writer.writerow(BREAST_COLUMNS)
+        for breast_of, views in breasts.items():  # several images of a view count as one
+            mean = float(np.mean([np.mean(scores) for scores in views.values()]))
+            table_writer.writerow([*breast_of, "+".join(sorted(views)), "", repr(mean)])
     with _table(output / "rejected.csv") as file:
         csv.writer(file).writerows([("file", "reason"), *rejected])
     print(f"{done} predicted, {len(rejected)} rejected → {output}", flush=True)

@@ -14,7 +14,7 @@ import pytest
 import mammojax
 from mammojax.data.dicom import BadMammogram, read_mammogram
 from mammojax.evaluate import heatmap, predict
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.train.checkpoint import BadCheckpoint, restore_best, save_best
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     shutil.copy(films[1], tmp_path / "in" / "deep" / "no_suffix")
     cv2.imwrite(str(tmp_path / "in" / "LEFT_CC.png"), read_mammogram(films[2]).pixels)
     (tmp_path / "in" / "notes.txt").write_text("notes")
-    assert predict.predict_folder(finished, tmp_path / "in", tmp_path / "out") == 0
+    assert predict.predict_folder([finished], tmp_path / "in", tmp_path / "out") == 0
     rows, rejected = _rows(tmp_path / "out/predictions.csv"), _rows(tmp_path / "out/rejected.csv")
     assert list(rows[0]) == list(predict.COLUMNS)
     assert {r["image"] for r in rows} == {"a.dcm", "deep/no_suffix", "LEFT_CC.png"}
@@ -74,7 +74,7 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     assert by_name["a.dcm"]["patient_id"]
     assert (tmp_path / "out/.id_key").stat().st_mode & 0o077 == 0
     again = by_name["a.dcm"]["patient_id"]
-    predict.predict_folder(finished, tmp_path / "in" / "a.dcm", tmp_path / "out")
+    predict.predict_folder([finished], tmp_path / "in" / "a.dcm", tmp_path / "out")
     assert _rows(tmp_path / "out/predictions.csv")[0]["patient_id"] == again
 
 
@@ -83,7 +83,7 @@ def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_p
     shutil.copy(films[0], tmp_path / "a.dcm")
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
     for _ in range(2):
-        assert predict.predict_folder(finished, tmp_path, tmp_path) == 0
+        assert predict.predict_folder([finished], tmp_path, tmp_path) == 0
         assert [r["image"] for r in _rows(tmp_path / "predictions.csv")] == ["a.dcm"]
         assert b"caf\xe9.txt" in (tmp_path / "rejected.csv").read_bytes()
 
@@ -102,7 +102,7 @@ def test_rejected_files_compile_nothing_new(
     for k in range(2 * batch):
         shutil.copy(films[0], tmp_path / f"{k}.dcm")
     (tmp_path / "00.txt").write_text("x")
-    assert predict.predict_folder(finished, tmp_path, tmp_path / "out") == 0
+    assert predict.predict_folder([finished], tmp_path, tmp_path / "out") == 0
     assert len(_rows(tmp_path / "out/predictions.csv")) == 2 * batch
     assert {shape[0] for shape in shapes} == {batch}
 
@@ -110,7 +110,7 @@ def test_rejected_files_compile_nothing_new(
 def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], tmp_path: Path) -> None:
     shutil.copy(films[0], tmp_path / "a.dcm")
     (tmp_path / "m.csv").write_text("image,patient_id,pathology\na.dcm,P7,MALIGNANT\ngone.dcm,P8,BENIGN\n")
-    assert predict.predict_folder(finished, tmp_path / "m.csv", tmp_path / "out", "flips") == 0
+    assert predict.predict_folder([finished], tmp_path / "m.csv", tmp_path / "out", "flips") == 0
     (row,) = _rows(tmp_path / "out/predictions.csv")
     assert (row["image"], row["patient_id"], row["label"]) == ("a.dcm", "P7", "1")
     assert _rows(tmp_path / "out/rejected.csv")[0]["file"] == "gone.dcm"
@@ -118,15 +118,15 @@ def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], 
 
 def test_nothing_to_predict_is_3_and_a_patch_run_is_refused(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
-    assert predict.predict_folder(finished, tmp_path / "x.txt", tmp_path / "out") == 3
+    assert predict.predict_folder([finished], tmp_path / "x.txt", tmp_path / "out") == 3
     with pytest.raises(BadCheckpoint, match="patch classifier"):
-        predict.predict_folder(finished / "patch", tmp_path, tmp_path / "out")
+        predict.predict_folder([finished / "patch"], tmp_path, tmp_path / "out")
     with pytest.raises(BadMammogram, match="no such file"):
-        predict.predict_folder(finished, tmp_path / "gone", tmp_path / "out")
+        predict.predict_folder([finished], tmp_path / "gone", tmp_path / "out")
 
 
 def test_the_compressed_films_predict(finished: Path, shared: Path, tmp_path: Path) -> None:
-    assert predict.predict_folder(finished, shared / "data" / "wg04", tmp_path) == 0
+    assert predict.predict_folder([finished], shared / "data" / "wg04", tmp_path) == 0
     assert len(_rows(tmp_path / "predictions.csv")) == 2
 
 
@@ -156,3 +156,34 @@ def test_report_names_no_patient_and_no_folder(finished: Path) -> None:
     assert page.count("data:image/png") >= 5
     results = json.loads((finished / "metrics.json").read_text())
     assert f"{results['test']['auc']['value']:.3f}" in page
+
+
+def test_several_runs_are_averaged_and_views_joined_to_breasts(finished: Path, tmp_path: Path) -> None:
+    """The second run is the first with another head: a mean that equals either alone would be a mistake."""
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    _, _, variables = restore_best(finished)
+    variables["params"]["head"]["logits"]["bias"] = variables["params"]["head"]["logits"]["bias"] + np.float32([0, 1])
+    save_best(other, variables)
+    rng = np.random.default_rng(0)
+    rows = ["image,pathology,patient_id,exam_id,laterality,view"]
+    for name, side, view in (("a", "L", "CC"), ("b", "L", "MLO"), ("c", "L", "CC"), ("d", "R", "MLO")):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), rng.integers(0, 65536, (120, 80), np.uint16))
+        rows.append(f"{name}.png,,p1,e1,{side},{view}")
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+
+    def scores(*runs: Path) -> dict[str, float]:
+        assert predict.predict_folder(list(runs), tmp_path / "m.csv", tmp_path / "out") == 0
+        with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+            return {row["image"]: float(row["p_malignant"]) for row in csv.DictReader(file)}
+
+    one, two, both = scores(finished), scores(other), scores(finished, other)
+    for name in both:
+        assert two[name] > one[name]
+        assert both[name] == pytest.approx((one[name] + two[name]) / 2, rel=1e-6)
+    with (tmp_path / "out" / "breasts.csv").open(newline="") as file:
+        left, right = csv.DictReader(file)
+    assert (left["laterality"], left["views"], left["p_benign"]) == ("L", "CC+MLO", "")
+    cc = (both["a.png"] + both["c.png"]) / 2
+    assert float(left["p_malignant"]) == pytest.approx((cc + both["b.png"]) / 2, rel=1e-6)
+    assert (right["views"], float(right["p_malignant"])) == ("MLO", pytest.approx(both["d.png"], rel=1e-6))
