@@ -45,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--split", choices=["test", "val"], default="test")
     compare.add_argument("--sensitivity", type=float, default=0.86, help="what operating points aim at")
     compare.add_argument("--output", type=Path, help="a folder for compare.html, compare.json and roc.png")
+
+    localise = commands.add_parser("localise", help="do saliency and heatmaps light up where the lesions are?")
+    localise.add_argument("--run", type=Path, required=True, help="a whole-image run whose data set has lesion masks")
+    localise.add_argument("--split", choices=["test", "val"], default="test")
+    localise.add_argument("--images", type=int, default=0, help="measure so many images only")
+    localise.add_argument("--tolerance", type=int, default=0, help="of the pointing game, pixels")
+    localise.add_argument("--json", type=Path, help="also write the numbers to this file")
     return parser
 
 
@@ -71,6 +78,11 @@ def main(argv: list[str] | None = None) -> int:
             from mammojax.evaluate import compare
 
             compare.write(args.runs, args.output, args.split, args.sensitivity)
+            return 0
+        if args.command == "localise":
+            from mammojax.evaluate import localise
+
+            localise.write(args.run, args.split, args.images, args.tolerance, args.json)
             return 0
         from mammojax.evaluate import predict
 

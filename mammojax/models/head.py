@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mammojax.models.relu import relu
 from mammojax.models.resnet50 import HE_NORMAL, Bottleneck, Frozen, batch_norm, never
 
 Array = jax.Array
@@ -98,7 +99,7 @@ class ConvUnit(nn.Module):
             epsilon=self.bn_epsilon,
             dtype=self.dtype,
         )
-        return nn.relu(x)
+        return relu(x)
 
 
 def pool(x_BxHxWxC: Array) -> Array:
@@ -163,7 +164,7 @@ class Head(nn.Module):
             )
         x = nn.avg_pool(x.astype(jnp.float32), (spec.window, spec.window), strides=(1, 1), padding="VALID")
         x = nn.Dense(HEATMAP_CLASSES, kernel_init=HE_NORMAL, name="heatmap")(x)
-        return jax.nn.softmax(x, axis=-1) if spec.softmax else nn.relu(x)
+        return jax.nn.softmax(x, axis=-1) if spec.softmax else relu(x)
 
     def _max_pool(self, x: Array, side: int, where: str) -> Array:
         if min(x.shape[1:3]) < side:
@@ -188,7 +189,7 @@ class Head(nn.Module):
                 epsilon=self.bn_epsilon,
                 dtype=jnp.float32,
             )
-            x = nn.relu(x)
+            x = relu(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         shortcut = nn.Dense(self.classes, kernel_init=HE_NORMAL, name="shortcut")(flat)
         return nn.Dense(self.classes, kernel_init=HE_NORMAL, name="logits")(x) + shortcut, stages

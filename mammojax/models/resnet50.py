@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from mammojax.models.relu import relu
+
 Frozen = Callable[[str], bool]
 """Takes the path of a BatchNorm, such as "trunk/stage4_unit3/bn1"; True keeps its running statistics as they are."""
 
@@ -92,7 +94,7 @@ class Bottleneck(nn.Module):
         first, second = (self.stride, 1) if self.stride_on == "1x1" else (1, self.stride)
 
         x = conv1x1(self.widths[0], first, name="conv1")(x_BxHxWxC)
-        x = nn.relu(norm(x, "bn1"))
+        x = relu(norm(x, "bn1"))
         x = nn.Conv(
             self.widths[1],
             (3, 3),
@@ -103,13 +105,13 @@ class Bottleneck(nn.Module):
             dtype=self.dtype,
             name="conv2",
         )(x)
-        x = nn.relu(norm(x, "bn2"))
+        x = relu(norm(x, "bn2"))
         x = norm(conv1x1(self.widths[2], name="conv3")(x), "bn3")
         shortcut = x_BxHxWxC
         if self.project:
             shortcut = conv1x1(self.widths[2], self.stride, name="shortcut_conv")(shortcut)
             shortcut = norm(shortcut, "shortcut_bn")
-        return nn.relu(x + shortcut)
+        return relu(x + shortcut)
 
 
 class ResNet50(nn.Module):
@@ -162,7 +164,7 @@ class ResNet50(nn.Module):
             epsilon=self.bn_epsilon,
             dtype=self.dtype,
         )
-        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         stages = {"stem": x}
         for s, units in enumerate(self.blocks, start=1):
             narrow = self.width * 2 ** (s - 1)

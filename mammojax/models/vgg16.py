@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mammojax.models.relu import relu
 from mammojax.models.resnet50 import HE_NORMAL, Frozen, never
 
 CONVS = (2, 2, 3, 3, 3)
@@ -36,7 +37,7 @@ class VGG16(nn.Module):
             channels = self.width * min(2 ** (b - 1), 8)
             for c in range(1, convs + 1):
                 x = nn.Conv(channels, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, name=f"block{b}_conv{c}")(x)
-                x = nn.relu(x)
+                x = relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
             stages[f"block{b}"] = x
         return x, stages
