@@ -312,7 +312,8 @@ def _gallery(
             seen = None
             if patch_config.model.task == "patch":  # a whole-image run has no patch classes
                 grid = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
-                seen = grid[..., [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]].sum(-1)
+                malignant = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
+                seen = heatmap.enlarge(grid[..., malignant].sum(-1), image.shape[:2])
             items.append(
                 report.GalleryItem(
                     image=(image[..., 0] >> 8).astype(np.uint8),

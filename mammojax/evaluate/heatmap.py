@@ -3,10 +3,12 @@
 from functools import cache
 from typing import Any
 
+import cv2
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from mammojax.models import whole_image
 
@@ -21,11 +23,14 @@ def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
             features, _ = module.trunk(x)
             height, width = features.shape[1:3]
             shape = (min(window, height), min(window, width))
+            padding = [(side // 2, side // 2) for side in shape]
             pooled = nn.avg_pool(
-                features.astype(jnp.float32), shape, strides=(1, 1), padding="SAME", count_include_pad=False
+                features.astype(jnp.float32), shape, strides=(1, 1), padding=padding, count_include_pad=False
             )
             dense = variables["params"]["classifier"]
-            return jax.nn.softmax(pooled @ dense["kernel"] + dense["bias"][None, None, None, :], axis=-1)
+            seen = jax.nn.softmax(pooled @ dense["kernel"] + dense["bias"][None, None, None, :], axis=-1)
+            # Windows of an even side lie between positions: a position takes the mean of those on both sides of it.
+            return nn.avg_pool(seen, (2 - shape[0] % 2, 2 - shape[1] % 2), strides=(1, 1))
 
         return nn.apply(apply, model)(variables, whole_image.as_input(images, mean, channels))
 
@@ -48,3 +53,11 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     side = facts["patch_size"] * (2 if facts["kind"] == "patches_s1g" else 1)
     slide = _slide(whole_image.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
     return slide(variables, images)
+
+
+def enlarge(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A heatmap [h, w] as float32 [height, width] of `size`, bilinear.
+
+    A value of the grid stands for the patch whose middle is the middle of its square of 32 × 32 pixels.
+    """
+    return cv2.resize(np.asarray(grid, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)

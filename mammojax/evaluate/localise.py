@@ -20,6 +20,8 @@ from mammojax import metrics
 from mammojax.data import prepared
 from mammojax.data.patches import PATCH_CLASSES
 from mammojax.evaluate import heatmap, saliency
+from mammojax.evaluate.predict import make_apply
+from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # false marks per image at which FROC is read
@@ -43,7 +45,7 @@ def pointing(map_: np.ndarray, mask: np.ndarray, tolerance: int = 0) -> bool:
 
 def marks(map_: np.ndarray, distance: int) -> list[tuple[float, int, int]]:
     """The map's MARKS highest local maxima at least `distance` apart: (score, y, x), highest first."""
-    found = peak_local_max(map_, min_distance=distance, threshold_abs=1e-6, num_peaks=MARKS, exclude_border=False)
+    found = peak_local_max(map_, min_distance=distance, threshold_abs=1e-12, num_peaks=MARKS, exclude_border=False)
     return sorted(((float(map_[y, x]), int(y), int(x)) for y, x in found), reverse=True)
 
 
@@ -128,6 +130,7 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
     patch = _patch_run(run, config)
     blank = random_variables(variables, config.seed)
+    sure = make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
     masks = []
     maps: dict[str, list[np.ndarray]] = {
         name: [] for name in ("saliency", "saliency, random weights", "heatmap", "area")
@@ -135,13 +138,15 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
     for k in tqdm(picked, desc="localise", unit="image", disable=None):
         image = source[k]["image"][None]
         masks.append(source[k]["masks"][..., 0] == 2)
-        maps["saliency"].append(saliency.saliency(config, facts, variables, image)[0])
+        # A saliency map knows only what counts most within its image: its marks weigh as much as the net is sure.
+        p_malignant = float(sure(variables, image)[0, 1])
+        maps["saliency"].append(p_malignant * saliency.saliency(config, facts, variables, image)[0])
         maps["saliency, random weights"].append(saliency.saliency(config, facts, blank, image)[0])
         maps["area"].append(np.ones(image.shape[1:3], np.float32))
         if patch:
             grid = np.asarray(heatmap.heatmap(*patch, image)[0])
             seen = grid[..., [c for c, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]].sum(-1)
-            maps["heatmap"].append(cv2.resize(seen, image.shape[2:0:-1], interpolation=cv2.INTER_LINEAR))
+            maps["heatmap"].append(heatmap.enlarge(seen, masks[-1].shape))
     patients = np.array([table[k]["patient_id"] for k in picked])
     distance = max(1, round(min(masks[0].shape) * 0.05))
     result = {}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
 import matplotlib
 import numpy as np
@@ -25,7 +24,7 @@ _PATHS = ("data_dir", "source", "init_from", "pretrained")  # config fields that
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One image of the gallery: uint8 [H, W]; the patch net's malignant probability [h, w] or None; lesion marks uint8
+    """One image of the gallery: uint8 [H, W]; the patch net's malignant probability [H, W] or None; lesion marks uint8
     [H, W] (1 benign, 2 malignant) or None; a caption without ids."""
 
     image: np.ndarray
@@ -241,8 +240,7 @@ def _picture(item: GalleryItem) -> str:
             if (item.mask == value).any():
                 axes[0].contour(item.mask == value, levels=[0.5], colors=color, linewidths=0.9)
     if item.heatmap is not None:
-        grown = cv2.resize(np.asarray(item.heatmap, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        axes[1].imshow(grown, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+        axes[1].imshow(item.heatmap, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

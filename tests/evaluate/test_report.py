@@ -52,7 +52,7 @@ def test_a_whole_image_report_stands_alone(tmp_path: Path) -> None:
     mask[20:40, 20:40], mask[50:60, 10:20] = 2, 1
     image = rng.integers(0, 256, mask.shape, dtype=np.uint8)
     items = [
-        GalleryItem(image, rng.random((3, 2), np.float32), mask, "surest malignant <b>"),
+        GalleryItem(image, rng.random(mask.shape, np.float32), mask, "surest malignant <b>"),
         GalleryItem(image, None, None, "no heatmap"),
     ]
     workdir = _workdir(tmp_path, ["not malignant", "malignant"], np.arange(40) % 2)
