@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     localise.add_argument("--images", type=int, default=0, help="measure so many images only")
     localise.add_argument("--tolerance", type=int, default=0, help="of the pointing game, pixels")
     localise.add_argument("--json", type=Path, help="also write the numbers to this file")
+
+    two_step = commands.add_parser("two-step", help="the random-forest baseline on the patch classifier's heatmaps")
+    two_step.add_argument("--run", type=Path, required=True, help="a whole-image run; it names the images")
+    two_step.add_argument("--output", type=Path, required=True)
+    two_step.add_argument("--patch-run", type=Path, help="the patch classifier; else the one the run started from")
+    two_step.add_argument("--min-split", type=int, default=300, help="images a node needs to split; the paper's 300")
     return parser
 
 
@@ -83,6 +89,11 @@ def main(argv: list[str] | None = None) -> int:
             from mammojax.evaluate import localise
 
             localise.write(args.run, args.split, args.images, args.tolerance, args.json)
+            return 0
+        if args.command == "two-step":
+            from mammojax.evaluate import two_step
+
+            two_step.write(args.run, args.output, args.patch_run, args.min_split)
             return 0
         from mammojax.evaluate import predict
 
