@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     two_step.add_argument("--output", type=Path, required=True)
     two_step.add_argument("--patch-run", type=Path, help="the patch classifier; else the one the run started from")
     two_step.add_argument("--min-split", type=int, default=300, help="images a node needs to split; the paper's 300")
+
+    figure = commands.add_parser("figure", help="a figure of Shen et al. 2019 from finished runs")
+    figure.add_argument("name", choices=["saliency", "heatmap", "confusion", "intensity", "loss"])
+    figure.add_argument("--run", type=Path, required=True, action="append", help="a run's folder; some take several")
+    figure.add_argument("--split", choices=["test", "val"], default="test")
+    figure.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
     return parser
 
 
@@ -94,6 +100,11 @@ def main(argv: list[str] | None = None) -> int:
             from mammojax.evaluate import two_step
 
             two_step.write(args.run, args.output, args.patch_run, args.min_split)
+            return 0
+        if args.command == "figure":
+            from mammojax.evaluate import figures
+
+            figures.write(args.name, args.run, args.output, args.split)
             return 0
         from mammojax.evaluate import predict
 

@@ -128,7 +128,7 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
     picked = picked[: limit or None]
     if not picked:
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
-    patch = _patch_run(run, config)
+    patch = patch_run(run, config)
     blank = random_variables(variables, config.seed)
     sure = make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
     masks = []
@@ -181,7 +181,7 @@ def _measured(
     return result
 
 
-def _patch_run(run: Path, config: Any) -> tuple[Any, Any, Any] | None:
+def patch_run(run: Path, config: Any) -> tuple[Any, Any, Any] | None:
     """The patch run a whole-image run started from, where it still stands."""
     for folder in (run / "patch", Path(config.init_from), Path(config.init_from) / "patch"):
         if (folder / "config.json").is_file():

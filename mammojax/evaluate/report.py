@@ -169,11 +169,15 @@ def _scores(label: np.ndarray, score: np.ndarray) -> Figure:
 
 
 def _confusion(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
-    """Each row sums to one, as in Shen et al. 2019, Fig. 2."""
+    figure = Figure(figsize=(4.6, 4.3) if len(classes) == 2 else (6.2, 5.2))
+    draw_confusion(figure.subplots(), matrix, classes)
+    return figure
+
+
+def draw_confusion(axes: Any, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> None:
+    """A confusion matrix, truth by row; each row sums to one, as in Shen et al. 2019, Fig. 2."""
     counts = np.array(matrix, float)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(4.6, 4.3) if len(classes) == 2 else (6.2, 5.2))
-    axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     names = [name.replace("_", "\n") for name in classes]
     axes.set_xticks(range(len(classes)), names, fontsize=8)
@@ -184,7 +188,6 @@ def _confusion(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
     axes.set(xlabel="predicted", ylabel="truth", title="Confusion matrix (rows sum to 1)")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return figure
 
 
 def _curves(log: list[dict[str, Any]]) -> Figure:

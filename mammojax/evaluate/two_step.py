@@ -1,6 +1,6 @@
 """The two-step baseline: a random forest on regions of the patch classifier's heatmaps.
 
-Shen et al. 2019, "Comparison to prior two-step approach" (after earlier work on lymph node slides): softmax heatmaps are
+Shen et al. 2019, "Comparison to prior two-step approach" (after earlier work on lymph nodes): softmax heatmaps are
 cut at 0.3, 0.5, 0.7 and 0.9 for each of the four foreground classes; features of the connected regions go to a random
 forest of 500 trees, depth 9, at least 300 samples to split. Published AUC 0.73. The list of features is the published
 code's; of how many regions they are taken (REGIONS) is ours, as no source gives it.

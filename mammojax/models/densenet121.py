@@ -1,0 +1,124 @@
+"""DenseNet-121 (Huang et al. 2017): trunk of the patch classifier of Wu et al. 2019 (section IV-B).
+
+torchvision's network. The published patch model pads as TensorFlow's "SAME" does (`reference/nyu-2019.md`), which
+differs from torchvision's padding in the first convolution and the max pool alone.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mammojax.models.relu import relu
+from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, batch_norm, never
+
+PADDINGS: dict[str, tuple[Any, Any]] = {"torch": (((3, 3), (3, 3)), ((1, 1), (1, 1))), "same": ("SAME", "SAME")}
+"""Of the first convolution, and of its max pool."""
+
+BN_MOMENTUM, BN_EPSILON = 0.9, 1e-5
+
+
+class DenseNet121(nn.Module):
+    """DenseNet-121 without its top: float [B, H, W, C] → (features, stages), both in `dtype`.
+
+    Features are [B, H/32, W/32, 16·width] with the default blocks, after the last BN and ReLU. On 256×256 patches and
+    under a `PatchClassifier` of four classes (malignant, benign, outside, negative) it is the paper's patch model.
+    `stages` holds "stem_conv" and "stem_bn" (H/2), "stem" (after the max pool, H/4), "block1" … "block4",
+    "transition1" … "transition3" and "final_bn" (before the last ReLU). Parameters: stem_conv, stem_bn,
+    block{b}_layer{l}/{bn1, conv1, bn2, conv2}, transition{t}/{bn, conv}, final_bn, float32; no convolution has a bias.
+
+    Attributes:
+        width: channels of the stem, and twice the growth a layer; 64 in the paper.
+        blocks: dense layers in each of the four blocks.
+        padding: "torch" (torchvision, whose ImageNet weights it may start from) or "same" (the published patch model).
+        dtype: of the computation; float32 or bfloat16.
+    """
+
+    width: int = 64
+    blocks: tuple[int, int, int, int] = (6, 12, 24, 16)
+    padding: str = "torch"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        conv_pad, pool_pad = PADDINGS[self.padding]
+        norm = partial(
+            batch_norm,
+            path=self.path,
+            train=train,
+            frozen=frozen,
+            momentum=BN_MOMENTUM,
+            epsilon=BN_EPSILON,
+            dtype=self.dtype,
+        )
+        stages = {}
+        x = stages["stem_conv"] = nn.Conv(
+            self.width,
+            (7, 7),
+            strides=2,
+            padding=conv_pad,
+            use_bias=False,
+            kernel_init=HE_NORMAL,
+            dtype=self.dtype,
+            name="stem_conv",
+        )(x_BxHxWxC)
+        x = stages["stem_bn"] = norm(x, "stem_bn")
+        x = stages["stem"] = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=pool_pad)
+        for b, layers in enumerate(self.blocks, start=1):
+            for k in range(1, layers + 1):
+                layer = DenseLayer(self.width // 2, self.dtype, name=f"block{b}_layer{k}")
+                x = jnp.concatenate([x, layer(x, train, frozen)], axis=-1)
+            stages[f"block{b}"] = x
+            if b < len(self.blocks):
+                x = stages[f"transition{b}"] = Transition(self.dtype, name=f"transition{b}")(x, train, frozen)
+        x = stages["final_bn"] = norm(x, "final_bn")
+        return relu(x), stages
+
+
+class DenseLayer(nn.Module):
+    """BN, ReLU, 1×1 to four times `growth`, BN, ReLU, 3×3 to `growth`: the channels that a layer adds, [B, H, W, growth]."""
+
+    growth: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
+        norm = partial(
+            batch_norm,
+            path=self.path,
+            train=train,
+            frozen=frozen,
+            momentum=BN_MOMENTUM,
+            epsilon=BN_EPSILON,
+            dtype=self.dtype,
+        )
+        x = relu(norm(x_BxHxWxC, "bn1"))
+        x = Conv1x1(4 * self.growth, use_bias=False, dtype=self.dtype, name="conv1")(x)
+        x = relu(norm(x, "bn2"))
+        conv = nn.Conv(self.growth, (3, 3), use_bias=False, kernel_init=HE_NORMAL, dtype=self.dtype, name="conv2")
+        return conv(x)
+
+
+class Transition(nn.Module):
+    """BN, ReLU, 1×1 to half the channels, 2×2 average pool: [B, H, W, C] → [B, ⌊H/2⌋, ⌊W/2⌋, C/2]."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
+        x = batch_norm(
+            x_BxHxWxC,
+            "bn",
+            path=self.path,
+            train=train,
+            frozen=frozen,
+            momentum=BN_MOMENTUM,
+            epsilon=BN_EPSILON,
+            dtype=self.dtype,
+        )
+        x = Conv1x1(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name="conv")(relu(x))
+        return nn.avg_pool(x, (2, 2), strides=(2, 2))
