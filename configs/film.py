@@ -14,7 +14,7 @@ from configs import quickstart
 def get_config() -> ConfigDict:
     """The quickstart's nets on real film."""
     config = quickstart.get_config()
-    config.row = "film"
+    config.row = config.patch.row = "film"
     del config.phantom
     config.source = FieldReference("", field_type=str)
     config.data.update(name="manifest", split="shen", size=(384, 256), crop="breast", keep_aspect=True)

@@ -15,7 +15,7 @@ from configs import patch_resnet, whole_resnet
 def get_config() -> ConfigDict:
     """The phantom recipe."""
     config = whole_resnet.get_config()
-    config.row = "quickstart"
+    config.row = config.patch.row = "quickstart"
     config.data.update(name="phantom", split="all", size=(288, 224), patch_size=64, prepare=True, workers=2, source="")
     config.phantom = ConfigDict({"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False})
     config.model.head = "32-32-128x1,32-32-128x1"

@@ -64,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     figure.add_argument("--run", type=Path, required=True, action="append", help="a run's folder; some take several")
     figure.add_argument("--split", choices=["test", "val"], default="test")
     figure.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
+
+    reproduce = commands.add_parser("reproduce", help="a paper's tables, its values beside those of your runs")
+    reproduce.add_argument("paper", choices=["shen2019"])
+    reproduce.add_argument("--runs", type=Path, required=True, help="the folder that holds the run folders")
+    reproduce.add_argument("--output", type=Path, help="also write the tables to this .html file")
     return parser
 
 
@@ -105,6 +110,11 @@ def main(argv: list[str] | None = None) -> int:
             from mammojax.evaluate import figures
 
             figures.write(args.name, args.run, args.output, args.split)
+            return 0
+        if args.command == "reproduce":
+            from mammojax.evaluate import reproduce
+
+            reproduce.write(args.runs, args.output)
             return 0
         from mammojax.evaluate import predict
 

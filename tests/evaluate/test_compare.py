@@ -13,7 +13,9 @@ from mammojax.evaluate import compare
 from mammojax.evaluate.predict import COLUMNS
 
 
-def _run(folder: Path, scores: dict[str, np.ndarray], labels: dict[str, np.ndarray], shuffle: int = 0) -> Path:
+def write_predictions(
+    folder: Path, scores: dict[str, np.ndarray], labels: dict[str, np.ndarray], shuffle: int = 0
+) -> Path:
     """A run folder with predictions of two views of both breasts of N/4 patients."""
     (folder / "predictions").mkdir(parents=True)
     for split, score in scores.items():
@@ -38,7 +40,7 @@ def _runs(root: Path, count: int, n: int = 80) -> list[Path]:
         for split in ("val", "test"):
             scores[split] = (0.6 * labels[split] + rng.random(n)) / 1.6
             scores[f"{split}_flips"] = (0.4 * labels[split] + rng.random(n)) / 1.4
-        result.append(_run(root / f"run{k}", scores, labels, shuffle=k))
+        result.append(write_predictions(root / f"run{k}", scores, labels, shuffle=k))
     return result
 
 
@@ -58,7 +60,7 @@ def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
 def test_two_views_are_averaged_by_breast(tmp_path: Path) -> None:
     label = np.array([1, 1, 0, 0, 0, 0, 1, 1])
     score = np.array([0.9, 0.1, 0.4, 0.2, 0.3, 0.5, 0.2, 0.8])  # patient 0: L, R; patient 1: L, R; CC and MLO each
-    run = _run(tmp_path / "run", {"test": score}, {"test": label})
+    run = write_predictions(tmp_path / "run", {"test": score}, {"test": label})
     pairs = compare.breasts(compare.read(run, "test"))
     np.testing.assert_array_equal(pairs.label, [1, 0, 0, 1])
     np.testing.assert_allclose(pairs.both, [0.5, 0.3, 0.4, 0.5])

@@ -1,0 +1,169 @@
+"""The papers' tables: values in their cells, nothing invented, no run called what it is not."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mammojax import cli
+from mammojax.evaluate import reproduce, shen2019
+from tests.evaluate.test_compare import write_predictions
+
+PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
+
+
+def _run(folder: Path, row: str, value: float, *, measure: str = "auc", noise: int = 0, **changed: Any) -> Path:
+    """A run folder as a paper's run would leave it, but for `changed`."""
+    epochs = changed.get("epochs", reproduce._epochs(row))
+    config = {
+        "row": row, "seed": changed.get("seed", 0), "init_from": "", "data": {"patients": changed.get("patients", 0)},
+        "model": {"width": changed.get("width", 64), "pretrained": changed.get("pretrained", "imagenet.h5")},
+        "stages": {"stage1": {"epochs": epochs}},
+    }  # fmt: skip
+    config["data"]["shuffle_labels"] = changed.get("shuffled", False)
+    facts = {
+        "name": changed.get("data", "cbis_ddsm"),
+        "split": "shen",
+        "framing": {"size": changed.get("size", [1152, 896])},
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"config": config, "facts": facts}))
+    cell = {"value": value, "low": value - 0.05, "high": value + 0.05}
+    results = {"test": {measure: cell}}
+    if measure == "auc":
+        results["test_flips"] = {"auc": {k: v + 0.01 for k, v in cell.items()}}
+        labels = {split: np.arange(40) // 2 % 2 for split in ("val", "test")}
+        rng = np.random.default_rng(noise)
+        scores = {s: labels[s.split("_")[0]] * 0.5 + rng.random(40) for s in ("val", "test", "val_flips", "test_flips")}
+        write_predictions(folder, scores, labels)
+    (folder / "metrics.json").write_text(json.dumps(results))
+    log = [{"kind": "val", "best": k in (0, 2)} for k in range(5)]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, log)))
+    return folder
+
+
+def _cells(root: Path, label: str, version: str = shen2019.SCIREP) -> dict[str, str]:
+    for section in reproduce.tables(reproduce.find_runs(root)):
+        if section.heading.startswith(version):
+            for row in section.rows:
+                if row[0] == label:
+                    return dict(zip(section.header, row, strict=True))
+    raise AssertionError(label)
+
+
+def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path) -> None:
+    _run(tmp_path / "a", PLAIN, 0.851)
+    cells = _cells(tmp_path, "S10, [512-512-1024]x2 twice")
+    assert (cells["published"], cells["ours"], cells["status"]) == ("0.86", "0.851 [0.801, 0.901]", "run")
+    assert (cells["ours, flips"], cells["best epoch"]) == ("0.861 [0.811, 0.911]", "3")
+    cells = _cells(tmp_path, "Resnet50, [512-512-1024]x2 twice", shen2019.ARXIV)
+    assert cells["published"] == "0.86; flips 0.88; epoch 25"
+    assert cells["ours"] == "0.851 [0.801, 0.901]"
+    assert _cells(tmp_path, "S10, [256-256-256]x1, [128-128-128]x1")["published"] == shen2019.MISSING
+    assert _cells(tmp_path, "S10, [256-256-256]x1, [128-128-128]x1")["status"] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"data": "phantom"}, "run on phantom"),
+        ({"size": [288, 224]}, "288x224"),
+        ({"width": 16}, "width 16"),
+        ({"epochs": 3}, "3 epochs"),
+        ({"pretrained": ""}, "not from ImageNet weights"),
+    ],
+)
+def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    _run(tmp_path / "a", PLAIN, 0.99, **changed)
+    status = _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"]
+    assert said in status
+    assert status != "run"
+
+
+def test_seeds_are_averaged_but_data_sets_are_not(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.80, 0.84, 0.88)):
+        _run(tmp_path / str(seed), PLAIN, value, seed=seed)
+    _run(tmp_path / "easy", PLAIN, 1.0, data="phantom")
+    _run(tmp_path / "control", PLAIN, 0.5, shuffled=True)
+    cells = _cells(tmp_path, "S10, [512-512-1024]x2 twice")
+    assert cells["ours"] == "0.840, 0.800 to 0.880 in 3 runs"
+    assert cells["data, seeds"] == "cbis_ddsm, seeds 0, 1, 2"
+    assert cells["status"] == "run; others: run on phantom"
+
+
+def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> None:
+    for k, row in enumerate(shen2019.FOUR_BEST):
+        _run(tmp_path / f"best{k}", row, 0.85, noise=k)
+    _run(tmp_path / "heat", f"whole_resnet:heatmap7,{shen2019.PLAIN}", 0.80, noise=9)
+    section = reproduce.tables(reproduce.find_runs(tmp_path))[-1]
+    rows = {row[0]: row for row in section.rows}
+    number = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
+    assert re.fullmatch(number, rows["heatmap before the blocks - without"][3])
+    assert re.fullmatch(number, rows["two views - one, VGG-VGG"][3])
+    assert rows["S1g - S10 patches"][3:] == ["–", "not run"]
+    cells = _cells(tmp_path, "ensemble of the four best, flips averaged")
+    assert cells["published"] == "flips 0.91"
+    assert re.match(r"0\.\d{3} \[", cells["ours, flips"])
+    path = tmp_path / "best1" / "predictions" / "test_flips.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    cells = _cells(tmp_path, "ensemble of the four best, flips averaged")
+    assert cells["status"] == "members were not measured on the same images"
+
+
+def test_label_efficiency_rows_are_told_apart_by_patients(tmp_path: Path) -> None:
+    _run(tmp_path / "all", "inbreast:resnet-resnet", 0.9, data="inbreast")
+    _run(tmp_path / "few", "inbreast:resnet-resnet", 0.7, data="inbreast", patients=20)
+    assert _cells(tmp_path, "Resnet50, 20 patients", shen2019.ARXIV)["ours"].startswith("0.700")
+    assert _cells(tmp_path, "Resnet50, all patients", shen2019.ARXIV)["ours"].startswith("0.900")
+    assert _cells(tmp_path, "Resnet50, 30 patients", shen2019.ARXIV)["status"] == "not run"
+
+
+def test_published_numbers_stand_in_the_papers(shared: Path) -> None:
+    texts = {
+        shen2019.SCIREP: (shared / "seeds" / "000_03d7bf621fe23dc1.txt").read_text(),
+        shen2019.ARXIV: (shared / "seeds" / "002_8810c5599af5f501.txt").read_text(),
+    }
+    for table in shen2019.TABLES:
+        text = texts[table.version].replace("−", "-")
+        for row in table.rows:
+            for value in (row.published, row.flips, row.epoch):
+                if value not in (shen2019.MISSING, "NA"):
+                    assert row.where
+                    for number in re.findall(r"[\d.]+", value):
+                        assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", text), (row.label, number)
+    text = texts[shen2019.SCIREP].replace("−", "-")
+    for difference in shen2019.DIFFERENCES:
+        assert all(number in text for number in re.findall(r"-?[\d.]+", difference.published.replace("–", " ")))
+
+
+def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(tmp_path / "runs" / "a<b>", PLAIN, 0.851)
+    page = tmp_path / "tables.html"
+    assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "runs"), "--output", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert f"configs/{PLAIN.replace(':', '.py:')} " not in printed  # it is run already
+    assert "python launch.py --config configs/patch_vgg.py:s10 " in printed
+    assert "0.851 [0.801, 0.901]" in page.read_text()
+    assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "none")]) == 2
+    assert "name the one that holds the run folders" in capsys.readouterr().err
+
+
+def test_every_command_names_a_config_that_exists() -> None:
+    import configs.inbreast
+    import configs.label_efficiency
+    import configs.patch_resnet
+    import configs.patch_vgg
+    import configs.whole_resnet
+    import configs.whole_vgg
+
+    seen = 0
+    for line in reproduce.commands([]):
+        if found := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
+            config = getattr(configs, found[1]).get_config(found[2])
+            assert config.row.split(":", 1)[1] == found[2]
+            assert reproduce._epochs(config.row) == sum(s.epochs for s in config.stages.values())
+            seen += 1
+    assert seen > 25
