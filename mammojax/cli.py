@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     prepare = commands.add_parser("prepare", help="make a data set of DICOMs ready for training")
-    prepare.add_argument("name", choices=["cbis_ddsm", "manifest", "phantom"])
+    prepare.add_argument("name", choices=["cbis_ddsm", "inbreast", "manifest", "phantom"])
     prepare.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
     prepare.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
     prepare.add_argument("--kinds", default="whole,patches_s10", help="whole, patches_s10, patches_s1, patches_s1g")

@@ -21,12 +21,14 @@ class BadManifest(ValueError):
 
 @dataclass(frozen=True)
 class Lesion:
-    """One outlined finding: its mask's file (None: occult), "BENIGN" or "MALIGNANT", "mass", "calcification" or ""."""
+    """One finding: its mask's file, or its outline, (x, y) in pixels of the image; occult with neither; "BENIGN" or
+    "MALIGNANT"; "mass", "calcification" or ""."""
 
     mask: Path | None
     pathology: str
     abnormality: str
     visible: bool = True
+    outline: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mammojax.data.breast import Framing
-from mammojax.data.builders import mammograms
-from mammojax.data.builders.cbis_ddsm import CbisDdsm, digest
+from mammojax.data.builders import cbis_ddsm, inbreast, mammograms
 from mammojax.data.builders.manifest import Manifest
 from mammojax.data.builders.phantom import Phantom
 from mammojax.data.phantom import write_phantom
 
-BUILDERS = {"cbis_ddsm": CbisDdsm, "manifest": Manifest, "phantom": Phantom}
+BUILDERS = {"cbis_ddsm": cbis_ddsm.CbisDdsm, "inbreast": inbreast.Inbreast, "manifest": Manifest, "phantom": Phantom}
+DIGESTS = {"cbis_ddsm": cbis_ddsm.digest, "inbreast": inbreast.digest}  # of the tables a download was described by
 DRAWN = ("shen", "official", "all")
 PHANTOM: dict[str, Any] = {"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False}
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
@@ -98,7 +98,7 @@ def _config(
     """The builder config; its name holds everything that changes the examples, so that no two share a folder."""
     if kind not in mammograms.KINDS:
         raise BadDataset(f'the kind "{kind}" is unknown; write {", ".join(mammograms.KINDS)}.')
-    if split not in DRAWN or (name, split) == ("manifest", "official"):
+    if split not in DRAWN or (split == "official" and name in ("inbreast", "manifest")):
         raise BadDataset(f'{name} has no split "{split}"; write shen or all, for CBIS-DDSM official as well.')
     if min(*size, patch_size) < 8:
         raise BadDataset(f"images of {size[0]}x{size[1]} or patches of {patch_size} show nothing; 8 is the least.")
@@ -193,7 +193,7 @@ def prepare(
     """Make a data set ready: each kind once, into DATA_DIR/<name>/<config>/<version>. A second call does nothing.
 
     Args:
-        name: "cbis_ddsm", "manifest", "phantom".
+        name: "cbis_ddsm", "inbreast", "manifest", "phantom".
         source: the downloaded folder, or the manifest; the phantom is written to DATA_DIR when None.
         data_dir: where prepared data sets live.
         kinds: of builders.mammograms.KINDS; "whole" is always made, as the mean gray value comes from it.
@@ -240,7 +240,7 @@ def prepare(
 def _same_source(name: str, source: Path | None, path: Path) -> None:
     """Refuse to pass what was made of one download off as another's; a manifest's or phantom's name tells already."""
     made_of = json.loads((path / "dataset.json").read_text()).get("source")
-    if name == "cbis_ddsm" and made_of and source is not None and source.is_dir() and digest(source) != made_of:
+    if name in DIGESTS and made_of and source is not None and source.is_dir() and DIGESTS[name](source) != made_of:
         raise BadDataset(
             f"{name}/{path.parent.name} was prepared from other CSVs than those of the source folder; "
             "remove that data set or give another --data-dir."
@@ -273,7 +273,7 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
         "patch_size": config.patch_size,
         "split": config.split,
         "seed": config.seed,
-        "source": digest(Path(config.source)) if name == "cbis_ddsm" else "",
+        "source": DIGESTS[name](Path(config.source)) if name in DIGESTS else "",
         "mean": mean if whole is None else whole.facts["mean"],
         "classes": classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(classes)} for s in mammograms.SPLITS},

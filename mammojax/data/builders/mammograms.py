@@ -131,13 +131,14 @@ def examples_of(
     lesions, avoid = [], []
     somewhere = False  # a visible lesion stands nobody knows where
     for lesion in image.lesions:
-        if lesion.mask is None:  # nothing to sample from
+        if lesion.mask is None and not lesion.outline:  # nothing to sample from
             somewhere |= lesion.visible
             if kind != "whole":
                 rejected.append((image.image, "a lesion without mask gives no patches"))
             continue
         try:
-            mask = placement.mask(read_mask(lesion.mask))
+            drawn = read_mask(lesion.mask) if lesion.mask else _filled(lesion.outline, mammogram.pixels.shape)
+            mask = placement.mask(drawn)
         except BadMammogram as error:
             rejected.append((image.image, f"mask: {error}"))
             somewhere = True
@@ -183,6 +184,16 @@ def examples_of(
         {"image": _png(p.pixels), "image_id": f"{image.image}#{k}", "label": p.label} | facts
         for k, p in enumerate(patches)
     ], rejected
+
+
+def _filled(outline: tuple[tuple[float, float], ...], shape: tuple[int, ...]) -> np.ndarray:
+    """The inside of an outline, uint8 [H, W]; an outline of one or two points marks a spot of a few pixels."""
+    mask = np.zeros(shape, np.uint8)
+    points = np.round(np.array(outline)).astype(np.int32)
+    cv2.fillPoly(mask, [points], 1)
+    if len(outline) < 3:  # INbreast marks single calcifications so; 15 pixels are 1 mm there
+        cv2.polylines(mask, [points], False, 1, thickness=15)
+    return mask
 
 
 CLASSES = {"whole": ("not malignant", "malignant")} | dict.fromkeys(KINDS[1:], PATCH_CLASSES)

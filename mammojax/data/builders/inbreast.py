@@ -1,0 +1,152 @@
+"""INbreast as distributed: AllDICOMs/, AllXML/ and INbreast.csv (Moreira et al. 2012, Acad Radiol 19(2)).
+
+Labels as in Shen et al. 2019: BI-RADS 1 and 2 negative, 4, 5 and 6 positive, 3 left out ("typically not given at
+screening"). The set has no pathology, so a lesion is as malignant as its image is taken to be. What the files hold and
+the CSV does not, or says wrongly: the patient is the hash in the DICOM's name (the column reads "removed"), "ML" there
+means MLO, images without findings have no XML, names of findings are misspelt.
+"""
+
+import csv
+import hashlib
+import plistlib
+import re
+from pathlib import Path
+from typing import Any
+
+from mammojax.data import manifest
+from mammojax.data.builders.mammograms import MammogramBuilder
+
+CSV = "INbreast.csv"
+COLUMNS = ("File Name", "Laterality", "View", "Acquisition date", "ACR", "Bi-Rads")
+FILE = re.compile(r"(\d+)_([0-9a-zA-Z]+)_MG_([LR])_([A-Z]+)_ANON\.dcm")
+VIEWS = {"ML": "MLO"}
+
+
+def _find(source: Path, name: str) -> Path:
+    """A file or folder of the download, at the top of the source folder or anywhere in it."""
+    found = [source / name] if (source / name).exists() else sorted(source.rglob(name))
+    if not found:
+        raise manifest.BadManifest(f"{name} is not in the source folder; give the folder of the INbreast download.")
+    return found[0]
+
+
+def digest(source: Path) -> str:
+    """Eight hex digits that tell one INbreast.csv from another."""
+    return hashlib.sha256(_find(source, CSV).read_bytes()).hexdigest()[:8]
+
+
+def pathology(birads: str) -> str | None:
+    """NORMAL (BI-RADS 1), BENIGN (2) or MALIGNANT (4, 4a … 6); None for 3, 0 and what is no category."""
+    return {"1": "NORMAL", "2": "BENIGN", "4": "MALIGNANT", "5": "MALIGNANT", "6": "MALIGNANT"}.get(birads.strip()[:1])
+
+
+def abnormality(name: str) -> str:
+    """ "mass" or "calcification" of a region's name, however it is spelt; "" of one that tells nothing.
+
+    Spiculated regions, distortions and asymmetries are masses to a classifier with two kinds of lesion.
+    """
+    word = name.strip().lower()
+    if word.startswith(("calc", "cluster")):
+        return "calcification"
+    return "mass" if word.startswith(("mass", "spic", "espic", "dist", "asym", "assym", "arch")) else ""
+
+
+def read_regions(path: Path) -> list[tuple[str, tuple[tuple[float, float], ...]]]:
+    """(name, outline) of each region in an XML file; an outline is (x, y) in pixels of the image, maybe of one point.
+
+    Raises:
+        ValueError: the file is no such list.
+    """
+    try:
+        regions = plistlib.loads(path.read_bytes())["Images"][0]["ROIs"]
+        return [(str(region.get("Name", "")), tuple(_point(p) for p in region["Point_px"])) for region in regions]
+    except Exception as error:  # plistlib raises what its XML parser likes
+        raise ValueError(f"it is no list of regions ({type(error).__name__}); get the file again") from None
+
+
+def _point(text: str) -> tuple[float, float]:
+    x, y = re.findall(r"-?\d+(?:\.\d+)?", text)
+    return float(x), float(y)
+
+
+class Inbreast(MammogramBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """INbreast. Split "shen": 70:30 by patient, stratified (Shen et al. 2019), and a tenth of the training patients for
+    validation: the paper names none, we choose the best epoch by it. Split "all": 85:15, then 90:10."""
+
+    def _table(self) -> tuple[manifest.Table, dict[str, str]]:
+        config = self.builder_config
+        table = read_table(Path(config.source))
+        if config.split == "all":
+            return table, manifest.three_way(table.images, config.seed)
+        rest, test = manifest.split_patients(table.images, (0.7, 0.3), config.seed)
+        learning = [image for image in table.images if image.patient_id in rest]
+        train, val = manifest.split_patients(learning, (0.9, 0.1), config.seed + 1)
+        return table, {p: name for name, g in (("train", train), ("val", val), ("test", test)) for p in g}
+
+
+def read_table(source: Path) -> manifest.Table:
+    """All images of the CSV that have a file and a label; the others stand in `rejected`.
+
+    Raises:
+        BadManifest: the CSV or the folder of DICOMs is absent, or the CSV lacks a column.
+    """
+    file = _find(source, CSV)
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as text:
+        reader = csv.DictReader(text, delimiter=";")
+        names = [(name or "").strip() for name in reader.fieldnames or ()]
+        if missing := [column for column in COLUMNS if column not in names]:
+            raise manifest.BadManifest(f'{CSV} lacks the column "{missing[0]}"; its cells are separated by semicolons.')
+        reader.fieldnames = names
+        rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
+    folder = _find(source, "AllDICOMs")
+    found: dict[str, Any] = {}
+    table = manifest.Table([])
+    for path in sorted(folder.rglob("*.dcm")):
+        if match := FILE.fullmatch(path.name):
+            found[match[1]] = (path, match)
+        else:
+            table.rejected.append((path.name, "its name is not <File Name>_<patient>_MG_<side>_<view>_ANON.dcm"))
+    regions = {path.stem: path for path in sorted(source.rglob("*.xml"))}
+    exams: dict[tuple[str, str], str] = {}  # dates stay out of the data set: a patient's exams are counted
+    for row in sorted(rows, key=lambda r: (r["Acquisition date"], r["File Name"])):
+        name = row["File Name"]
+        if not name:
+            continue  # the spreadsheet's empty lines
+        if name not in found:
+            table.rejected.append((name, "the CSV lists it, but AllDICOMs has no file of that number"))
+            continue
+        path, match = found.pop(name)
+        label = pathology(row["Bi-Rads"])
+        if label is None:
+            table.rejected.append((name, f'BI-RADS "{row["Bi-Rads"]}" is neither 1, 2 nor 4 to 6, so it has no label'))
+            continue
+        patient = match[2]
+        number = sum(1 for known, _ in exams if known == patient) + 1
+        exam = exams.setdefault((patient, row["Acquisition date"]), str(number))
+        view = row["View"].upper() or match[4]
+        table.images.append(
+            manifest.Image(
+                image=name, path=path, patient_id=patient, exam_id=exam, laterality=(row["Laterality"] or match[3])[:1],
+                view=VIEWS.get(view, view), pathology=label, density=row["ACR"],
+                lesions=_lesions(name, regions.get(name), label, table),
+            )
+        )  # fmt: skip
+    for name in found:
+        table.rejected.append((name, "it is in AllDICOMs, but the CSV does not list it"))
+    if not table.images:
+        raise manifest.BadManifest(f"no row of {CSV} has both a label and a DICOM; give the whole download.")
+    return table
+
+
+def _lesions(name: str, path: Path | None, label: str, table: manifest.Table) -> tuple[manifest.Lesion, ...]:
+    if path is None:
+        return ()
+    try:
+        regions = read_regions(path)
+    except ValueError as error:
+        table.rejected.append((f"{name}.xml", f"{error}; the image has no lesions then"))
+        return ()
+    grade = "MALIGNANT" if label == "MALIGNANT" else "BENIGN"
+    return tuple(
+        manifest.Lesion(None, grade, abnormality(kind), outline=outline) for kind, outline in regions if outline
+    )
