@@ -94,6 +94,31 @@ def ensemble(scored: Sequence[Scored], name: str = "ensemble") -> Scored:
     return replace(same[0], name=name, score=np.mean([one.score for one in same], axis=0))
 
 
+def over_repeats(repeats: Sequence[tuple[Scored, Scored | None]], runs: int = RUNS, seed: int = 0) -> metrics.Interval:
+    """Mean over repeats (seeds or folds) of an AUC, or of the difference between two on the same images.
+
+    Args:
+        repeats: (a, b) of each: AUC of a minus AUC of b; b None: AUC of a alone.
+
+    Returns:
+        The mean with its interval; each repeat's patients are drawn anew, which covers the test images' chance but not
+        that of training.
+    """
+    values, drawn = [], []
+    for k, (a, b) in enumerate(repeats):
+        first, second = aligned([a, b]) if b else (a, None)
+
+        def statistic(
+            weights: np.ndarray | None, one: Scored = first, other: Scored | None = second
+        ) -> np.ndarray | float:
+            auc = metrics.roc_auc(one.label, one.score, weights)
+            return auc - metrics.roc_auc(other.label, other.score, weights) if other else auc
+
+        values.append(float(statistic(None)))
+        drawn.append(metrics.draws_of(statistic, first.patient, runs, seed + k))
+    return metrics.interval(float(np.mean(values)), np.mean(drawn, axis=0))
+
+
 @dataclass(frozen=True)
 class Breasts:
     """Breasts with both views: label int [B], `cc` and `mlo` float64 [B] (several images of a view: their mean), the
