@@ -80,7 +80,7 @@ class DenseNet121(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1×1 to four times `growth`, BN, ReLU, 3×3 to `growth`: the channels that a layer adds, [B, H, W, growth]."""
+    """BN, ReLU, 1×1 to four times `growth`, BN, ReLU, 3×3: [B, H, W, C] → [B, H, W, growth], what the layer adds."""
 
     growth: int
     dtype: Any = jnp.float32

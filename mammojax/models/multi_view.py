@@ -117,7 +117,7 @@ class MultiView(nn.Module):
         return predictions, stages
 
     def _angles(self, images: Mapping[str, Array]) -> list[str]:
-        """The halves to predict from: all in training and initialisation, else those whose views are there."""
+        """The halves to predict from, those whose views are there; ValueError where half of one is absent."""
         halves_alone = self.join in ("view-wise", "image-wise") and not self.is_initializing()
         angles = [a for a in self.angles if not halves_alone or f"L-{a}" in images or f"R-{a}" in images]
         needed = [view for view in VIEWS if view[2:] in (angles or self.angles)]
@@ -149,13 +149,15 @@ def probabilities(predictions: Mapping[str, Array]) -> Array:
 
 
 def build(model: ConfigDict) -> MultiView:
-    """The network that `config.model` describes by the attributes of `MultiView`; raises ValueError, naming the field."""
+    """The network that `config.model` describes by the attributes of `MultiView`; ValueError names a bad field."""
     for field, allowed in CHOICES.items():
         value = tuple(model[field]) if field == "angles" else model[field]
         if value not in allowed:
             raise ValueError(f"model.{field}={value!r} is unknown; use {' or '.join(map(repr, allowed))}.")
     if len(model.blocks) != 5 or min(model.blocks) < 1:
-        raise ValueError(f"model.blocks={tuple(model.blocks)}: give five unit counts of at least 1, as (2, 2, 2, 2, 2).")
+        raise ValueError(
+            f"model.blocks={tuple(model.blocks)}: give five unit counts of at least 1, as (2, 2, 2, 2, 2)."
+        )
     if len(model.angles) < 2 and model.join in ("breast-wise", "joint"):
         raise ValueError(f"model.angles={tuple(model.angles)}: a {model.join} network joins CC with MLO; give both.")
     if model.target == "birads" and model.join != "view-wise":

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from mammojax.models.densenet121 import DenseNet121
 from mammojax.models.multi_view import VIEWS, MultiView
-from mammojax.models.pretrained import TORCH_LEAVES, PretrainedMismatch
+from mammojax.models.pretrained import TORCH_LEAVES, PretrainedMismatch, dense_name, torch_densenet121
 from mammojax.models.whole_image import PatchClassifier
 
 PATCH_CLASSES = 4  # malignant, benign, outside, negative
@@ -54,7 +54,9 @@ def load(path: str | Path) -> Published:
     network, stem, inputs = _network(path, arrays)
     channels = arrays[stem].shape[1] if arrays[stem].ndim == 4 else 0
     if channels not in ((3,) if stem.startswith("features") else (1, 3)):
-        raise PretrainedMismatch(f"{path.name}: {stem} is of shape {arrays[stem].shape}; these networks take 1 or 3 channels.")
+        raise PretrainedMismatch(
+            f"{path.name}: {stem} is of shape {arrays[stem].shape}; these networks take 1 or 3 channels."
+        )
     shapes = jax.eval_shape(network.init, jax.random.key(0), inputs(channels))
     return Published(network, channels, _variables(path, shapes, arrays))
 
@@ -82,14 +84,13 @@ def _network(path: Path, arrays: Arrays) -> tuple[nn.Module, str, Any]:
 def _canonical(path: Path, arrays: Arrays) -> Arrays:
     """Arrays by the names that `_name` gives, without counters; names for one and the same tensor become one.
 
-    A column is listed under up to three names, cc, l_cc and r_cc; torchvision once wrote `norm.1` for `norm1`.
+    A column is listed under up to three names, cc, l_cc and r_cc.
     """
     result: Arrays = {}
     for name, array in arrays.items():
         if name.endswith("num_batches_tracked"):  # counts that inference never reads
             continue
-        canonical = re.sub(r"^four_view_resnet\.[lr]_(cc|mlo)\.", r"four_view_resnet.\1.", name)
-        canonical = re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", canonical)
+        canonical = dense_name(re.sub(r"^four_view_resnet\.[lr]_(cc|mlo)\.", r"four_view_resnet.\1.", name))
         if canonical in result and not np.array_equal(result[canonical], array):
             raise PretrainedMismatch(
                 f"{path.name}: {name} differs from its other name {canonical}; left and right columns of these networks"
@@ -135,7 +136,7 @@ def _name(leaf: tuple[str, ...]) -> str:
     """
     *module, variable = leaf
     if module[0] == "trunk":
-        layer = "features." + _dense(module[1:])
+        layer = torch_densenet121("/".join(module[1:]))
     elif module[0].startswith("column_"):
         layer = f"four_view_resnet.{module[0].removeprefix('column_').lower()}." + _column(module[1:])
     elif module[0] == "classifier":
@@ -154,14 +155,6 @@ def _column(module: list[str]) -> str:
     stage, unit = (int(number) - 1 for number in re.findall(r"\d+", module[0]))
     part = "downsample.0" if module[1] == "shortcut_conv" else module[1]
     return f"layer_list.{stage}.{unit}.{part}"
-
-
-def _dense(module: list[str]) -> str:
-    """Name of a layer of a DenseNet-121, e.g. ["block2_layer3", "bn1"] → "denseblock2.denselayer3.norm1"."""
-    if len(module) == 1:
-        return {"stem_conv": "conv0", "stem_bn": "norm0", "final_bn": "norm5"}[module[0]]
-    place = module[0].replace("block", "denseblock").replace("_layer", ".denselayer")
-    return f"{place}.{module[1].replace('bn', 'norm')}"
 
 
 def _read(path: Path) -> Arrays:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from mammojax.models.vgg16 import CONVS
 
-STEMS = {"resnet50": "stem_conv", "vgg16": "block1_conv1"}
+STEMS = {"resnet50": "stem_conv", "vgg16": "block1_conv1", "densenet121": "stem_conv"}
 
 # What a complete file holds beyond the trunk, by dialect; nothing else may be left over.
 NOT_TRUNK = {
@@ -48,7 +48,7 @@ def load(
 
     Args:
         path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, torchvision `.pth`/`.pt` or `.safetensors`.
-        trunk: "resnet50" or "vgg16".
+        trunk: "resnet50", "vgg16", or "densenet121", of torchvision files alone.
         variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
         input_std: where the file's network expects each input channel divided by a standard deviation, that, on the
             0..255 scale: (58.395, 57.12, 57.375) for torchvision's ImageNet weights. It is folded into the first
@@ -67,6 +67,11 @@ def load(
     if trunk not in STEMS:
         raise ValueError(f"There are no weights for a trunk {trunk!r}; use {' or '.join(STEMS)}.")
     dialect, arrays = _read(path)
+    if dialect == "keras" and trunk == "densenet121":
+        raise ValueError(
+            f"{path.name}: weights of a densenet121 are read from torchvision's .pth or .safetensors only."
+        )
+    arrays = {dense_name(name): array for name, array in arrays.items()}
     if dialect == "keras" and trunk == "resnet50" and "conv1/kernel" in arrays:
         dialect = "keras 2.0"
     ours = {
@@ -131,8 +136,8 @@ def _name(dialect: str, trunk: str, leaf: tuple[str, ...]) -> str:
     *module, variable = leaf
     layer = "/".join(module)
     if dialect == "torch":
-        rename = _torch_vgg16 if trunk == "vgg16" else _torch_resnet50
-        return f"{rename(layer)}.{TORCH_LEAVES[variable]}"
+        rename = {"vgg16": _torch_vgg16, "resnet50": _torch_resnet50, "densenet121": torch_densenet121}
+        return f"{rename[trunk](layer)}.{TORCH_LEAVES[variable]}"
     if trunk == "resnet50":
         layer = _keras2_resnet50(layer) if dialect == "keras 2.0" else _keras_resnet50(layer)
     is_norm = "bn" in module[-1]
@@ -176,6 +181,20 @@ def _torch_vgg16(layer: str) -> str:
     block, conv = (int(number) for number in re.findall(r"\d+", layer))
     before = sum(2 * convs + 1 for convs in CONVS[: block - 1])
     return f"features.{before + 2 * (conv - 1)}"
+
+
+def torch_densenet121(layer: str) -> str:
+    """torchvision's name of a layer: "block2_layer3/bn1" → "features.denseblock2.denselayer3.norm1"."""
+    if "/" not in layer:
+        return "features." + {"stem_conv": "conv0", "stem_bn": "norm0", "final_bn": "norm5"}[layer]
+    place, part = layer.split("/")
+    place = place.replace("block", "denseblock").replace("_layer", ".denselayer")
+    return f"features.{place}.{part.replace('bn', 'norm')}"
+
+
+def dense_name(name: str) -> str:
+    """torchvision's present name of a DenseNet array; its published files still write `norm.1` for `norm1`."""
+    return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", name)
 
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
