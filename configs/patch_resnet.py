@@ -3,14 +3,15 @@
     mammojax prepare cbis_ddsm --source DIR --kinds patches_s10,patches_s1,patches_s1g
     python launch.py --config configs/patch_resnet.py[:SET[-random]] --config.model.pretrained=FILE
 
-SET is s10 (default), s1 or s1g; "-random" starts from random weights instead of ImageNet's (docs/data.md names the
+SET is s10 (default), s1 or s1g; "-random" starts from random weights instead of ImageNet's (docs/reproduce.md names the
 files). Published test accuracy on the authors' own split:
 
     s10          0.89 [0.88, 0.90]  (Sci Rep, text beside Table 1); 0.89, best at epoch 39 (arXiv v1, Table 1)
-    s10-random   "by a large margin" lower (Sci Rep, text; the cell is not in our copy), nor are those of s1,
-    s1-random    s1g; S1: "both … achieved similar accuracy", S1g: "much lower than that in S10"
+    s10-random   lower "by a large margin" (Sci Rep, text)
+    s1-random    "similar accuracy" to s1 (Sci Rep, text)
+    s1g          "much lower than that in S10" (Sci Rep, text)
 
-S1 has 200 epochs, as has S1g, of which the paper says nothing. Not run here: no CBIS-DDSM images, no ImageNet weights
+The other cells are not in our copy of the paper. S1 has 200 epochs, as has S1g, of which the paper says nothing. Not run here: no CBIS-DDSM images, no ImageNet weights
 and no GPU where this was written.
 """
 

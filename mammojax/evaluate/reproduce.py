@@ -248,7 +248,8 @@ def _init(row: str) -> str:
     kind, _, argument = row.partition(":")
     if kind.startswith("patch"):
         net = "resnet50" if kind == "patch_resnet" else "vgg16"
-        return "" if argument.endswith("-random") else f" --config.model.pretrained={net}_imagenet.h5"
+        file = f"{net}_weights_tf_dim_ordering_tf_kernels_notop.h5"  # as Keras publishes it, see docs/reproduce.md
+        return "" if argument.endswith("-random") else f" --config.model.pretrained={file}"
     if kind == "inbreast":
         whole = dict(zip(shen2019.INBREAST, shen2019.FOUR_BEST, strict=True)).get(row, argument)
         return f" --config.init_from={_folder(whole)}"
@@ -277,7 +278,9 @@ def write(folder: Path, output: Path | None) -> None:
         print("\n".join(todo), flush=True)
     if output:
         if todo:
-            text = "Patch classifiers first, as the others start from them; the .h5 files are named in docs/data.md."
+            text = (
+                "Patch classifiers first, as the others start from them; docs/reproduce.md says where the .h5 are from."
+            )
             sections.append(report.Section("To fill the rows not run on the paper's data", text, commands=todo))
         title = "Shen et al. 2019: published values and ours"
         report.write_page(output, title, shen2019.NOTES, sections)
