@@ -1,0 +1,145 @@
+"""The published networks with stand-in weights, on a real exam: every recorded layer and every prediction.
+
+The numbers were made by the authors' own code (`../shared/golden/nyu/README.md`); the weights come to us through our
+converter, as a file with the published names.
+"""
+
+import json
+import runpy
+
+import cv2
+import h5py
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mammojax.models.multi_view import LABELS, VIEWS, probabilities
+from mammojax.models.nyu_weights import Published, load
+from mammojax.models.relu import relu
+
+# Asked for are 1e-4. float32 sums in another order than torch's came to 8e-7 over the deepest of the layers and to
+# 7e-7 in the log-probabilities when this was written; a wrong epsilon, padding or order of channels exceeds 1e-3.
+TOLERANCE = 1e-5
+
+LAYERS = {
+    "first_conv": "stem_conv",
+    "first_pool": "stem",
+    **{f"layer_list.{s}": f"stage{s + 1}" for s in range(5)},
+    "out_after_final_bn_relu": "final",
+}
+PATCH_LAYERS = {
+    "conv0": "stem_conv",
+    "norm0": "stem_bn",
+    "relu0": "stem_bn",
+    "pool0": "stem",
+    **{f"denseblock{b}": f"block{b}" for b in range(1, 5)},
+    **{f"transition{t}": f"transition{t}" for t in range(1, 4)},
+    "norm5": "final_bn",
+}
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return shared / "golden" / "nyu"
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    return json.loads((golden / "real_exam" / "activations.json").read_text())
+
+
+def published(golden, name: str, tmp_path) -> Published:
+    """Our variables for one of the published files, filled with the stand-in weights."""
+    formula = runpy.run_path(str(golden / "formula_weights.py"))["formula"]
+    keys = json.loads((golden / "state_dict_keys.json").read_text())[name]
+    save_file({key: np.ascontiguousarray(formula(key, shape)) for key, shape in keys}, tmp_path / "weights.safetensors")
+    return load(tmp_path / "weights.safetensors")
+
+
+def window(image_HxWxC: np.ndarray, view: str) -> np.ndarray:
+    """The window without augmentation, for images smaller than it: CC is padded above and below, MLO below."""
+    height, width = {"CC": (2677, 1942), "MLO": (2974, 1748)}[view[2:]]
+    missing, right = height - image_HxWxC.shape[0], width - image_HxWxC.shape[1]
+    above = missing // 2 if view.endswith("CC") else 0
+    return np.pad(image_HxWxC, ((above, missing - above), (0, right), (0, 0)))
+
+
+@pytest.fixture(scope="module")
+def exam(golden):
+    """{view: float32 [1, H, W, 3]}: image, benign and malignant heatmap, facing right, the image standardised."""
+    folder, result = golden / "real_exam", {}
+    for view in VIEWS:
+        name = f"g0_{view.replace('-', '_')}"
+        channels = [cv2.imread(str(folder / "images" / f"{name}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32)]
+        for finding in ("benign", "malignant"):
+            with h5py.File(folder / "heatmaps" / finding / f"{name}.hdf5") as file:
+                channels.append(file["image"][()].T)
+        x = np.stack(channels, axis=-1)
+        x = window(x[:, ::-1] if view.startswith("R") else x, view)
+        x[..., 0] = (x[..., 0] - x[..., 0].mean()) / x[..., 0].std()
+        result[view] = x[None]
+    return result
+
+
+def assert_recorded(layer: dict, ours_BxHxWxC, what: str) -> None:
+    """Mean relative to the spread (it may be near zero), spread relative, the rest relative to the largest value."""
+    ours = np.moveaxis(np.asarray(ours_BxHxWxC), -1, 1)
+    assert list(ours.shape) == layer["shape"], what
+    largest = max(abs(layer["min"]), abs(layer["max"]))
+    probe = ours.ravel()[:: ours.size // 8][:8]
+    errors = {
+        "mean": abs(ours.mean(dtype=np.float64) - layer["mean"]) / layer["std"],
+        "std": abs(ours.std(dtype=np.float64) / layer["std"] - 1),
+        "min": abs(ours.min() - layer["min"]) / largest,
+        "max": abs(ours.max() - layer["max"]) / largest,
+        "probe": np.abs(probe - np.array(layer["probe"])).max() / largest,
+    }
+    assert max(errors.values()) <= TOLERANCE, f"{what}: {errors}"
+
+
+@pytest.mark.parametrize("name", ["view_split_1", "view_split_3", "image_1", "image_3"])
+def test_multi_view(name, golden, recorded, exam, tmp_path):
+    network, channels, variables = published(golden, name, tmp_path)
+    assert (network.join, channels) == ({"v": "view-wise", "i": "image-wise"}[name[0]], int(name[-1]))
+    images = {view: x[..., :channels] for view, x in exam.items()}
+    for view in VIEWS:
+        assert_recorded(recorded[name]["input"][view], images[view], f"{view} input")
+
+    predictions, stages = jax.jit(network.apply)(variables, images)
+    # The first 32 rows are this exam's, eight a view; those after are of other passes and exams.
+    rows = recorded[name]["layers"][:32]
+    assert len({layer for layer, _ in rows}) == 2 * len(LAYERS)
+    for i, (layer, values) in enumerate(rows):
+        view = VIEWS[i // 8]
+        assert layer.split(".")[0] == view[2:].lower()
+        assert_recorded(values, stages[f"{view}/{LAYERS[layer.split('.', 1)[1]]}"], f"{view} {layer}")
+
+    for branch, log_softmax in recorded[name]["output"].items():
+        ours = jax.nn.log_softmax(stages[f"{branch}/logits"])
+        np.testing.assert_allclose(ours, log_softmax, atol=TOLERANCE)
+        np.testing.assert_allclose(np.exp(ours), recorded[name]["probabilities"][branch], atol=TOLERANCE)
+    average = probabilities(predictions)[0, :, 1]
+    if network.join == "view-wise":
+        kind = "image" if channels == 1 else "imageheatmaps"
+        values = json.loads((golden / "real_exam" / "predictions.json").read_text())[f"{kind}_augno"]
+        assert values["columns"] == list(LABELS)
+        np.testing.assert_allclose(average, values["values"], atol=TOLERANCE)
+    else:
+        p = {view: np.array(rows)[0, :, 1] for view, rows in recorded[name]["probabilities"].items()}
+        left, right = (p[f"{side}-CC"] / 2 + p[f"{side}-MLO"] / 2 for side in "LR")
+        np.testing.assert_allclose(average, [left[0], right[0], left[1], right[1]], atol=TOLERANCE)
+
+
+def test_patch_classifier(golden, recorded, tmp_path):
+    network, channels, variables = published(golden, "patch", tmp_path)
+    gray = np.random.RandomState(7).standard_normal((2, 256, 256)).astype(np.float32)
+    logits, stages = jax.jit(network.apply)(variables, np.repeat(gray[..., None], channels, axis=-1))
+    layers = recorded["patch"]["layers"]
+    assert [name for name, _ in layers if name not in PATCH_LAYERS] == []
+    for name, values in layers:
+        ours = stages[PATCH_LAYERS[name]]
+        assert_recorded(values, relu(ours) if name == "relu0" else ours, name)
+    largest = np.abs(recorded["patch"]["logits"]).max()
+    np.testing.assert_allclose(logits, recorded["patch"]["logits"], atol=TOLERANCE * largest)
+    np.testing.assert_allclose(jax.nn.softmax(logits), recorded["patch"]["softmax"], atol=TOLERANCE)
