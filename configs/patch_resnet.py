@@ -11,8 +11,8 @@ files). Published test accuracy on the authors' own split:
     s1-random    "similar accuracy" to s1 (Sci Rep, text)
     s1g          "much lower than that in S10" (Sci Rep, text)
 
-The other cells are not in our copy of the paper. S1 has 200 epochs, as has S1g, of which the paper says nothing. Not run here: no CBIS-DDSM images, no ImageNet weights
-and no GPU where this was written.
+The other cells are not in our copy of the paper. S1 has 200 epochs, as has S1g here, of which the paper says nothing.
+Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was written.
 """
 
 from ml_collections import ConfigDict
