@@ -12,16 +12,24 @@ Published per-image test AUC (arXiv v1, Table 3; of the Sci Rep table only "betw
     whole_vgg:512x1,512x1    0.87       0.90        0.90        0.93        0.95
     vgg-resnet               0.89       0.90        0.93        0.93        0.91
 
-Not run here on INbreast: no images, and no GPU where this was written; docs/findings.md has a sweep on the phantom.
+Not run here on INbreast: no images, and no GPU where this was written. The argument "quickstart" is a sweep for two CPU
+cores, on the phantom, from the quickstart's patch classifier: --config.init_from=runs/quickstart/patch. What it gave is
+in docs/findings.md.
 """
 
 from ml_collections import ConfigDict
 
-from configs import inbreast
+from configs import inbreast, quickstart
 
 
 def get_config(argument: str = "resnet-resnet") -> ConfigDict:
     """The transfer's config and the sizes to sweep."""
+    if argument == "quickstart":
+        config = quickstart.get_config()
+        del config.patch
+        config.init_from = "RUN"
+        config.patients_labelled = (20, 40, 80, 160, 0)
+        return config
     config = inbreast.get_config(argument)
     config.patients_labelled = (20, 30, 40, 50, 60)
     return config
