@@ -80,7 +80,7 @@ def _experiment(
     apply = predict.make_apply(model, mean, config.model.channels)
 
     def score(variables: Tree, split: str, tta: str = "none") -> dict[str, np.ndarray]:
-        batches = pipeline.eval_batches(data.source(split), batch=config.eval_batch)
+        batches = pipeline.eval_batches(data.source(split, masks=False), batch=config.eval_batch)
         return predict.predict_split(apply, variables, batches, tta)
 
     def validate(variables: Tree) -> dict[str, float]:
@@ -109,7 +109,7 @@ def _batches(
 ) -> pipeline.Batches | pipeline.Paired:
     """The endless stream a run learns from."""
     devices = mesh.data_mesh(config.batch)
-    train = data.source("train")
+    train = data.source("train", masks=False)
     if config.data.shuffle_labels:
         train = Relabelled(train, data.table("train"), config.seed)
     if not len(train) or not len(data.source("val")):

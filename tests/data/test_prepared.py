@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,24 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
         prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole",), **FACTS)
     with pytest.raises(prepared.BadDataset, match="no manifest"):
         prepared.prepare("manifest", tmp_path / "x", tmp_path / "data", **FACTS)
+
+
+def test_whoever_comes_second_waits_and_finds_it_made(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(_: int) -> list[Path]:
+        return prepared.prepare("phantom", source, tmp_path, kinds=("whole",), **FACTS)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(prepare, range(2))
+    assert first == second
+    assert capsys.readouterr().out.count("prepared phantom/") == 1
+
+
+def test_masks_need_not_be_decoded(source: Path, tmp_path: Path) -> None:
+    (path,) = prepared.prepare("phantom", source, tmp_path, kinds=("whole",), **FACTS)
+    data = prepared.Prepared(path)
+    seen, unseen = data.source("train")[3], data.source("train", masks=False)[3]
+    assert seen["masks"].shape == (96, 64, 1)
+    assert isinstance(unseen["masks"], bytes)
+    np.testing.assert_array_equal(seen["image"], unseen["image"])
