@@ -53,9 +53,11 @@ def load(path: str | Path) -> Published:
     arrays = _canonical(path, _read(path))
     network, stem, inputs = _network(path, arrays)
     channels = arrays[stem].shape[1] if arrays[stem].ndim == 4 else 0
-    if channels not in ((3,) if stem.startswith("features") else (1, 3)):
+    allowed = (3,) if isinstance(network, PatchClassifier) else (1, 3)
+    if channels not in allowed:
         raise PretrainedMismatch(
-            f"{path.name}: {stem} is of shape {arrays[stem].shape}; these networks take 1 or 3 channels."
+            f"{path.name}: {stem} is of shape {arrays[stem].shape}, and this network takes"
+            f" {' or '.join(map(str, allowed))} channels; give one of the files of the authors' `models` folder, as it is."
         )
     shapes = jax.eval_shape(network.init, jax.random.key(0), inputs(channels))
     return Published(network, channels, _variables(path, shapes, arrays))
