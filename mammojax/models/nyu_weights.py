@@ -57,7 +57,7 @@ def load(path: str | Path) -> Published:
     if channels not in allowed:
         raise PretrainedMismatch(
             f"{path.name}: {stem} is of shape {arrays[stem].shape}, and this network takes"
-            f" {' or '.join(map(str, allowed))} channels; give one of the files of the authors' `models` folder, as it is."
+            f" {' or '.join(map(str, allowed))} channels; give one of the authors' files, as it is."
         )
     shapes = jax.eval_shape(network.init, jax.random.key(0), inputs(channels))
     return Published(network, channels, _variables(path, shapes, arrays))
