@@ -1,7 +1,8 @@
-"""`mammojax prepare | predict | compare`."""
+"""`mammojax prepare | predict | compare | localise | two-step | figure | reproduce`."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -13,11 +14,36 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _share(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a share; write a number from 0 to 1')
+    return value
+
+
+def _file(*suffixes: str) -> Callable[[str], Path]:
+    """A file to write, by its ending; its folder is made."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f'"{text}" must end in {" or ".join(suffixes)}')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mammojax", description="Screening mammography in JAX.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     prepare = commands.add_parser("prepare", help="make a data set of DICOMs ready for training")
+    prepare.set_defaults(act=_prepare)
     prepare.add_argument("name", choices=["cbis_ddsm", "inbreast", "manifest", "phantom"])
     prepare.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
     prepare.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
@@ -35,41 +61,104 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
 
     predict = commands.add_parser("predict", help="score mammograms with a trained run")
+    predict.set_defaults(act=_predict)
     predict.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
     predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
     predict.add_argument("--output", type=Path, required=True, help="the folder for predictions.csv and rejected.csv")
     predict.add_argument("--tta", choices=["none", "flips"], default="none")
 
     compare = commands.add_parser("compare", help="runs beside each other, their ensemble, two views, operating points")
+    compare.set_defaults(act=_compare)
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a whole-image run")
     compare.add_argument("--split", choices=["test", "val"], default="test")
-    compare.add_argument("--sensitivity", type=float, default=0.86, help="what operating points aim at")
+    compare.add_argument("--sensitivity", type=_share, default=0.86, help="what operating points aim at")
     compare.add_argument("--output", type=Path, help="a folder for compare.html, compare.json and roc.png")
 
     localise = commands.add_parser("localise", help="do saliency and heatmaps light up where the lesions are?")
+    localise.set_defaults(act=_localise)
     localise.add_argument("--run", type=Path, required=True, help="a whole-image run whose data set has lesion masks")
     localise.add_argument("--split", choices=["test", "val"], default="test")
     localise.add_argument("--images", type=int, default=0, help="measure so many images only")
     localise.add_argument("--tolerance", type=int, default=0, help="of the pointing game, pixels")
-    localise.add_argument("--json", type=Path, help="also write the numbers to this file")
+    localise.add_argument("--json", type=_file(".json"), help="also write the numbers to this file")
 
     two_step = commands.add_parser("two-step", help="the random-forest baseline on the patch classifier's heatmaps")
+    two_step.set_defaults(act=_two_step)
     two_step.add_argument("--run", type=Path, required=True, help="a whole-image run; it names the images")
     two_step.add_argument("--output", type=Path, required=True)
     two_step.add_argument("--patch-run", type=Path, help="the patch classifier; else the one the run started from")
     two_step.add_argument("--min-split", type=int, default=300, help="images a node needs to split; the paper's 300")
 
     figure = commands.add_parser("figure", help="a figure of Shen et al. 2019 from finished runs")
+    figure.set_defaults(act=_figure)
     figure.add_argument("name", choices=["saliency", "heatmap", "confusion", "intensity", "loss"])
     figure.add_argument("--run", type=Path, required=True, action="append", help="a run's folder; some take several")
     figure.add_argument("--split", choices=["test", "val"], default="test")
-    figure.add_argument("--output", type=Path, required=True, help="a .png, .pdf or .svg file")
+    figure.add_argument("--output", type=_file(".png", ".pdf", ".svg"), required=True)
 
     reproduce = commands.add_parser("reproduce", help="a paper's tables, its values beside those of your runs")
+    reproduce.set_defaults(act=_reproduce)
     reproduce.add_argument("paper", choices=["shen2019"])
     reproduce.add_argument("--runs", type=Path, required=True, help="the folder that holds the run folders")
-    reproduce.add_argument("--output", type=Path, help="also write the tables to this .html file")
+    reproduce.add_argument("--output", type=_file(".html"), help="also write the tables to this .html file")
     return parser
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from mammojax.data import prepared
+
+    if args.name != "phantom" and args.source is None:
+        raise prepared.BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
+    phantom = {"patients": args.patients, "seed": args.phantom_seed, "contrast": args.contrast,
+               "both_breasts": args.both_breasts}  # fmt: skip
+    for path in prepared.prepare(
+        args.name, args.source, args.data_dir, kinds=tuple(args.kinds.split(",")), size=args.size,
+        patch_size=args.patch_size, crop=args.crop, keep_aspect=args.keep_aspect, split=args.split,
+        seed=args.seed, workers=args.workers, phantom=phantom,
+    ):  # fmt: skip
+        print(path)
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import predict
+
+    return predict.predict_folder(args.run, args.input, args.output, args.tta)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import compare
+
+    compare.write(args.runs, args.output, args.split, args.sensitivity)
+    return 0
+
+
+def _localise(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import localise
+
+    localise.write(args.run, args.split, args.images, args.tolerance, args.json)
+    return 0
+
+
+def _two_step(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import two_step
+
+    two_step.write(args.run, args.output, args.patch_run, args.min_split)
+    return 0
+
+
+def _figure(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import figures
+
+    figures.write(args.name, args.run, args.output, args.split)
+    return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import reproduce
+
+    reproduce.write(args.runs, args.output)
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,47 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     from mammojax import run  # the parser answers --help without importing JAX
 
     try:
-        if args.command == "prepare":
-            from mammojax.data import prepared
-
-            if args.name != "phantom" and args.source is None:
-                raise run.BadConfig(f"prepare {args.name} needs --source: the folder or file to read.")
-            for path in prepared.prepare(
-                args.name, args.source, args.data_dir, kinds=tuple(args.kinds.split(",")), size=args.size,
-                patch_size=args.patch_size, crop=args.crop, keep_aspect=args.keep_aspect, split=args.split,
-                seed=args.seed, workers=args.workers, phantom={"patients": args.patients, "seed": args.phantom_seed,
-                "contrast": args.contrast, "both_breasts": args.both_breasts},
-            ):  # fmt: skip
-                print(path)
-            return 0
-        if args.command == "compare":
-            from mammojax.evaluate import compare
-
-            compare.write(args.runs, args.output, args.split, args.sensitivity)
-            return 0
-        if args.command == "localise":
-            from mammojax.evaluate import localise
-
-            localise.write(args.run, args.split, args.images, args.tolerance, args.json)
-            return 0
-        if args.command == "two-step":
-            from mammojax.evaluate import two_step
-
-            two_step.write(args.run, args.output, args.patch_run, args.min_split)
-            return 0
-        if args.command == "figure":
-            from mammojax.evaluate import figures
-
-            figures.write(args.name, args.run, args.output, args.split)
-            return 0
-        if args.command == "reproduce":
-            from mammojax.evaluate import reproduce
-
-            reproduce.write(args.runs, args.output)
-            return 0
-        from mammojax.evaluate import predict
-
-        return predict.predict_folder(args.run, args.input, args.output, args.tta)
+        return args.act(args)
     except run.USER_ERRORS as error:
         print(f"mammojax: {error}", file=sys.stderr)
         return 2
