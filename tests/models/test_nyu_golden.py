@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mammojax.data.window import NOISE, SIZES, standardise, window
 from mammojax.models.multi_view import LABELS, VIEWS, probabilities
 from mammojax.models.nyu_weights import Published, load
 from mammojax.models.relu import relu
@@ -59,28 +60,27 @@ def published(golden, name: str, tmp_path) -> Published:
     return load(tmp_path / "weights.safetensors")
 
 
-def window(image_HxWxC: np.ndarray, view: str, centre: list[int]) -> np.ndarray:
-    """The window around `centre` without augmentation, by the rules of `reference/nyu-2019.md`."""
-    height, width = {"CC": (2677, 1942), "MLO": (2974, 1748)}[view[2:]]
-    down, right = (max(0, size - side) for size, side in zip((height, width), image_HxWxC.shape, strict=False))
-    above = down // 2 if view.endswith("CC") else 0
-    x = np.pad(image_HxWxC, ((above, down - above), (0, right), (0, 0)))
-    top, left = (
-        min(max(middle - size // 2, 0), side - size)
-        for middle, size, side in zip(centre, (height, width), x.shape, strict=False)
-    )
-    return x[top : top + height, left : left + width]
+Exam = dict[str, tuple[np.ndarray, list[int]]]
 
 
-def exam_of(read: Callable[[str, str], np.ndarray], exam: dict) -> dict[str, np.ndarray]:
-    """{view: float32 [1, H, W, 3]}: image, benign and malignant heatmap, facing right, the image standardised."""
+def exam_of(read: Callable[[str, str], np.ndarray], exam: dict) -> Exam:
+    """{view: (image, benign and malignant heatmap [H, W, 3] facing right, the window's recorded centre)}."""
     result = {}
     for view in VIEWS:
-        channels = [read(exam[view][0], channel) for channel in ("image", "benign", "malignant")]
-        x = np.stack(channels, axis=-1).astype(np.float32)
-        x = window(x[:, ::-1] if view.startswith("R") else x, view, exam["best_center"][view][0]).copy()
-        x[..., 0] = (x[..., 0] - x[..., 0].mean()) / x[..., 0].std()
-        result[view] = x[None]
+        x = np.stack([read(exam[view][0], channel) for channel in ("image", "benign", "malignant")], axis=-1)
+        x = x.astype(np.float32)
+        result[view] = (x[:, ::-1] if view.startswith("R") else x, exam["best_center"][view][0])
+    return result
+
+
+def windows(exam: Exam, rng: np.random.RandomState, noise: int = 0) -> dict[str, np.ndarray]:
+    """{view: float32 [1, H, W, 3]}, the image standardised; random numbers are drawn as the published code does."""
+    result = {}
+    for view, (x, centre) in exam.items():
+        if noise:
+            rng.randint(0, 1)  # which of a view's images: there is one
+        cut = window(x, view[2:], tuple(centre), SIZES[view[2:]], rng, noise)
+        result[view] = standardise(cut)[None]
     return result
 
 
@@ -101,7 +101,7 @@ def exam(golden):
     return exam_of(read, json.loads((folder / "preprocess.json").read_text())["exam"])
 
 
-def phantom(golden, letter: str) -> dict[str, np.ndarray]:
+def phantom(golden, letter: str) -> Exam:
     """Exam P, larger than the window and without heatmaps (zeros here), or S, smaller; cropped as recorded."""
     folder = golden / "phantom_exams"
     draw = runpy.run_path(str(folder / "phantom.py"))["phantom"]
@@ -140,7 +140,7 @@ def assert_recorded(layer: dict, ours_BxHxWxC, what: str) -> None:
 def test_multi_view(name, golden, recorded, exam, tmp_path):
     network, channels, variables = published(golden, name, tmp_path)
     assert (network.join, channels) == ({"v": "view-wise", "i": "image-wise"}[name[0]], int(name[-1]))
-    images = {view: x[..., :channels] for view, x in exam.items()}
+    images = {view: x[..., :channels] for view, x in windows(exam, np.random.RandomState(0)).items()}
     for view in VIEWS:
         assert_recorded(recorded[name]["input"][view], images[view], f"{view} input")
 
@@ -193,14 +193,43 @@ def test_patch_classifier(golden, recorded, tmp_path):
 )
 def test_predictions_of_the_phantom_exams(letter, name, file, golden, tmp_path):
     network, channels, variables = published(golden, name, tmp_path)
-    images = {view: x[..., :channels] for view, x in phantom(golden, letter).items()}
+    images = {view: x[..., :channels] for view, x in windows(phantom(golden, letter), np.random.RandomState(0)).items()}
     ours = jax.jit(lambda images: probabilities(network.apply(variables, images)[0]))(images)
     np.testing.assert_allclose(ours[..., 1], np.load(golden / "phantom_exams" / file), atol=TOLERANCE)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "name", "file"),
+    [
+        ("P", "view_split_1", "big_vs_image_augyes.npy"),
+        ("S", "view_split_1", "small_vs_image_augyes.npy"),
+        ("S", "view_split_3", "small_vs_imageheatmaps_augyes.npy"),
+        ("real", "view_split_1", "image_augyes"),
+        ("real", "view_split_3", "imageheatmaps_augyes"),
+    ],
+)
+def test_ten_augmented_predictions(which, name, file, golden, exam, tmp_path):
+    """The mean over ten windows, moved and resized as the published code's random numbers say."""
+    network, channels, variables = published(golden, name, tmp_path)
+    predict = jax.jit(lambda images: probabilities(network.apply(variables, images)[0])[0, :, 1])
+    rng = np.random.RandomState(0)
+    seen = exam if which == "real" else phantom(golden, which)
+    made = []
+    for _ in range(10):
+        images = {view: x[..., :channels] for view, x in windows(seen, rng, NOISE).items()}
+        made.append(np.asarray(predict(images)))
+    if which == "real":
+        expected = json.loads((golden / "real_exam" / "predictions.json").read_text())[file]["values"]
+    else:
+        expected = np.load(golden / "phantom_exams" / file)[0]
+    # Bicubic resizing of 16-bit values and torch's sums differ in the last bits of float32, ten times over.
+    np.testing.assert_allclose(np.mean(made, axis=0), expected, atol=1e-4)
+
+
 def test_single_images(golden, tmp_path):
     network, _, variables = published(golden, "image_1", tmp_path)
-    images = {view: x[..., :1] for view, x in phantom(golden, "S").items()}
+    images = {view: x[..., :1] for view, x in windows(phantom(golden, "S"), np.random.RandomState(0)).items()}
     predictions = jax.jit(lambda images: network.apply(variables, images)[0])(images)
     rows = [line.split(" noaug: ") for line in (golden / "phantom_exams" / "single.txt").read_text().splitlines()]
     values = {row[0].removesuffix(" image"): json.loads(row[1]) for row in rows if len(row) == 2}

@@ -1,0 +1,108 @@
+"""The window of a cropped mammogram that a column sees, its centre and its augmentation (Wu et al. 2019, section III).
+
+Constants and order of random numbers are the published code's (`reference/nyu-2019.md`). All breasts face right.
+"""
+
+import cv2
+import numpy as np
+
+from mammojax.data.crop import Crop
+
+SIZES = {"CC": (2677, 1942), "MLO": (2974, 1748)}  # height and width of the paper's windows
+NOISE = 100  # pixels by which a window may move, and by which each of its borders may
+NONE = 0
+Random = np.random.RandomState | np.random.Generator
+
+
+def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Where the window is centred when nothing moves it.
+
+    CC: its right edge at the breast's furthest reach, as high as holds the most pixels above 0 (of equals the nearest
+    to the image's middle). MLO: likewise to the right, its lower edge at the lowest tissue of the window's columns.
+
+    Args:
+        crop: uint16 [H, W], facing right.
+        found: the crop's points.
+        view: "CC" or "MLO".
+        size: (height, width) of the window.
+
+    Returns:
+        (y, x), which may lie outside of the image.
+    """
+    height, width = size
+    half_height, half_width = height // 2, width // 2
+    reach = found.rightmost[1]
+    x = reach - half_width - 1
+    if view == "CC":
+        middle = crop.shape[0] // 2
+        if crop.shape[0] <= height:
+            return middle, x
+        left = max(0, x - half_width)
+        in_row = (crop[:, left : max(left, x - half_width + width)] > 0).sum(axis=1)
+        sums = np.concatenate([[0], np.cumsum(in_row)])
+        ys = np.arange(half_height, crop.shape[0] - (height - half_height) + 1)
+        held = sums[ys - half_height + height] - sums[ys - half_height]
+        best = ys[held == held.max()]
+        return int(best[np.argmin(np.abs(best - middle))]), x
+    near = np.flatnonzero((crop[:, max(0, crop.shape[1] - width) :] > 0).any(axis=1))
+    return min(int(near[-1]), found.bottommost[0]) - half_height - 1, x
+
+
+def window(
+    image: np.ndarray, view: str, centre: tuple[int, int], size: tuple[int, int], rng: Random, noise: int = NONE
+) -> np.ndarray:
+    """The window of one view.
+
+    Args:
+        image: [H, W, C], cropped and facing right; an image and perhaps its heatmaps.
+        view: "CC" or "MLO".
+        centre: of the window, from `best_centre`.
+        size: (height, width) of the window.
+        rng: draws two numbers where noise > 0 and then four always, in that order.
+        noise: most pixels by which the window moves, and by which each border moves then; 0 or NOISE.
+
+    Returns:
+        float32 [height, width, C], not standardised. Too small an image is padded with zeros: a CC view above and
+        below, an MLO view below, either at the right.
+    """
+    move = rng.uniform(-1, 1, 2) if noise else np.zeros(2)
+    grow = rng.uniform(-1, 1, 4)
+    x: np.ndarray = np.asarray(image, np.float32)
+    start = [centre[0] - size[0] // 2, centre[1] - size[1] // 2]
+    margin = 2 * noise  # to move by, and to grow by
+    both = 2 if view == "CC" else 1
+    lacking = (size[0] + both * margin - x.shape[0], size[1] + margin - x.shape[1])
+    if lacking[0] > 0:
+        above = lacking[0] // 2 if view == "CC" else 0
+        x = np.pad(x, ((above, lacking[0] - above), (0, 0), (0, 0)))
+        start[0] = margin if view == "CC" else 0
+    if lacking[1] > 0:
+        x = np.pad(x, ((0, 0), (0, lacking[1]), (0, 0)))
+        start[1] = 0
+    for axis in (0, 1):
+        last = x.shape[axis] - size[axis]
+        start[axis] = min(max(start[axis], 0), last)
+        if start[axis] == 0:  # nowhere to go but inwards
+            move[axis] = abs(move[axis])
+        elif start[axis] == last:
+            move[axis] = -abs(move[axis])
+        room = last - start[axis] if move[axis] >= 0 else start[axis]
+        start[axis] += int(np.round(min(noise, room) * move[axis]))
+    top, left = start
+    edges = (top, x.shape[0] - top - size[0], left, x.shape[1] - left - size[1])
+    vertical = min(noise, *edges)
+    horizontal = int(np.round(vertical * size[1] / size[0]))
+    reach = np.array([vertical, vertical, horizontal, horizontal])
+    borders = np.array([top, top + size[0], left, left + size[1]]) + np.round(reach * grow).astype(int)
+    cut = x[borders[0] : borders[1], borders[2] : borders[3]]
+    if cut.shape[:2] != size:
+        cut = cv2.resize(cut, size[::-1], interpolation=cv2.INTER_CUBIC).reshape(*size, -1)
+    return cut
+
+
+def standardise(cut: np.ndarray) -> np.ndarray:
+    """The first channel with its mean taken off and divided by its standard deviation; heatmaps stay as they are."""
+    result = np.array(cut, np.float32)
+    image = result[..., 0]
+    result[..., 0] = (image - image.mean()) / max(float(image.std()), 1e-5)
+    return result
