@@ -5,6 +5,7 @@ converter, as a file with the published names.
 """
 
 import json
+import random
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import cv2
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mammojax.data import sliding
 from mammojax.data.window import NOISE, SIZES, standardise, window
 from mammojax.models.multi_view import LABELS, VIEWS, probabilities
 from mammojax.models.nyu_weights import Published, load
@@ -196,6 +199,24 @@ def test_predictions_of_the_phantom_exams(letter, name, file, golden, tmp_path):
     images = {view: x[..., :channels] for view, x in windows(phantom(golden, letter), np.random.RandomState(0)).items()}
     ours = jax.jit(lambda images: probabilities(network.apply(variables, images)[0]))(images)
     np.testing.assert_allclose(ours[..., 1], np.load(golden / "phantom_exams" / file), atol=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["S", "real"])
+def test_heatmaps(which, golden, exam, tmp_path):
+    """Every pixel of both heatmaps, the published choice of shorter steps included; the real exam takes minutes."""
+    network, channels, variables = published(golden, "patch", tmp_path)
+
+    @jax.jit
+    def classify(patches):
+        logits, _ = network.apply(variables, jnp.repeat(patches[..., None], channels, axis=-1))
+        return jax.nn.softmax(logits)[:, :2]
+
+    rng = random.Random(0)
+    for view, (x, _) in (exam if which == "real" else phantom(golden, "S")).items():
+        seen = sliding.heatmaps(x[..., 0], classify, batch=16, rng=rng)
+        for channel, index in ((1, 1), (2, 0)):  # image, benign, malignant; the network's first class is malignant
+            np.testing.assert_allclose(seen[..., index], x[..., channel], atol=1e-4, err_msg=f"{view} {channel}")
 
 
 @pytest.mark.slow

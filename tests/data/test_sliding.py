@@ -1,0 +1,62 @@
+"""Sliding windows: the published steps, cover without gaps, and a mean that can be counted."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mammojax.data import sliding
+
+
+def test_the_published_steps_from_the_published_random_numbers(shared: Path) -> None:
+    """One generator a run; an image's rows are drawn before its columns."""
+    folder = shared / "golden" / "nyu" / "real_exam"
+    images = json.loads((folder / "preprocess.json").read_text())["images"]
+    rng = random.Random(0)
+    for view in ("g0_L_CC", "g0_R_CC", "g0_L_MLO", "g0_R_MLO"):
+        recorded = images[view]
+        rows, columns = (sliding.starts(side, rng=rng) for side in recorded["cropped_shape"])
+        assert np.diff(rows).tolist() == recorded["row_strides"], view
+        assert np.diff(columns).tolist() == recorded["col_strides"], view
+        assert len(rows) * len(columns) == recorded["n_patches"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(256, 4000))
+def test_steps_cover_the_axis_evenly(length: int) -> None:
+    for at in (sliding.starts(length), sliding.starts(length, rng=random.Random(length))):
+        assert at[0] == 0
+        assert at[-1] == length - 256
+        steps = np.diff(at)
+        assert len(steps) == 0 or (steps.max() <= 70 and steps.max() - steps.min() <= 1)
+
+
+def test_a_heatmap_is_the_mean_over_the_patches_of_a_pixel() -> None:
+    image = np.random.default_rng(0).integers(0, 60000, (50, 41)).astype(np.uint16)
+    calls = []
+
+    def classify(patches: np.ndarray) -> np.ndarray:
+        calls.append(patches.shape)
+        return np.stack([patches.mean(axis=(1, 2)), np.ones(len(patches))], axis=1)
+
+    seen = sliding.heatmaps(image, classify, patch=16, stride=10, batch=4)
+    assert set(calls) == {(4, 16, 16)}
+    standard = (image - image.mean()) / image.std()
+    rows, columns = sliding.starts(50, 16, 10), sliding.starts(41, 16, 10)
+    for y, x in ((0, 0), (23, 20), (49, 40)):
+        over = [
+            standard[t : t + 16, c : c + 16].mean()
+            for t in rows
+            for c in columns
+            if t <= y < t + 16 and c <= x < c + 16
+        ]
+        np.testing.assert_allclose(seen[y, x, 0], np.mean(over), atol=1e-5)
+    np.testing.assert_allclose(seen[..., 1], 1)
+
+
+def test_an_image_smaller_than_a_patch_is_padded() -> None:
+    seen = sliding.heatmaps(np.ones((10, 30), np.uint16), lambda p: np.ones((len(p), 2)), patch=16, stride=10, batch=3)
+    assert seen.shape == (10, 30, 2)
