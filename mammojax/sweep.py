@@ -78,5 +78,6 @@ def _plot(rows: list[dict[str, Any]]) -> Figure:
         axes.annotate(f"{row['images']} images", (row["patients"], row["high"]), (0, 4), textcoords="offset points",
                       ha="center", fontsize=8, color="#5b6675")  # fmt: skip
     axes.set(xlabel="patients with image labels", ylabel="test AUC by image", ylim=(min(0.4, *value), 1.06))
+    axes.margins(x=0.08)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
