@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("paper", choices=["shen2019"])
     reproduce.add_argument("--runs", type=Path, required=True, help="the folder that holds the run folders")
     reproduce.add_argument("--output", type=_file(".html"), help="also write the tables to this .html file")
+
+    convert = commands.add_parser("convert", help="files of published code as ours")
+    convert.set_defaults(act=_convert)
+    convert.add_argument("kind", choices=["nyu-exam-list"], help="nyu-exam-list: a pickled exam list → a manifest")
+    convert.add_argument("file", type=Path)
+    convert.add_argument("--out", type=_file(".csv"), required=True, help="the manifest to write")
     return parser
 
 
@@ -158,6 +164,16 @@ def _reproduce(args: argparse.Namespace) -> int:
     from mammojax.evaluate import reproduce
 
     reproduce.write(args.runs, args.output)
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from mammojax.data import exam_list, manifest
+
+    if not args.file.is_file():
+        raise manifest.BadManifest(f'there is no file "{args.file}"; give the pickled exam list.')
+    count = exam_list.write_manifest(args.file, args.out)
+    print(f"{count} images → {args.out}", flush=True)
     return 0
 
 
