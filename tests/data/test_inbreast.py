@@ -4,6 +4,7 @@ import csv
 import plistlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -12,7 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from mammojax import cli
 from mammojax.data import manifest, prepared
-from mammojax.data.builders import inbreast
+from mammojax.data.breast import Framing
+from mammojax.data.builders import inbreast, mammograms
 
 HEADER = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
 SIZE = (240, 180)
@@ -74,7 +76,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _dicom(inside / "AllDICOMs" / "30000003_00000000000000ac_MG_L_CC_ANON.dcm", 3)  # not in the CSV
     (inside / "AllDICOMs" / "30000004_00000000000000ad_MG_L_CC_ANON.dcm").write_bytes(b"broken")
     rows.append("removed;removed;L;CC;201001;30000004;2;2")
-    (inside / "AllDICOMs" / "notes.dcm").write_bytes(b"")
+    for name in ("notes.dcm", "30000005_00000000000000ae_MG_L_CC_ANON (1).dcm", "._20586903_0_MG_R_CC_ANON.dcm"):
+        (inside / "AllDICOMs" / name).write_bytes(b"")
+    (inside / "AllDICOMs" / "30000001_00000000000000af_MG_L_FB_ANON.dcm").write_bytes(b"")  # its number again
     (inside / "AllXML" / f"{20586900 + 3 * 4}.xml").write_text("<plist>")  # cut off
     (inside / "INbreast.csv").write_text("\n".join(rows) + "\n", encoding="utf-8-sig")
     return root
@@ -87,13 +91,17 @@ def test_the_table(tree: Path) -> None:
     assert "AllDICOMs has no file" in reasons["99999999"]
     assert 'BI-RADS "3"' in reasons["30000002"]
     assert "the CSV does not list it" in reasons["30000003"]
-    assert "_ANON.dcm" in reasons["notes.dcm"]
-    assert images["30000001"].view == "FB"
+    assert "_ANON.dcm" in reasons["AllDICOMs"]
+    assert "_ANON.dcm" in reasons["30000005"]
+    assert "several files" in reasons["30000001"]
+    assert not any("000000000000" in text for row in table.rejected for text in row)  # no patient
+    assert (images["30000001"].view, images["30000001"].patient_id) == ("FB", "00000000000000aa")
+    assert {image.density for image in images.values() if image.patient_id == f"{3:016x}"} == {""}
     first = images["20586903"]
     assert (first.patient_id, first.laterality, first.view, first.pathology) == ("0" * 16, "R", "CC", "NORMAL")
     assert images["20586906"].view == "MLO"
     assert {image.label for image in images.values() if image.patient_id == f"{2:016x}"} == {1}  # 4a
-    assert [images[k].lesions for k in ("20586903",)] == [()]  # no XML for a normal image
+    assert first.lesions == ()  # no XML for a normal image
     malignant = next(image for image in images.values() if image.patient_id == f"{2:016x}")
     assert [(lesion.pathology, lesion.abnormality) for lesion in malignant.lesions] == [
         ("MALIGNANT", "mass"), ("MALIGNANT", "calcification")
@@ -113,27 +121,58 @@ def test_regions_names_however_they_are_spelt(name: str, kind: str) -> None:
     assert inbreast.abnormality(name) == kind
 
 
+def test_birads() -> None:
+    """The real set's counts (reference/data.md), and how many of its 410 images have a label: the paper's 280 + 107."""
+    counts = {"1": 67, "2": 220, "3": 23, "4a": 13, "4b": 8, "4c": 22, "5": 49, "6": 8}
+    labels = [inbreast.pathology(birads) for birads, n in counts.items() for _ in range(n)]
+    assert [labels.count(p) for p in ("NORMAL", "BENIGN", "MALIGNANT", None)] == [67, 220, 100, 23]
+    assert len(labels) - labels.count(None) == 280 + 107
+    assert [inbreast.pathology(text) for text in ("4A ", "4", "0", "10", "")] == ["MALIGNANT"] * 2 + [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("outline", "size"),
+    [(((60, 60),), (15, 15)), (((60, 60),) * 3, (15, 15)), (((60, 60), (80, 60)), (15, 35)),
+     (((40, 100), (80, 100), (80, 140), (40, 140)), (41, 41)), (((2, 3),), (11, 10))],
+)  # fmt: skip
+def test_an_outline_as_a_mask(outline: tuple[tuple[float, float], ...], size: tuple[int, int], tmp_path: Path) -> None:
+    _dicom(tmp_path / "a.dcm", 0)
+    lesion = manifest.Lesion(None, "MALIGNANT", "calcification", outline=outline)
+    image = manifest.Image("a", tmp_path / "a.dcm", "p", pathology="MALIGNANT", lesions=(lesion,))
+    (example,), rejected = mammograms.examples_of(image, "whole", Framing(SIZE), 32, 0)
+    drawn = cv2.imdecode(np.frombuffer(example["masks"].getvalue(), np.uint8), cv2.IMREAD_UNCHANGED) == 2
+    assert (drawn.any(1).sum(), drawn.any(0).sum()) == size
+    assert not rejected
+
+
 def test_prepared_by_the_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["prepare", "inbreast", "--source", str(tree), "--data-dir", str(tmp_path), "--size", "96x64"]
     arguments += ["--patch-size", "32", "--crop", "breast", "--keep-aspect"]
     assert cli.main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "0000000000000000" not in printed  # no patient
+    printed = capsys.readouterr()
+    assert "000000000000" not in printed.out + printed.err  # no patient
+    assert not [path for path in tmp_path.rglob("*") if "000000000000" in path.name]
     facts = {"size": (96, 64), "patch_size": 32, "crop": "breast", "keep_aspect": True, "split": "shen", "seed": 0}
     whole = prepared.find("inbreast", "whole", tmp_path, **facts)
     patients = {split: {row["patient_id"] for row in whole.table(split)} for split in ("train", "val", "test")}
     assert not patients["train"] & patients["test"]
     assert not patients["train"] & patients["val"]
+    assert not patients["val"] & patients["test"]
     assert sum(map(len, patients.values())) == 25
+    assert len(patients["val"]) == 2  # a tenth of the 17 training patients
     assert 6 <= len(patients["test"]) <= 9  # 30 % of 25, by stratum
     assert {row["exam_id"] for row in whole.table("train") + whole.table("test")} <= {"1", "2"}  # no date
     with (whole.path / "rejected.csv").open(newline="") as file:
         rejected = dict(csv.reader(file))
-    assert "30000004" in rejected
-    for example in whole.source("train"):
-        if example["label"] == 1:
-            assert (example["masks"] == 2).any()
-            break
+    assert rejected["30000004"].startswith(
+        "it is neither DICOM nor PNG"
+    )  # and not the file's name: it holds the patient
+    shown = [np.unique(example["masks"]).tolist() for example in whole.source("train") if example["label"] == 1]
+    assert shown
+    assert all(
+        values == [0, 2] for values in shown if len(values) > 1
+    )  # every lesion of a malignant image is malignant
+    assert sum(len(values) > 1 for values in shown) >= len(shown) - 2  # an image whose XML is cut off shows none
     patches = prepared.find("inbreast", "patches_s10", tmp_path, **facts)
     classes = {c for split in patches.facts["counts"].values() for c, n in split.items() if n}
     assert {"background", "malignant_mass", "malignant_calcification", "benign_mass"} <= classes

@@ -20,6 +20,7 @@ CSV = "INbreast.csv"
 COLUMNS = ("File Name", "Laterality", "View", "Acquisition date", "ACR", "Bi-Rads")
 FILE = re.compile(r"(\d+)_([0-9a-zA-Z]+)_MG_([LR])_([A-Z]+)_ANON\.dcm")
 VIEWS = {"ML": "MLO"}
+PATHOLOGIES = {"1": "NORMAL", "2": "BENIGN"} | dict.fromkeys(("4", "4a", "4b", "4c", "5", "6"), "MALIGNANT")
 
 
 def _find(source: Path, name: str) -> Path:
@@ -37,7 +38,7 @@ def digest(source: Path) -> str:
 
 def pathology(birads: str) -> str | None:
     """NORMAL (BI-RADS 1), BENIGN (2) or MALIGNANT (4, 4a … 6); None for 3, 0 and what is no category."""
-    return {"1": "NORMAL", "2": "BENIGN", "4": "MALIGNANT", "5": "MALIGNANT", "6": "MALIGNANT"}.get(birads.strip()[:1])
+    return PATHOLOGIES.get(birads.strip().lower())
 
 
 def abnormality(name: str) -> str:
@@ -101,11 +102,15 @@ def read_table(source: Path) -> manifest.Table:
     folder = _find(source, "AllDICOMs")
     found: dict[str, Any] = {}
     table = manifest.Table([])
-    for path in sorted(folder.rglob("*.dcm")):
-        if match := FILE.fullmatch(path.name):
-            found[match[1]] = (path, match)
+    for path in sorted(p for p in folder.rglob("*.dcm") if p.name[0] != "."):  # macOS copies each file as ._NAME
+        match = FILE.fullmatch(path.name)
+        if match is None:  # named by its number alone: the rest may be the patient
+            number = re.match(r"\d*", path.name)[0] or "AllDICOMs"  # type: ignore[index]
+            table.rejected.append((number, "a file's name is not <File Name>_<patient>_MG_<side>_<view>_ANON.dcm"))
+        elif match[1] in found:
+            table.rejected.append((match[1], "AllDICOMs has several files of that number; the first is taken"))
         else:
-            table.rejected.append((path.name, "its name is not <File Name>_<patient>_MG_<side>_<view>_ANON.dcm"))
+            found[match[1]] = (path, match)
     regions = {path.stem: path for path in sorted(source.rglob("*.xml"))}
     exams: dict[tuple[str, str], str] = {}  # dates stay out of the data set: a patient's exams are counted
     for row in sorted(rows, key=lambda r: (r["Acquisition date"], r["File Name"])):

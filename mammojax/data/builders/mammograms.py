@@ -124,7 +124,8 @@ def examples_of(
     try:
         mammogram = read_mammogram(image.path)
     except BadMammogram as error:
-        return [], [(image.image, str(error))]
+        # The row names the image; a file's own name may hold the patient (INbreast).
+        return [], [(image.image, str(error).removeprefix(f"{image.path.name}: "))]
     except Exception as error:  # a broken header raises what it likes: one file must not end a run of thousands
         return [], [(image.image, f"it cannot be read ({type(error).__name__}); get the file again")]
     placement = framing.place(mammogram.pixels)
@@ -187,12 +188,13 @@ def examples_of(
 
 
 def _filled(outline: tuple[tuple[float, float], ...], shape: tuple[int, ...]) -> np.ndarray:
-    """The inside of an outline, uint8 [H, W]; an outline of one or two points marks a spot of a few pixels."""
+    """The inside of an outline, uint8 [H, W]; one of fewer than three different points is drawn 15 pixels wide."""
     mask = np.zeros(shape, np.uint8)
     points = np.round(np.array(outline)).astype(np.int32)
     cv2.fillPoly(mask, [points], 1)
-    if len(outline) < 3:  # INbreast marks single calcifications so; 15 pixels are 1 mm there
-        cv2.polylines(mask, [points], False, 1, thickness=15)
+    if len(spots := np.unique(points, axis=0)) < 3:  # INbreast marks single calcifications so; 15 pixels are 1 mm there
+        start, end = spots[0].tolist(), spots[-1].tolist()
+        cv2.line(mask, start, end, 1, thickness=13)  # OpenCV draws 13 as 15; polylines would draw one point as 1 pixel
     return mask
 
 
