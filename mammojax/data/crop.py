@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 ITERATIONS = 100  # of erosion and dilation with a cross: thin lines and labels go, the breast stays
-BUFFER = 50  # pixels around the breast's box
 
 
 class NoTissue(ValueError):
@@ -66,7 +65,8 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int = 0, iterations: 
         pixels: uint16 [H, W].
         faces_right: the nipple points to the right: left breasts where images are stored as they hang.
         threshold: tissue is what is above it; 0 for digital images, whose background is 0.
-        iterations: radius of the erosion in pixels; the published 100 is for images of about 3000 × 2000.
+        iterations: radius of the erosion in pixels; the published 100 is for images of about 3000 × 2000. Half of it is
+            kept around the breast's box, but not behind it.
 
     Raises:
         NoTissue: there is no breast to crop.
@@ -74,12 +74,13 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int = 0, iterations: 
     breast = largest_breast(pixels > threshold, iterations)
     rows, columns = np.flatnonzero(breast.any(axis=1)), np.flatnonzero(breast.any(axis=0))
     height, width = pixels.shape
-    top, bottom = max(0, int(rows[0]) - BUFFER), min(height, int(rows[-1]) + 1 + BUFFER)
+    buffer = iterations // 2  # the published 50 of 100; smaller images would else be more buffer than breast
+    top, bottom = max(0, int(rows[0]) - buffer), min(height, int(rows[-1]) + 1 + buffer)
     left, right = int(columns[0]), int(columns[-1]) + 1
     if faces_right:
-        right = min(width, right + BUFFER)
+        right = min(width, right + buffer)
     else:
-        left = max(0, left - BUFFER)
+        left = max(0, left - buffer)
     inside = breast[top:bottom, left:right]
     wide = inside.shape[1]
 

@@ -45,7 +45,8 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int])
         best = ys[held == held.max()]
         return int(best[np.argmin(np.abs(best - middle))]), x
     near = np.flatnonzero((crop[:, max(0, crop.shape[1] - width) :] > 0).any(axis=1))
-    return min(int(near[-1]), found.bottommost[0]) - half_height - 1, x
+    lowest = int(near[-1]) if len(near) else found.bottommost[0]  # a narrow window may lie beyond the tissue
+    return min(lowest, found.bottommost[0]) - half_height - 1, x
 
 
 def window(
@@ -91,7 +92,8 @@ def window(
     top, left = start
     edges = (top, x.shape[0] - top - size[0], left, x.shape[1] - left - size[1])
     vertical = min(noise, *edges)
-    horizontal = int(np.round(vertical * size[1] / size[0]))
+    # The margins bound it where a window is wider than high, as no published one is.
+    horizontal = min(int(np.round(vertical * size[1] / size[0])), *edges[2:])
     reach = np.array([vertical, vertical, horizontal, horizontal])
     borders = np.array([top, top + size[0], left, left + size[1]]) + np.round(reach * grow).astype(int)
     cut = x[borders[0] : borders[1], borders[2] : borders[3]]

@@ -71,6 +71,15 @@ def test_a_left_and_its_mirrored_right_differ_by_the_published_off_by_one() -> N
     assert (200 - right.box[3], 200 - right.box[2]) == left.box[2:]
 
 
+def test_a_small_breast_at_the_top_has_points() -> None:
+    """Half the radius is kept around it, so that the third that is passed over is never all of it."""
+    pixels = np.zeros((120, 80), np.uint16)
+    pixels[:14, :20] = 500
+    found = crop(pixels, True, iterations=4)
+    assert found.rightmost[1] == 19
+    assert found.box == (0, 16, 0, 22)
+
+
 def test_film_needs_a_threshold_and_no_tissue_is_said() -> None:
     y, x = np.mgrid[:300, :200]
     film = np.where(np.hypot((y - 160) / 120, x / 150) < 1, 30000, 3000).astype(np.uint16)

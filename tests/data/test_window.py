@@ -5,7 +5,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammojax.data.window import standardise, window
+from mammojax.data.crop import Crop
+from mammojax.data.window import best_centre, standardise, window
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,6 +48,25 @@ def test_noise_moves_the_window_one_way_at_an_edge() -> None:
     assert min(starts) >= -1  # resizing alone may shift by a pixel
     assert max(starts) <= 11
     assert len(set(starts)) > 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 60), st.integers(20, 120), st.sampled_from(["CC", "MLO"]), st.integers(0, 1000))
+def test_a_window_wider_than_high_grows_within_the_image(height: int, width: int, view: str, seed: int) -> None:
+    """Its horizontal noise is the larger one: a border beyond the image would cut nothing, or the other side."""
+    image = np.ones((140, 200, 1), np.float32)
+    rng = np.random.RandomState(seed)
+    cut = window(image, view, (70, 60 + seed % 80), (height, width), rng, noise=4)
+    assert cut.shape == (height, width, 1)
+    np.testing.assert_allclose(cut, 1, atol=1e-5)
+
+
+def test_a_narrow_window_beside_the_tissue_has_a_centre() -> None:
+    """Its rightmost columns are the crop's empty ones."""
+    crop = np.zeros((90, 80), np.uint16)
+    crop[10:70, :60] = 9
+    found = Crop((0, 90, 0, 80), ((30, 60), 59), (69, (0, 59)), 0)
+    assert best_centre(crop, found, "MLO", (40, 10)) == (69 - 20 - 1, 59 - 5 - 1)
 
 
 def test_only_the_image_is_standardised() -> None:
