@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,42 @@ def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
         compare.aligned([compare.read(run, "test") for run in runs])
 
 
+def _rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Change the lines below a CSV's header."""
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *change(lines)]) + "\n")
+
+
+def test_flips_are_paired_by_image_whatever_their_order(tmp_path: Path) -> None:
+    (run,) = _runs(tmp_path, 1)
+    before = compare.compare([run])
+    _rewrite(run / "predictions" / "test_flips.csv", lambda lines: lines[::-1])
+    after = compare.compare([run])
+    assert after["rows"][0]["gain_flips"] == pytest.approx(before["rows"][0]["gain_flips"])
+
+
+def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
+    first, second = _runs(tmp_path, 2)
+    with pytest.raises(compare.NotComparable, match='"run0" is given twice'):
+        compare.compare([first, second / ".." / "run0"])
+    _rewrite(second / "predictions" / "test.csv", lambda lines: [*lines, lines[0]])
+    with pytest.raises(compare.NotComparable, match=r'names "\d+_._\w+" twice'):
+        compare.read(second, "test")
+    image, *_ = (first / "predictions" / "val_flips.csv").read_text().splitlines()[1].split(",")
+    _rewrite(
+        first / "predictions" / "val_flips.csv",
+        lambda lines: [re.sub(r",([01]),", lambda m: f",{1 - int(m[1])},", lines[0]), *lines[1:]],
+    )
+    with pytest.raises(compare.NotComparable, match=f'other labels for 1 of the same images .the first: "{image}"'):
+        compare.aligned([compare.read(run, "val_flips") for run in (first, second)])
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [_runs(tmp_path / seed, 1)[0] for seed in ("s0", "s1")]
+    result = compare.compare(runs)
+    assert [row["name"] for row in result["rows"]] == ["s0/run0", "s1/run0", "ensemble"]
+
+
 def test_two_views_are_averaged_by_breast(tmp_path: Path) -> None:
     label = np.array([1, 1, 0, 0, 0, 0, 1, 1])
     score = np.array([0.9, 0.1, 0.4, 0.2, 0.3, 0.5, 0.2, 0.8])  # patient 0: L, R; patient 1: L, R; CC and MLO each
@@ -92,6 +129,20 @@ def test_the_chosen_threshold_does_not_see_the_test_labels(tmp_path: Path) -> No
     assert called[val.label == 1].mean() >= 0.86
 
 
+def test_a_threshold_that_nothing_gives_is_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No malignant image to choose it by; and the validation split has no threshold from elsewhere."""
+    (run,) = _runs(tmp_path, 1)
+    assert set(compare.compare([run], "val")["operating"][0]) == {"name", "read_on_val"}
+    for name in ("val", "val_flips"):
+        path = run / "predictions" / f"{name}.csv"
+        _rewrite(path, lambda lines: [re.sub(",[01],", ",0,", line) for line in lines])
+    assert cli.main(["compare", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert re.search(r"^run0 +chosen on val +– +– +–$", capsys.readouterr().out, re.MULTILINE)
+    point = json.loads((tmp_path / "out" / "compare.json").read_text())["operating"][0]
+    assert point["chosen_on_val"] is None
+    assert compare.threshold(compare.read(run, "test"), 0.0) < np.inf
+
+
 def test_intervals_agree_with_a_plain_loop(tmp_path: Path) -> None:
     one = compare.read(_runs(tmp_path, 1)[0], "test")
     point = compare.operating_point(one, 0.5, runs=200, seed=1)["sensitivity"]
@@ -101,6 +152,13 @@ def test_intervals_agree_with_a_plain_loop(tmp_path: Path) -> None:
         drawn = drawn[one.label[drawn] == 1]
         values.append((one.score[drawn] >= 0.5).mean())
     np.testing.assert_allclose((point.low, point.high), np.percentile(values, [2.5, 97.5]))
+    pairs, values = compare.breasts(one), []
+    for weights in metrics.draws(pairs.patient, 200, 1):
+        drawn = np.repeat(np.arange(len(pairs.label)), weights.astype(int))
+        cc, mlo, both = (metrics.roc_auc(pairs.label[drawn], s[drawn]) for s in (pairs.cc, pairs.mlo, pairs.both))
+        values.append(both - (cc + mlo) / 2)
+    gain = compare.two_views(pairs, runs=200, seed=1)["gain"]
+    np.testing.assert_allclose((gain.low, gain.high), np.percentile(values, [2.5, 97.5]))
 
 
 def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +170,12 @@ def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [row["name"] for row in result["rows"]] == ["run0", "run1", "run2", "ensemble"]
     assert result["ensemble_gain"]["value"] > 0  # independent noise averages out
     page = (tmp_path / "out" / "compare.html").read_text()
-    assert "threshold from val" in page
+    assert "<td>chosen on val</td>" in page
+    assert "<td>read on test</td>" in page
     assert "data:image/png;base64," in page
     assert not re.search(r">[^<]*\bp\d+\b", page)  # no patient's id
     assert cli.main(["compare", str(tmp_path / "nowhere")]) == 2
     assert "name the folder of a finished whole-image run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["compare", *map(str, runs), "--output", str(tmp_path / "out" / "compare.json")])
+    assert "is a file; name a folder" in capsys.readouterr().err
