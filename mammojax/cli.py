@@ -38,6 +38,14 @@ def _file(*suffixes: str) -> Callable[[str], Path]:
     return read
 
 
+def _folder(text: str) -> Path:
+    """A folder to write into, which may not be there yet."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f'"{text}" is a file; name a folder')
+    return path
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mammojax", description="Screening mammography in JAX.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -64,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(act=_predict)
     predict.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
     predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
-    predict.add_argument("--output", type=Path, required=True, help="the folder for predictions.csv and rejected.csv")
+    predict.add_argument("--output", type=_folder, required=True, help="folder for predictions.csv and rejected.csv")
     predict.add_argument("--tta", choices=["none", "flips"], default="none")
 
     compare = commands.add_parser("compare", help="runs beside each other, their ensemble, two views, operating points")
@@ -72,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a whole-image run")
     compare.add_argument("--split", choices=["test", "val"], default="test")
     compare.add_argument("--sensitivity", type=_share, default=0.86, help="what operating points aim at")
-    compare.add_argument("--output", type=Path, help="a folder for compare.html, compare.json and roc.png")
+    compare.add_argument("--output", type=_folder, help="a folder for compare.html, compare.json and roc.png")
 
     localise = commands.add_parser("localise", help="do saliency and heatmaps light up where the lesions are?")
     localise.set_defaults(act=_localise)
@@ -85,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     two_step = commands.add_parser("two-step", help="the random-forest baseline on the patch classifier's heatmaps")
     two_step.set_defaults(act=_two_step)
     two_step.add_argument("--run", type=Path, required=True, help="a whole-image run; it names the images")
-    two_step.add_argument("--output", type=Path, required=True)
+    two_step.add_argument("--output", type=_folder, required=True)
     two_step.add_argument("--patch-run", type=Path, help="the patch classifier; else the one the run started from")
     two_step.add_argument("--min-split", type=int, default=300, help="images a node needs to split; the paper's 300")
 

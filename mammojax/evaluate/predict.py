@@ -146,9 +146,9 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
 
     Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
     2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (COLUMNS; label empty where
-    unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side is known) and
-    OUTPUT/rejected.csv (file, reason): each file stands in predictions or there. Ids from DICOM headers become keyed
-    hashes (the key: OUTPUT/.id_key); a manifest's are kept.
+    unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
+    known) and OUTPUT/rejected.csv (file, reason): each file stands in predictions or there. Ids from DICOM headers
+    become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -206,7 +206,8 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
             ]
             for (_, facts), p in zip(good, np.mean(scores, axis=0), strict=True):
                 writer.writerow({**facts, "p_malignant": repr(float(p))})
-                if facts["laterality"] and (facts["patient_id"] or facts["exam_id"]):  # else whose breast is unknown
+                of_whom = facts["patient_id"] or facts["exam_id"]
+                if of_whom and facts["laterality"] and facts["view"]:  # else whose breast, or which view, is unknown
                     breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
                     breast.setdefault(facts["view"], []).append(float(p))
             file.flush()

@@ -167,7 +167,7 @@ def test_several_runs_are_averaged_and_views_joined_to_breasts(finished: Path, t
     save_best(other, variables)
     rng = np.random.default_rng(0)
     rows = ["image,pathology,patient_id,exam_id,laterality,view"]
-    for name, side, view in (("a", "L", "CC"), ("b", "L", "MLO"), ("c", "L", "CC"), ("d", "R", "MLO")):
+    for name, side, view in (("a", "L", "CC"), ("b", "L", "MLO"), ("c", "L", "CC"), ("d", "R", "MLO"), ("e", "L", "")):
         cv2.imwrite(str(tmp_path / f"{name}.png"), rng.integers(0, 65536, (120, 80), np.uint16))
         rows.append(f"{name}.png,,p1,e1,{side},{view}")
     (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
