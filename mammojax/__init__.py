@@ -8,21 +8,32 @@ model.predict(["image.dcm"])
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mammojax.evaluate.exams import ExamPredictor
     from mammojax.evaluate.predict import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["restore"]
 
 
-def restore(run: str) -> "Predictor":
-    """A finished run as an object with `.config`, `.variables` and `.predict(images_or_dicom_paths)`.
+def restore(run: str, patch_run: str | None = None) -> "Predictor | ExamPredictor":
+    """A finished run as an object with `.config`, `.variables` and `.predict(…)`.
 
     Args:
         run: the run's folder (`--workdir`).
+        patch_run: of exam networks that take heatmaps, the patch network's run.
+
+    Returns:
+        A Predictor, whose `predict` takes images or DICOM paths; of a network for exams an ExamPredictor, whose
+        `predict` takes {"L-CC": image or path, …}.
 
     Raises:
         mammojax.train.checkpoint.BadCheckpoint: the folder is not a run or has no trained weights.
     """
-    from mammojax.evaluate.predict import restore as _restore  # JAX is imported only when it is needed
+    from pathlib import Path
 
-    return _restore(run)
+    from mammojax.evaluate import exams, predict  # JAX is imported only when it is needed
+    from mammojax.train.checkpoint import read_config
+
+    if read_config(run)[0].model.task == "exam":
+        return exams.restore(Path(run), Path(patch_run) if patch_run else None)
+    return predict.restore(run)

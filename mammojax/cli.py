@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
     predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
     predict.add_argument("--output", type=_folder, required=True, help="folder for predictions.csv and rejected.csv")
-    predict.add_argument("--tta", choices=["none", "flips"], default="none")
+    predict.add_argument("--tta", choices=["none", "flips", "random10"], default="none", help="random10: exams")
+    predict.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
 
     compare = commands.add_parser("compare", help="runs beside each other, their ensemble, two views, operating points")
     compare.set_defaults(act=_compare)
@@ -112,9 +113,11 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="files of published code as ours")
     convert.set_defaults(act=_convert)
-    convert.add_argument("kind", choices=["nyu-exam-list"], help="nyu-exam-list: a pickled exam list → a manifest")
+    convert.add_argument(
+        "kind", choices=["nyu", "nyu-exam-list"], help="nyu: published weights → a run; nyu-exam-list: → a manifest"
+    )
     convert.add_argument("file", type=Path)
-    convert.add_argument("--out", type=_file(".csv"), required=True, help="the manifest to write")
+    convert.add_argument("--out", type=Path, required=True, help="the run folder, or the manifest, to write")
     return parser
 
 
@@ -135,8 +138,18 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from mammojax.train.checkpoint import BadCheckpoint, read_config
+
+    if read_config(args.run[0])[0].model.task == "exam":
+        from mammojax.evaluate import exams
+
+        if args.tta == "flips":
+            raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
+        return exams.predict_exams(args.run, args.input, args.output, args.tta, args.patch_run)
     from mammojax.evaluate import predict
 
+    if args.tta == "random10" or args.patch_run:
+        raise BadCheckpoint("random10 and --patch-run are for exams; whole images take --tta none or flips.")
     return predict.predict_folder(args.run, args.input, args.output, args.tta)
 
 
@@ -176,12 +189,17 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    if args.kind == "nyu":
+        from mammojax import convert
+
+        print(f"{convert.nyu(args.file, args.out)} → {args.out}", flush=True)
+        return 0
     from mammojax.data import exam_list, manifest
 
     if not args.file.is_file():
         raise manifest.BadManifest(f'there is no file "{args.file}"; give the pickled exam list.')
-    count = exam_list.write_manifest(args.file, args.out)
-    print(f"{count} images → {args.out}", flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{exam_list.write_manifest(args.file, args.out)} images → {args.out}", flush=True)
     return 0
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 
-def random_variables(model: nn.Module, *inputs: Any) -> dict[str, Any]:
+def random_variables(model: nn.Module, *inputs: Any, seed: int = 0) -> dict[str, Any]:
     """Random kernels that keep activations in range, with BN statistics far from (0, 1)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), *inputs))
 
     def values(name: str, shape: tuple[int, ...]) -> np.ndarray:

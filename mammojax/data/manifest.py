@@ -42,6 +42,7 @@ class Image:
         pathology: the worst of its rows: "NORMAL", "BENIGN", "MALIGNANT", or "" where unknown.
         lesions: in the table's order.
         split: "train", "val", "test" where the table says, else "".
+        horizontal_flip: "NO" (left breasts face right), "YES" (mirrored), or "" where the pixels are to tell.
     """
 
     image: str
@@ -54,6 +55,7 @@ class Image:
     lesions: tuple[Lesion, ...] = ()
     density: str = ""
     split: str = ""
+    horizontal_flip: str = ""
 
     @property
     def label(self) -> int:
@@ -78,8 +80,8 @@ def read_manifest(path: str | Path) -> Table:
     """Read a manifest: CSV, a row for each image or lesion; docs/data.md describes the columns.
 
     Required columns: image, pathology. Optional: patient_id (default: the image's own name), exam_id, laterality,
-    view, abnormality, mask, density, visible, split. Paths are relative to the CSV. Rows that cannot be used stand in
-    `rejected` with their reason; other columns are ignored.
+    view, abnormality, mask, density, visible, split, horizontal_flip. Paths are relative to the CSV. Rows that cannot
+    be used stand in `rejected` with their reason; other columns are ignored.
 
     Raises:
         BadManifest: no such file, a missing column, or no usable row.
@@ -122,6 +124,7 @@ def read_manifest(path: str | Path) -> Table:
                     exam_id=first.get("exam_id", ""), laterality=first.get("laterality", "").upper()[:1],
                     view=first.get("view", "").upper(), pathology=worst(row["pathology"].upper() for row in group),
                     lesions=lesions, density=first.get("density", ""), split=first.get("split", "").lower(),
+                    horizontal_flip=first.get("horizontal_flip", "").upper(),
                 )
             )  # fmt: skip
     if not table.images:
@@ -142,6 +145,8 @@ def _wrong(row: dict[str, str]) -> str:
         return f'laterality is "{row["laterality"]}"; write L or R'
     if row.get("split", "").lower() not in ("", "train", "val", "test"):
         return f'split is "{row["split"]}"; write train, val or test'
+    if row.get("horizontal_flip", "").upper() not in ("", "YES", "NO"):
+        return f'horizontal_flip is "{row["horizontal_flip"]}"; write YES or NO'
     return ""
 
 

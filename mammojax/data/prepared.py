@@ -278,7 +278,13 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
     tfds.disable_progress_bar()  # ours counts mammograms; TFDS's counts shards
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except AssertionError:  # TFDS, on a split whose every file was left out
+            first = "; the first: {}, {}".format(*sorted(builder.rejected)[0]) if builder.rejected else ""
+            raise BadDataset(
+                f"{name}/{config.name}: of one split no file can be used, {len(builder.rejected)} were left out{first}."
+            ) from None
     made = Path(builder.data_dir)
     rejected = sorted(set(builder.rejected))
     with (made / "rejected.csv").open("w", newline="") as file:
@@ -318,7 +324,7 @@ def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Cou
         writer = csv.writer(file)
         writer.writerow(("split", *COLUMNS))
         for split in mammograms.SPLITS:
-            if not builder.info.splits[split].num_examples:
+            if split not in builder.info.splits:  # no patient fell into it
                 continue
             for example in builder.as_data_source(split):
                 label = int(example["label"])

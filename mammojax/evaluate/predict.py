@@ -25,7 +25,13 @@ from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
-_OWN = ("predictions.csv", "breasts.csv", "rejected.csv", ".id_key")  # what predict_folder itself leaves in its output
+_OWN = (
+    "predictions.csv",
+    "breasts.csv",
+    "exams.csv",
+    "rejected.csv",
+    ".id_key",
+)  # what predict_folder itself leaves in its output
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")  # p_benign: exam models
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
 
@@ -66,14 +72,14 @@ def predict_split(
     return {"scores": np.concatenate(scores), "label": np.concatenate(labels), "image_id": names}
 
 
-def write_split(path: Path, scored: dict[str, Any], table: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
+def write_split(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
     """Write predictions/<split>.csv: COLUMNS, or for a patch net a column p_<class> for each class."""
     whole = len(classes) == 2
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS if whole else (*COLUMNS[:-1], *(f"p_{name}" for name in classes)))
-        for row, scores, label in zip(table, scored["scores"], scored["label"], strict=True):
+        for row, scores, label in zip(rows, scored["scores"], scored["label"], strict=True):
             shown = scores[1:] if whole else scores
             facts = [row[c] for c in COLUMNS[:5]]
             writer.writerow([*facts, label if label >= 0 else "", *(repr(float(p)) for p in shown)])
@@ -160,38 +166,22 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
     for run, model in zip(runs, models, strict=True):
         if model.config.model.task != "whole":
             raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
-    if not source.exists():
-        raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
-    rejected: list[tuple[str, str]] = []
-    listed: list[tuple[Path, dict[str, str]]] = []
-    if source.suffix.lower() == ".csv":
-        manifest = read_manifest(source)
-        rejected += manifest.rejected
-        for image in manifest.images:
-            facts = {c: getattr(image, c) for c in ("image", "patient_id", "exam_id", "laterality", "view")}
-            listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
-    elif source.is_dir():
-        own = {output.resolve() / name for name in _OWN}
-        files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
-        listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
-    else:
-        listed = [(source, {"image": source.name, "label": ""})]
+    listed, rejected, key = listing(source, output)
     output.mkdir(parents=True, exist_ok=True)
-    key = _id_key(output) if source.suffix.lower() != ".csv" else b""
 
     def load(item: tuple[Path, dict[str, str]]) -> tuple[list[np.ndarray], dict[str, str]] | tuple[str, str]:
         path, facts = item
         try:
             mammogram = read_mammogram(path)
-            return [model.frame(mammogram.pixels) for model in models], _facts(mammogram, facts, key)
+            return [model.frame(mammogram.pixels) for model in models], facts_of(mammogram, facts, key)
         except BadMammogram as error:
             return facts["image"], str(error)
 
     done = 0
     batch = max(1, min(*(model.config.eval_batch for model in models), len(listed)))
     breasts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    with _table(output / "predictions.csv") as file, ThreadPoolExecutor(2) as pool:
-        writer = csv.DictWriter(file, COLUMNS)
+    with table(output / "predictions.csv") as file, ThreadPoolExecutor(2) as pool:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
         # The next batch is decoded while the device works on this one.
@@ -214,24 +204,59 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
             done += len(good)
             bar.update(len(loaded))
         bar.close()
-    with _table(output / "breasts.csv") as file:
-        table_writer = csv.writer(file)
-        table_writer.writerow(BREAST_COLUMNS)
+    with table(output / "breasts.csv") as file:
+        breast_writer = csv.writer(file)
+        breast_writer.writerow(BREAST_COLUMNS)
         for breast_of, views in breasts.items():  # several images of a view count as one
             mean = float(np.mean([np.mean(scores) for scores in views.values()]))
-            table_writer.writerow([*breast_of, "+".join(sorted(views)), "", repr(mean)])
-    with _table(output / "rejected.csv") as file:
+            breast_writer.writerow([*breast_of, "+".join(sorted(views)), "", repr(mean)])
+    with table(output / "rejected.csv") as file:
         csv.writer(file).writerows([("file", "reason"), *rejected])
     print(f"{done} predicted, {len(rejected)} rejected → {output}", flush=True)
     return 0 if done else 3
 
 
-def _table(path: Path) -> TextIO:
+Listed = list[tuple[Path, dict[str, str]]]
+
+
+def listing(source: Path, output: Path) -> tuple[Listed, list[tuple[str, str]], bytes]:
+    """What is to be predicted: the files with what is known of each, what is rejected already, and the ids' key.
+
+    Args:
+        source: a file, a folder, or a manifest.
+        output: where results go; its own files are not looked at when it lies inside `source`.
+
+    Raises:
+        BadMammogram: the source does not exist. BadManifest: it cannot be read.
+    """
+    if not source.exists():
+        raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
+    rejected: list[tuple[str, str]] = []
+    listed: Listed = []
+    if source.suffix.lower() == ".csv":
+        manifest = read_manifest(source)
+        rejected += manifest.rejected
+        columns = ("image", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")
+        for image in manifest.images:
+            facts = {c: getattr(image, c) for c in columns}
+            listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
+        return listed, rejected, b""
+    if source.is_dir():
+        own = {output.resolve() / name for name in _OWN}
+        files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
+        listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
+    else:
+        listed = [(source, {"image": source.name, "label": ""})]
+    output.mkdir(parents=True, exist_ok=True)
+    return listed, rejected, _id_key(output)
+
+
+def table(path: Path) -> TextIO:
     """A CSV to write; a file name that is no UTF-8 gets there byte for byte."""
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
-def _facts(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[str, str]:
+def facts_of(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[str, str]:
     """The row of an image: what the manifest says, else what the header says, ids hashed."""
     if "patient_id" not in facts:
         for name in ("patient_id", "exam_id"):

@@ -118,14 +118,23 @@ def load_best(run: Path) -> Tree:
     raise BadCheckpoint(f'"{run}" holds no trained weights (checkpoints/best); name the folder of a finished run.')
 
 
-def restore_best(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, Any], Tree]:
-    """A run's config, the facts of the data it was trained on (mean, framing, classes), and its best variables.
+def read_config(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
+    """A run's config, and the facts of the data it was trained on (mean, framing, classes).
 
     Raises:
-        BadCheckpoint: the folder is not a run, or has no weights yet.
+        BadCheckpoint: the folder is not a run.
     """
     file = Path(run) / "config.json"
     if not file.is_file():
         raise BadCheckpoint(f'"{run}" is not a run folder: it has no config.json; name the --workdir of a run.')
     saved = json.loads(file.read_text())
-    return ml_collections.ConfigDict(saved["config"]), saved["facts"], load_best(Path(run))
+    return ml_collections.ConfigDict(saved["config"]), saved["facts"]
+
+
+def restore_best(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, Any], Tree]:
+    """A run's config, the facts of its data, and its best variables.
+
+    Raises:
+        BadCheckpoint: the folder is not a run, or has no weights yet.
+    """
+    return (*read_config(run), load_best(Path(run)))

@@ -84,7 +84,7 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.rejected.append((image.image, f"its pathology is empty: {split} has nothing to learn from it"))
             elif split:
                 images[split].append(image)
-        return {split: self._generate_examples(chosen) for split, chosen in images.items()}
+        return {split: self._generate_examples(chosen) for split, chosen in images.items() if chosen}
 
     def _generate_examples(self, images: list[Image]) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config

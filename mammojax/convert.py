@@ -1,0 +1,53 @@
+"""Published weights as run folders, which `mammojax predict --run` and `mammojax.restore` take like any other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mammojax.data.crop import ITERATIONS
+from mammojax.data.sliding import PATCH, STRIDE
+from mammojax.data.window import NOISE, SIZES
+from mammojax.models import nyu_weights
+from mammojax.models.multi_view import MultiView
+from mammojax.train.checkpoint import BadCheckpoint, save_best
+
+
+def nyu(file: Path, out: Path) -> str:
+    """Write a run folder of one of the files that Wu et al. 2019 published.
+
+    The config says what the published code does where it differs from the paper: the padding, one stream of random
+    numbers for a whole run (windows as well as the steps of heatmaps), and the order of the heatmap channels.
+
+    Args:
+        file: a view-wise, image-wise or patch file; torch's, or its tensors as safetensors.
+        out: a new folder.
+
+    Returns:
+        What the file holds, in words.
+
+    Raises:
+        BadCheckpoint: the file is none of them, or the folder is a run already.
+    """
+    if (out / "config.json").exists():
+        raise BadCheckpoint(f'"{out}" is a run folder already; give another --out.')
+    try:
+        published = nyu_weights.load(file)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise BadCheckpoint(str(error)) from None
+    network = published.network
+    model: dict[str, Any]
+    if isinstance(network, MultiView):
+        fields = ("join", "angles", "tie", "target", "width", "blocks", "padding", "noise")
+        model = {"task": "exam", "channels": published.channels, "dtype": "float32"}
+        model |= {field: getattr(network, field) for field in fields}
+        what = f"{network.join} network, {'image and heatmaps' if published.channels == 3 else 'image only'}"
+    else:
+        model = {"task": "exam_patch", "channels": published.channels, "classes": nyu_weights.PATCH_CLASSES}
+        what = "patch network"
+    exam = {"sizes": SIZES, "threshold": 0, "iterations": ITERATIONS, "noise": NOISE, "random": "published",
+            "patch": PATCH, "stride": STRIDE}  # fmt: skip
+    config = {"row": "", "seed": 0, "model": model, "exam": exam}
+    out.mkdir(parents=True, exist_ok=True)
+    save_best(out, published.variables)
+    (out / "config.json").write_text(json.dumps({"config": config, "facts": {"name": "nyu"}}, indent=2) + "\n")
+    return what

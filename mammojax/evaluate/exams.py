@@ -1,0 +1,277 @@
+"""Prediction on exams of up to four views (Wu et al. 2019): crop, heatmaps, windows, networks, averages.
+
+One flow from files to OUT/breasts.csv and OUT/exams.csv. Breast orientation is read from the pixels unless the
+manifest's horizontal_flip says it ("NO": left breasts face right, as images are stored to hang).
+"""
+
+import csv
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from mammojax.data import sliding
+from mammojax.data.breast import breast_mask, chest_side
+from mammojax.data.crop import NoTissue, crop
+from mammojax.data.dicom import BadMammogram, read_mammogram
+from mammojax.data.window import best_centre, standardise, window
+from mammojax.evaluate import predict
+from mammojax.models import multi_view
+from mammojax.models.densenet121 import DenseNet121
+from mammojax.models.multi_view import LABELS, VIEWS
+from mammojax.models.whole_image import PatchClassifier
+from mammojax.train.checkpoint import BadCheckpoint, restore_best
+
+EPOCHS = {"none": 1, "random10": 10}  # predictions averaged: Wu et al. average ten augmented ones
+EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
+
+
+@dataclass(frozen=True)
+class View:
+    """A cropped image that faces right, with its heatmaps: float32 [H, W, C], and where its window is centred."""
+
+    image: np.ndarray
+    centre: tuple[int, int]
+
+
+@dataclass
+class Exam:
+    """An exam's images, the views by name ("L-CC", …) in the manifest's order, ids, and what a reader must know."""
+
+    exam_id: str
+    patient_id: str
+    views: dict[str, list[View]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class ExamPredictor:
+    """A restored multi-view run.
+
+    Attributes:
+        config: its config.
+        facts: of the data it was trained on.
+        variables: its best weights.
+    """
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Any, patch_run: Path | None = None
+    ) -> None:
+        self.config, self.facts, self.variables = config, facts, variables
+        network = multi_view.build(config.model)
+        self._apply = jax.jit(
+            lambda variables, images: multi_view.probabilities(network.apply(variables, images)[0])[0, :, 1]
+        )
+        self._classify = None
+        if config.model.channels == 3:
+            if patch_run is None:
+                raise BadCheckpoint("this network takes heatmaps: name the patch network's run with --patch-run.")
+            self._classify = _classifier(patch_run)
+        self._windows = np.random.RandomState(0)
+        self._steps: random.Random | None = random.Random(0)  # noqa: S311
+
+    def view(self, pixels: np.ndarray, name: str, faces_right: bool) -> View:
+        """One image made ready.
+
+        Args:
+            pixels: uint16 [H, W], as stored.
+            name: "L-CC", "R-CC", "L-MLO" or "R-MLO".
+            faces_right: the nipple points right in `pixels`.
+
+        Raises:
+            NoTissue: there is no breast to crop.
+        """
+        exam = self.config.exam
+        found = crop(pixels, faces_right, exam.threshold, exam.iterations)
+        cut = found.image(pixels)
+        cut = cut if faces_right else cut[:, ::-1]
+        channels = [cut[..., None].astype(np.float32)]
+        if self._classify is not None:
+            rng = self._steps if exam.random == "published" else None
+            seen = sliding.heatmaps(cut, self._classify, patch=exam.patch, stride=exam.stride, batch=16, rng=rng)
+            channels.append(seen[..., [1, 0]])  # benign, malignant; the patch network's first class is malignant
+        return View(np.concatenate(channels, axis=-1), best_centre(cut, found, name[2:], self._size(name)))
+
+    def _size(self, name: str) -> tuple[int, int]:
+        height, width = self.config.exam.sizes[name[2:]]
+        return int(height), int(width)
+
+    def predict(self, exam: Exam | Mapping[str, Any], tta: str = "none") -> np.ndarray:
+        """Probabilities of the labels of an exam.
+
+        Views whose pair is complete are used; where there is none, the side that is there stands for the other too.
+        The labels of a breast without any image are NaN.
+
+        Args:
+            exam: its views from `view`, or {"L-CC": a path, or pixels uint16 [H, W], …}, one image a view.
+            tta: "none", or "random10": the mean over ten windows moved and resized at random.
+
+        Returns:
+            float64 [4], as models.multi_view.LABELS.
+
+        Raises:
+            BadMammogram: the network needs views that the exam has not.
+        """
+        if not isinstance(exam, Exam):
+            pixels = {k: x if isinstance(x, np.ndarray) else read_mammogram(x).pixels for k, x in exam.items()}
+            exam = Exam("", "", {k: [self.view(x, k, _faces_right(x, {}))] for k, x in pixels.items()})
+        if tta not in EPOCHS:
+            raise ValueError(f'tta is "{tta}"; write "none" or "random10".')
+        rng: Any = self._windows
+        if self.config.exam.random != "published":  # an exam's numbers must not depend on those before it
+            text = f"{self.config.seed}/{exam.exam_id}"
+            rng = np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
+        angles = [angle for angle in self.config.model.angles if {f"L-{angle}", f"R-{angle}"} & set(exam.views)]
+        whole = [angle for angle in angles if {f"L-{angle}", f"R-{angle}"} <= set(exam.views)]
+        alone = self.config.model.join in ("view-wise", "image-wise")
+        if not angles or (not alone and len(angles) < len(self.config.model.angles)):
+            raise BadMammogram(f"a {self.config.model.join} network has not the views it needs; leave the exam out.")
+        used = (whole or angles) if alone else angles
+        made = []
+        for _ in range(EPOCHS[tta]):
+            images = {}
+            for name in (view for view in VIEWS if view in exam.views):
+                views = exam.views[name]
+                k = int(rng.randint(0, len(views))) if tta != "none" else 0
+                cut = window(
+                    views[k].image,
+                    name[2:],
+                    views[k].centre,
+                    self._size(name),
+                    rng,
+                    self.config.exam.noise * (tta != "none"),
+                )
+                images[name] = jnp.asarray(standardise(cut)[None])
+            shown = {}
+            for angle in used:
+                for side, other in (("L", "R"), ("R", "L")):
+                    shown[f"{side}-{angle}"] = images.get(f"{side}-{angle}", images.get(f"{other}-{angle}"))
+            made.append(np.asarray(self._apply(self.variables, shown), np.float64))
+        result = np.mean(made, axis=0)
+        for k, label in enumerate(LABELS):
+            if not any(view.startswith(label[0].upper()) for view in exam.views):
+                result[k] = np.nan
+        return result
+
+
+def _classifier(run: Path) -> Any:
+    config, _, variables = restore_best(run)
+    if config.model.task != "exam_patch":
+        raise BadCheckpoint(f'"{run}" is no patch network for heatmaps; `mammojax convert nyu` makes one of its file.')
+    network = PatchClassifier(DenseNet121(padding="same"), config.model.classes)
+
+    @jax.jit
+    def classify(patches: jax.Array) -> jax.Array:
+        logits, _ = network.apply(variables, jnp.repeat(patches[..., None], config.model.channels, axis=-1))
+        return jax.nn.softmax(logits)[:, :2]
+
+    return classify
+
+
+def restore(run: Path, patch_run: Path | None = None) -> ExamPredictor:
+    """A multi-view run as an ExamPredictor. Raises BadCheckpoint where it is none, or lacks its patch network."""
+    config, facts, variables = restore_best(run)
+    if config.model.task != "exam":
+        raise BadCheckpoint(f'"{run}" is not a network for exams; give only such runs, or only whole-image ones.')
+    return ExamPredictor(config, facts, variables, patch_run)
+
+
+def predict_exams(
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None
+) -> int:
+    """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
+
+    Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
+    OUTPUT/breasts.csv and OUTPUT/rejected.csv, in full precision; exams with fewer than four views carry a note.
+
+    Returns:
+        0, or 3 when no exam could be predicted.
+
+    Raises:
+        BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be.
+    """
+    models = [restore(run, patch_run) for run in runs]
+    listed, rejected, key = predict.listing(source, output)
+    exams: dict[tuple[str, str], list[tuple[Path, dict[str, str]]]] = {}
+    for path, facts in listed:
+        try:
+            known = facts if facts.get("laterality") and facts.get("view") and "patient_id" in facts else None
+            facts = known or predict.facts_of(read_mammogram(path), facts, key)
+        except BadMammogram as error:
+            rejected.append((facts["image"], str(error)))
+            continue
+        if facts["laterality"] not in ("L", "R") or facts["view"] not in ("CC", "MLO"):
+            rejected.append((facts["image"], "its side or view (CC, MLO) is unknown; give them in a manifest"))
+            continue
+        group = (facts["exam_id"] or facts["patient_id"], facts["patient_id"])
+        exams.setdefault(group, []).append((path, facts))
+    done = 0
+    output.mkdir(parents=True, exist_ok=True)
+    with predict.table(output / "exams.csv") as exam_file, predict.table(output / "breasts.csv") as breast_file:
+        exam_rows, breast_rows = csv.writer(exam_file), csv.writer(breast_file)
+        exam_rows.writerow(EXAM_COLUMNS)
+        breast_rows.writerow(predict.BREAST_COLUMNS)
+        for (exam_id, patient_id), images in tqdm(exams.items(), desc="predict", unit="exam", disable=None):
+            try:
+                scores, exam = _score(models, exam_id, patient_id, images, tta, rejected)
+            except BadMammogram as error:
+                rejected += [(facts["image"], str(error)) for _, facts in images]
+                continue
+            values = dict(zip(LABELS, scores, strict=True))
+            cells = ["" if np.isnan(v) else repr(float(v)) for v in scores]
+            exam_rows.writerow([exam_id, patient_id, *cells, "+".join(exam.views), "; ".join(exam.notes)])
+            for side, breast in (("L", "left"), ("R", "right")):
+                if views := [view[2:] for view in exam.views if view.startswith(side)]:
+                    pair = [repr(float(values[f"{breast}_{finding}"])) for finding in ("benign", "malignant")]
+                    breast_rows.writerow([exam_id, patient_id, side, "+".join(views), *pair])
+            done += 1
+            exam_file.flush()
+            breast_file.flush()
+    with predict.table(output / "rejected.csv") as file:
+        csv.writer(file).writerows([("file", "reason"), *rejected])
+    print(f"{done} exams predicted, {len(rejected)} images rejected → {output}", flush=True)
+    return 0 if done else 3
+
+
+def _score(
+    models: Sequence[ExamPredictor], exam_id: str, patient_id: str, images: list[tuple[Path, dict[str, str]]], tta: str,
+    rejected: list[tuple[str, str]],
+) -> tuple[np.ndarray, Exam]:  # fmt: skip
+    """The mean of the models' scores of one exam; unreadable images of it are listed and left out."""
+    scores, exam = [], Exam(exam_id, patient_id)
+    order = {view: k for k, view in enumerate(VIEWS)}
+    images = sorted(images, key=lambda item: order[f"{item[1]['laterality']}-{item[1]['view']}"])
+    for number, model in enumerate(models):
+        exam = Exam(exam_id, patient_id)
+        for path, facts in images:
+            name = f"{facts['laterality']}-{facts['view']}"
+            try:
+                pixels = read_mammogram(path).pixels
+                exam.views.setdefault(name, []).append(model.view(pixels, name, _faces_right(pixels, facts)))
+            except (BadMammogram, NoTissue) as error:
+                if not exam.views.get(name):
+                    exam.views.pop(name, None)
+                if number == 0:
+                    rejected.append((facts["image"], str(error)))
+        if not exam.views:
+            raise BadMammogram("no image of its exam can be used")
+        scores.append(model.predict(exam, tta))
+    if len(exam.views) < len(VIEWS):
+        exam.notes.append(f"{len(exam.views)} of 4 views")
+        if not any({f"L-{angle}", f"R-{angle}"} <= set(exam.views) for angle in ("CC", "MLO")):
+            exam.notes.append("no pair is complete: one side stood for both")
+    return np.mean(scores, axis=0), exam
+
+
+def _faces_right(pixels: np.ndarray, facts: Mapping[str, str]) -> bool:
+    flip = facts.get("horizontal_flip", "")
+    if flip in ("YES", "NO"):
+        return (facts["laterality"] == "L") == (flip == "NO")
+    return chest_side(breast_mask(pixels)) == "left"

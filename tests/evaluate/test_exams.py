@@ -1,0 +1,181 @@
+"""Exams from files to tables: the published numbers on a phantom exam; missing views, broken files, ensembles."""
+
+import csv
+import json
+import pickle
+import runpy
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+import mammojax
+from mammojax import cli
+from mammojax.evaluate.exams import EXAM_COLUMNS
+from mammojax.models import multi_view
+from mammojax.models.multi_view import LABELS, VIEWS
+from mammojax.train.checkpoint import save_best
+from tests.random_variables import random_variables
+
+SIZES = {"CC": (96, 64), "MLO": (112, 64)}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _published(golden: Path, name: str, folder: Path) -> Path:
+    formula = runpy.run_path(str(golden / "formula_weights.py"))["formula"]
+    keys = json.loads((golden / "state_dict_keys.json").read_text())[name]
+    file = folder / f"{name}.safetensors"
+    save_file({key: np.ascontiguousarray(formula(key, shape)) for key, shape in keys}, file)
+    assert cli.main(["convert", "nyu", str(file), "--out", str(folder / name)]) == 0
+    return folder / name
+
+
+def _phantom(golden: Path, letter: str, folder: Path) -> Path:
+    draw = runpy.run_path(str(golden / "phantom_exams" / "phantom.py"))["phantom"]
+    (folder / "images").mkdir()
+    exam: dict = {"horizontal_flip": "NO"}
+    for view in VIEWS:
+        name = f"{letter}_{view.replace('-', '_')}"
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), draw(name))
+        exam[view] = [name]
+    (folder / "exams.pkl").write_bytes(pickle.dumps([exam]))
+    assert cli.main(["convert", "nyu-exam-list", str(folder / "exams.pkl"), "--out", str(folder / "manifest.csv")]) == 0
+    return folder / "manifest.csv"
+
+
+def test_from_published_files_to_published_numbers(shared: Path, tmp_path: Path) -> None:
+    """Exam list and weights converted, images cropped, windowed and predicted, all by the commands."""
+    golden = shared / "golden" / "nyu"
+    run, manifest = _published(golden, "view_split_1", tmp_path), _phantom(golden, "P", tmp_path)
+    arguments = ["predict", "--run", str(run), "--input", str(manifest), "--output", str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    (exam,) = _rows(tmp_path / "out" / "exams.csv")
+    recorded = np.load(golden / "phantom_exams" / "big_vs_image_augno.npy")[0]
+    np.testing.assert_allclose([float(exam[label]) for label in LABELS], recorded, atol=1e-5)
+    assert (exam["views"], exam["note"]) == ("+".join(VIEWS), "")
+    left, right = _rows(tmp_path / "out" / "breasts.csv")
+    assert (left["laterality"], left["p_malignant"]) == ("L", exam["left_malignant"])
+    assert (right["views"], right["p_benign"]) == ("CC+MLO", exam["right_benign"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tta", "file"), [("none", "augno"), ("random10", "augyes")])
+def test_heatmaps_to_published_numbers(shared: Path, tmp_path: Path, tta: str, file: str) -> None:
+    golden = shared / "golden" / "nyu"
+    run, patch = (_published(golden, name, tmp_path) for name in ("view_split_3", "patch"))
+    arguments = ["predict", "--run", str(run), "--patch-run", str(patch), "--tta", tta]
+    arguments += ["--input", str(_phantom(golden, "S", tmp_path)), "--output", str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    (exam,) = _rows(tmp_path / "out" / "exams.csv")
+    recorded = np.load(golden / "phantom_exams" / f"small_vs_imageheatmaps_{file}.npy")[0]
+    np.testing.assert_allclose([float(exam[label]) for label in LABELS], recorded, atol=1e-4)
+
+
+def _tiny(folder: Path, join: str = "view-wise", seed: int = 0) -> Path:
+    """A run of a tiny network with random weights."""
+    config = ConfigDict(
+        {
+            "row": "", "seed": 0,
+            "model": {"task": "exam", "join": join, "angles": ("CC", "MLO"), "tie": "sides", "target": "cancer",
+                      "width": 2, "blocks": (1, 1, 1, 1, 1), "padding": "paper", "noise": 0.01, "channels": 1,
+                      "dtype": "float32"},
+            "exam": {"sizes": SIZES, "threshold": 0, "iterations": 3, "noise": 5, "random": "exam"},
+        }
+    )  # fmt: skip
+    network = multi_view.build(config.model)
+    images = {view: jax.ShapeDtypeStruct((1, *SIZES[view[2:]], 1), jnp.float32) for view in VIEWS}
+    save_best(folder, random_variables(network, images, seed=seed))
+    saved = {"config": json.loads(config.to_json_best_effort()), "facts": {"name": "tiny"}}
+    (folder / "config.json").write_text(json.dumps(saved))
+    return folder
+
+
+def _breast(seed: int, faces_right: bool) -> np.ndarray:
+    y, x = np.mgrid[:140, :100]
+    rng = np.random.default_rng(seed)
+    pixels = np.where(np.hypot((y - 70) / 60, x / 80) < 1, rng.integers(9000, 20000, (140, 100)), 0).astype(np.uint16)
+    return pixels if faces_right else np.ascontiguousarray(pixels[:, ::-1])
+
+
+@pytest.fixture
+def exams(tmp_path: Path) -> Path:
+    """A whole exam, one without its R-CC, one of L-MLO alone, one broken, one whose side is unknown."""
+    rows = ["image,pathology,patient_id,exam_id,laterality,view"]
+    wanted = {"a": VIEWS, "b": ("L-CC", "L-MLO", "R-MLO"), "c": ("L-MLO",), "d": ("L-CC",), "e": ("L-CC",)}
+    for k, (exam, views) in enumerate(wanted.items()):
+        for view in views:
+            name = f"{exam}_{view}.png" if exam != "e" else "e.png"  # a file's name can tell the side too
+            cv2.imwrite(str(tmp_path / name), _breast(10 * k + VIEWS.index(view), view.startswith("L")))
+            side, angle = view.split("-")
+            rows.append(f"{name},,p{exam},{exam},{'' if exam == 'e' else side},{angle}")
+    (tmp_path / "d_L-CC.png").write_bytes(b"broken")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "manifest.csv"
+
+
+def _predict(runs: list[Path], source: Path, out: Path, *extra: str) -> dict[str, dict[str, str]]:
+    arguments = [part for run in runs for part in ("--run", str(run))]
+    assert cli.main(["predict", *arguments, "--input", str(source), "--output", str(out), *extra]) == 0
+    rows = _rows(out / "exams.csv")
+    assert tuple(rows[0]) == EXAM_COLUMNS
+    return {row["exam_id"]: row for row in rows}
+
+
+def test_fewer_views_are_predicted_and_flagged(exams: Path, tmp_path: Path) -> None:
+    run = _tiny(tmp_path / "run")
+    found = _predict([run], exams, tmp_path / "out")
+    assert set(found) == {"a", "b", "c"}
+    assert found["a"]["note"] == ""
+    assert found["b"]["note"] == "3 of 4 views"
+    assert found["c"]["note"] == "1 of 4 views; no pair is complete: one side stood for both"
+    assert found["c"]["right_malignant"] == "" != found["c"]["left_malignant"]
+    model = mammojax.restore(str(run))
+    views = {view: _breast(10 + VIEWS.index(view), view.startswith("L")) for view in ("L-MLO", "R-MLO")}
+    expected = model.predict(views)  # exam b: its MLO pair is complete, the lone CC is left out
+    np.testing.assert_allclose([float(found["b"][label]) for label in LABELS], expected, rtol=1e-6)
+    breasts = _rows(tmp_path / "out" / "breasts.csv")
+    assert [(row["exam_id"], row["laterality"]) for row in breasts] == [
+        ("a", "L"), ("a", "R"), ("b", "L"), ("b", "R"), ("c", "L")
+    ]  # fmt: skip
+    rejected = {row["file"]: row["reason"] for row in _rows(tmp_path / "out" / "rejected.csv")}
+    assert {"d_L-CC.png", "e.png"} == set(rejected)
+    assert "side or view" in rejected["e.png"]
+
+
+def test_augmented_predictions_do_not_depend_on_the_other_exams(exams: Path, tmp_path: Path) -> None:
+    run = _tiny(tmp_path / "run")
+    plain = _predict([run], exams, tmp_path / "out")["b"]
+    moved = _predict([run], exams, tmp_path / "out", "--tta", "random10")["b"]
+    assert moved != plain
+    lines = exams.read_text().splitlines()
+    exams.write_text("\n".join([lines[0], *(line for line in lines if line.startswith("b_"))]) + "\n")
+    assert _predict([run], exams, tmp_path / "out", "--tta", "random10")["b"] == moved
+
+
+def test_an_ensemble_averages_its_members(exams: Path, tmp_path: Path) -> None:
+    runs = [_tiny(tmp_path / "one"), _tiny(tmp_path / "two", seed=1)]
+    alone = [_predict([run], exams, tmp_path / "out")["a"] for run in runs]
+    both = _predict(runs, exams, tmp_path / "out")["a"]
+    for label in LABELS:
+        assert float(both[label]) == pytest.approx(np.mean([float(row[label]) for row in alone]), rel=1e-6)
+
+
+def test_what_cannot_be_is_said(exams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    joint, out = _tiny(tmp_path / "joint", "joint"), str(tmp_path / "out")
+    found = _predict([joint], exams, tmp_path / "out")
+    assert set(found) == {"a", "b"}  # exam c has no CC view at all
+    rejected = {row["file"]: row["reason"] for row in _rows(tmp_path / "out" / "rejected.csv")}
+    assert "has not the views it needs" in rejected["c_L-MLO.png"]
+    assert cli.main(["predict", "--run", str(joint), "--tta", "flips", "--input", str(exams), "--output", out]) == 2
+    assert "flips are for whole-image runs" in capsys.readouterr().err
+    assert cli.main(["convert", "nyu", str(exams), "--out", str(tmp_path / "x")]) == 2
+    assert "is unknown; use .p" in capsys.readouterr().err
