@@ -11,14 +11,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from skimage.measure import label, regionprops
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
-from mammojax.data import prepared
+from mammojax.data import pipeline, prepared
 from mammojax.data.patches import PATCH_CLASSES
-from mammojax.evaluate import heatmap, measure, predict
+from mammojax.evaluate import heatmap, localise, measure, predict
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 CUTOFFS = (0.3, 0.5, 0.7, 0.9)
@@ -74,61 +75,79 @@ def two_step(
 
     Args:
         run: a whole-image run: it names the data set.
-        output: gets config.json, metrics.json and predictions/{val,test}.csv as a run has them.
+        output: gets config.json, metrics.json and predictions/{val,test}[_flips].csv as a run has them; flips average
+            the forest's scores over four flips, which the paper did not do here.
         patch_run: the patch classifier; None: the one the run started from.
         trees, depth, min_split: of the forest, the paper's by default. With fewer training images than `min_split`
             no tree can split, which is refused.
-        seed: of the forest.
+        seed: of the forest; the seed in config.json is the run's.
 
     Returns:
         The contents of metrics.json.
 
     Raises:
-        BadCheckpoint: no patch classifier is found, or there are too few training images.
+        BadCheckpoint: no patch classifier is found, there are too few training images, or `output` holds a trained run.
+        BadDataset: the training images are all of one class.
     """
     config, _, _ = restore_best(run)
     if config.model.task != "whole":
         raise BadCheckpoint(f'"{run}" is a patch run; two-step needs a whole-image run, which names the images.')
-    folder = patch_run or (run / "patch" if (run / "patch" / "config.json").is_file() else Path(config.init_from))
-    patch_config, facts, variables = restore_best(folder)
-    if patch_config.model.task != "patch":
-        raise BadCheckpoint(f'"{folder}" is no patch run; name one with --patch-run.')
+    if (output / "checkpoints").exists():  # what it has measured would be overwritten
+        raise BadCheckpoint(f'"{output}" is the folder of a trained run; give two-step another --output.')
+    patch = restore_best(patch_run) if patch_run else localise.patch_run(run, config)
+    if patch is None:
+        raise BadCheckpoint(f'"{run}": the patch run it started from is not there; name one with --patch-run.')
+    if patch[0].model.task != "patch":
+        raise BadCheckpoint(f'"{patch_run}" is no patch run; name one with --patch-run.')
     data = prepared.of_run(run)
-    known = int((data.labels("train") >= 0).sum())
-    if known < min_split:
+    labels = data.labels("train")
+    if len(labels) < min_split:
         raise BadCheckpoint(
-            f"{known} training images are fewer than the {min_split} a node needs to split, the paper's setting; "
+            f"{len(labels)} training images are fewer than the {min_split} a node needs to split, the paper's setting; "
             "choose fewer with --min-split."
         )
-    seen = {split: _all_features(patch_config, facts, variables, data, split) for split in ("train", "val", "test")}
+    if len(np.unique(labels)) < 2:
+        raise prepared.BadDataset("the training images are all of one class; two-step needs malignant and other ones.")
+    seen = _all_features(patch, data, "train", config.eval_batch, 1)[0]
     forest = RandomForestClassifier(
         trees, max_depth=depth, min_samples_split=min_split, random_state=seed, n_jobs=-1
-    ).fit(seen["train"], data.labels("train"))
+    ).fit(seen, labels)
     forest.set_params(n_jobs=1)  # several jobs add the trees' votes in any order, which moves the last digit
     output.mkdir(parents=True, exist_ok=True)
     results = {}
     for split in ("val", "test"):
-        scored = {"scores": forest.predict_proba(seen[split]), "label": data.labels(split), "image_id": []}
-        table = data.table(split)
-        predict.write_split(output / "predictions" / f"{split}.csv", scored, table, data.facts["classes"])
+        table, known = data.table(split), data.labels(split)
         patients = [row["patient_id"] for row in table]
-        results[split] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
+        votes = [forest.predict_proba(turned) for turned in _all_features(patch, data, split, config.eval_batch, 4)]
+        for name, scores in ((f"{split}_flips", np.mean(votes, axis=0)), (split, votes[0])):
+            scored = {"scores": scores, "label": known}
+            predict.write_split(output / "predictions" / f"{name}.csv", scored, table, data.facts["classes"])
+            results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
     saved = json.loads((run / "config.json").read_text())
     forest_config = {"trees": trees, "depth": depth, "min_split": min_split, "regions": REGIONS, "seed": seed}
-    saved["config"] |= {"row": "two_step", "seed": seed, "two_step": forest_config}
+    saved["config"] |= {"row": "two_step", "two_step": forest_config}
+    # Whatever the run learned from, the forest saw all training images with their own labels.
+    saved["config"]["data"] |= {"patients": 0, "shuffle_labels": False}
     (output / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
     (output / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     return results
 
 
 def _all_features(
-    config: Any, facts: dict[str, Any], variables: Any, data: prepared.Prepared, split: str
+    patch: tuple[Any, dict[str, Any], Any], data: prepared.Prepared, split: str, batch: int, flips: int
 ) -> np.ndarray:
-    """Features of every image of a split, [N, F]."""
-    source, rows = data.source(split), []
-    for k in tqdm(range(len(source)), desc=f"heatmaps of {split}", unit="image", disable=None):
-        rows.append(features(np.asarray(heatmap.heatmap(config, facts, variables, source[k]["image"][None])[0])))
-    return np.stack(rows)
+    """Features of every image of a split, [flips, N, F]: as they are, then turned as `predict` turns them."""
+    seen: list[list[np.ndarray]] = [[] for _ in range(flips)]
+    source = data.source(split, masks=False)
+    with tqdm(total=len(source), desc=f"heatmaps of {split}", unit="image", disable=None) as bar:
+        for part in pipeline.eval_batches(source, batch=batch):
+            images, real = part["image"], part["weight"] > 0  # the last batch is filled up
+            turned = (images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1])
+            for found, pixels in zip(seen, turned, strict=False):
+                grids = np.asarray(heatmap.heatmap(*patch, jnp.asarray(pixels)))
+                found += [features(grid) for grid in grids[real]]
+            bar.update(int(real.sum()))
+    return np.array(seen)
 
 
 def write(run: Path, output: Path, patch_run: Path | None, min_split: int) -> None:

@@ -1,13 +1,16 @@
 """The two-step baseline: features counted by hand, and the whole of it on a run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mammojax import cli
-from mammojax.evaluate import compare, two_step
+from mammojax.data import prepared
+from mammojax.evaluate import compare, heatmap, two_step
+from mammojax.train.checkpoint import restore_best
 
 
 def _at(k: int, cutoff: float) -> int:
@@ -38,6 +41,15 @@ def test_features_of_a_map_drawn_by_hand() -> None:
     assert np.isfinite(seen).all()
 
 
+def test_features_do_not_depend_on_where_the_regions_lie() -> None:
+    grid = np.zeros((14, 11, 5), np.float32)
+    for k in range(1, 5):
+        grid[1:4, 1 + k : 3 + k, k] = 0.4 + 0.1 * k
+        grid[8:13, 2:4, k] = 0.95
+        grid[8, 4:7, k] = 0.75
+    np.testing.assert_allclose(two_step.features(grid[::-1, ::-1]), two_step.features(grid), atol=1e-12)
+
+
 def test_it_runs_on_a_run_and_its_output_reads_like_one(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +60,36 @@ def test_it_runs_on_a_run_and_its_output_reads_like_one(
         assert 0 <= result["test"]["auc"]["value"] <= 1
     read = [compare.read(tmp_path / name, "test") for name in ("a", "b")]
     np.testing.assert_array_equal(read[0].score, read[1].score)
-    compare.aligned([read[0], compare.read(finished, "test")])
+    assert cli.main(["compare", str(finished), str(tmp_path / "a")]) == 0
+    assert "flips averaged" in capsys.readouterr().out
     assert json.loads((tmp_path / "a" / "config.json").read_text())["config"]["row"] == "two_step"
     assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
+
+
+def test_features_do_not_depend_on_the_batch(finished: Path) -> None:
+    patch, data = restore_best(finished / "patch"), prepared.of_run(finished)
+    seen = [two_step._all_features(patch, data, "test", batch, 4) for batch in (1, 5)]
+    assert seen[0].shape[:2] == (4, len(data.table("test")))
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-4)
+    image = data.source("test")[0]["image"][None]
+    for turned, found in zip((image, image[:, :, ::-1], image[:, ::-1], image[:, ::-1, ::-1]), seen[0], strict=True):
+        np.testing.assert_allclose(
+            two_step.features(np.asarray(heatmap.heatmap(*patch, turned.copy())[0])), found[0], atol=1e-4
+        )
+
+
+def test_what_cannot_work_is_said_and_a_trained_run_is_not_overwritten(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (finished / "metrics.json").read_bytes()
+    arguments = ["two-step", "--run", str(finished), "--min-split", "4", "--output"]
+    assert cli.main([*arguments, str(finished)]) == 2
+    assert "another --output" in capsys.readouterr().err
+    assert (finished / "metrics.json").read_bytes() == before
+    alone = shutil.copytree(finished, tmp_path / "alone", ignore=shutil.ignore_patterns("patch"))
+    assert cli.main(["two-step", "--run", str(alone), "--output", str(tmp_path / "out")]) == 2
+    assert "name one with --patch-run" in capsys.readouterr().err
+    monkeypatch.setattr(prepared.Prepared, "labels", lambda self, split: np.zeros(len(self.table(split)), np.int64))
+    assert cli.main([*arguments, str(tmp_path / "out")]) == 2
+    assert "all of one class" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
