@@ -11,16 +11,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from mammojax import metrics
 from mammojax.data import prepared
 from mammojax.data.breast import breast_mask
 from mammojax.data.patches import PATCH_CLASSES
-from mammojax.evaluate import heatmap, report
+from mammojax.evaluate import compare, heatmap, report
 from mammojax.evaluate import saliency as guided
 from mammojax.evaluate.localise import patch_run
-from mammojax.evaluate.predict import make_apply
-from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 MALIGNANT, BENIGN = "#4fa3ff", "#62d26f"  # the outlines' colours in Fig. 4
@@ -38,6 +38,13 @@ def _show(axes: Any, image: np.ndarray, title: str = "") -> None:
     axes.axis("off")
 
 
+def _titles(runs: Sequence[Path]) -> list[str]:
+    """What to call the runs: their folders; a nested patch run with the run around it; whole paths of namesakes."""
+    folders = [run.absolute() for run in runs]
+    names = [f"{f.parent.name}/{f.name}" if f.name == "patch" else f.name for f in folders]
+    return names if len(set(names)) == len(set(folders)) else [str(run) for run in runs]
+
+
 def saliency(run: Path, split: str = "test") -> Figure:
     """Fig. 4a–c: a true positive, a false positive and a false negative with their guided gradients.
 
@@ -46,11 +53,10 @@ def saliency(run: Path, split: str = "test") -> Figure:
     their size by strength; outlines are lesions, malignant blue and benign green.
     """
     config, facts, variables = _whole(run)
-    data = prepared.of_run(run)
-    source, label = data.source(split), data.labels(split)
-    apply = make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
-    score = np.array([float(apply(variables, source[k]["image"][None])[0, 1]) for k in range(len(source))])
-    fpr, tpr, thresholds = metrics.roc_curve(label[label >= 0], score[label >= 0])
+    data, scored = prepared.of_run(run), compare.read(run, split)
+    source, place = data.source(split), {row["image"]: k for k, row in enumerate(data.table(split))}
+    label, score = scored.label, scored.score
+    fpr, tpr, thresholds = metrics.roc_curve(label, score)
     at = thresholds[np.argmax(tpr - fpr)]
     kinds = {
         "true positive": [k for k in np.argsort(-score) if label[k] == 1 and score[k] >= at],
@@ -61,14 +67,20 @@ def saliency(run: Path, split: str = "test") -> Figure:
     if not chosen:
         raise BadCheckpoint(f'"{run}": its {split} split has no malignant image to show.')
     height, width = data.facts["framing"]["size"]
-    figure = Figure(figsize=(3.2 * len(chosen), 3.2 * height / width), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(chosen), 3.2 * height / width + 0.6), layout="constrained")
     for axes, (name, k) in zip(np.atleast_1d(figure.subplots(1, len(chosen))), chosen, strict=True):
-        example = source[int(k)]
+        example = source[place[scored.rows[k]["image"]]]
         map_ = guided.saliency(config, facts, variables, example["image"][None])[0]
         _show(axes, example["image"][..., 0], f"{name}, p(malignant) = {score[k]:.2f}")
         y, x = np.nonzero(map_)
         axes.scatter(x, y, s=1 + 6 * map_[y, x], c="red", linewidths=0)
         _outline(axes, example["masks"][..., 0])
+    keys = [
+        Line2D([], [], color=MALIGNANT, label="malignant lesion"),
+        Line2D([], [], color=BENIGN, label="benign lesion"),
+        Line2D([], [], color="red", marker=".", linestyle="", label="saliency"),
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -103,11 +115,11 @@ def heatmaps(run: Path, split: str = "test") -> Figure:
 def confusion(runs: Sequence[Path], split: str = "test") -> Figure:
     """Fig. 2: confusion matrices whose rows sum to one, of one or several runs side by side."""
     figure = Figure(figsize=(5.6 * len(runs), 5.0), layout="constrained")
-    for axes, run in zip(np.atleast_1d(figure.subplots(1, len(runs))), runs, strict=True):
+    for axes, run, title in zip(np.atleast_1d(figure.subplots(1, len(runs))), runs, _titles(runs), strict=True):
         _, facts, _ = restore_best(run)
         matrix = json.loads((run / "metrics.json").read_text())[split]["confusion_matrix"]
         report.draw_confusion(axes, matrix, facts["classes"])
-        axes.set_title(run.name)
+        axes.set_title(title)
     return figure
 
 
@@ -120,7 +132,7 @@ def intensity(runs: Sequence[Path]) -> Figure:
     axes = figure.subplots(1, len(runs) + 1, width_ratios=[*[1.0] * len(runs), 1.7])
     for k, (ax, run) in enumerate(zip(axes, runs, strict=False)):
         data = prepared.of_run(run)
-        source = data.source("train")
+        source = data.source("train", masks=False)
         picked = np.random.default_rng(0).permutation(len(source))[:50]
         name = f"{chr(ord('A') + k)}: {data.facts['name']}"
         _show(ax, source[int(picked[0])]["image"][..., 0], name)
@@ -137,27 +149,33 @@ def intensity(runs: Sequence[Path]) -> Figure:
 def loss(runs: Sequence[Path]) -> Figure:
     """arXiv v1, App. 2: train and validation loss by epoch; the gap between the two is what overfitting looks like."""
     figure = Figure(figsize=(4.6 * len(runs), 3.6), layout="constrained")
-    for axes, run in zip(np.atleast_1d(figure.subplots(1, len(runs), sharey=True)), runs, strict=True):
+    panels = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
+    panels[0].set_ylabel("loss (nats)")
+    for axes, run, name in zip(panels, runs, _titles(runs), strict=True):
         log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for kind, colour in (("train", report.ACCENT), ("val", report.RED)):
             values = [row["loss"] for row in log if row["kind"] == kind]
             axes.plot(range(1, len(values) + 1), values, color=colour, marker="o", markersize=3,
                       label={"train": "train (augmented)", "val": "validation"}[kind])  # fmt: skip
         config, _, _ = restore_best(run)
-        axes.set(xlabel="epoch", ylabel="loss (nats)", title=f"{run.name}: {config.model.head or config.model.trunk}")
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        net = " + ".join(filter(None, (config.model.trunk, config.model.head)))
+        axes.set_title(f"{name}\n{net}", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
     return figure
 
 
+# Keeps dates out of the files: the same run gives the same bytes.
+_UNDATED: Any = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 NAMES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 
 
 def write(name: str, runs: Sequence[Path], output: Path, split: str = "test") -> None:
-    """Draw one figure to a file; `name` is of NAMES. Those of one run take the first."""
+    """Draw one figure to a .png, .pdf or .svg file; `name` is of NAMES. Those of one run take the first."""
     for run in runs:
         restore_best(run)  # a folder that is no run is said before anything is drawn
-    with matplotlib.rc_context(report.FONT):
+    with matplotlib.rc_context(report.FONT | {"svg.hashsalt": name}):
         if name == "saliency":
             figure = saliency(runs[0], split)
         elif name == "heatmap":
@@ -166,7 +184,7 @@ def write(name: str, runs: Sequence[Path], output: Path, split: str = "test") ->
             figure = confusion(runs, split)
         else:
             figure = {"intensity": intensity, "loss": loss}[name](runs)
-        figure.savefig(output, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(output, dpi=150, bbox_inches="tight", metadata=_UNDATED[output.suffix.lower()])
     print(output, flush=True)
 
 

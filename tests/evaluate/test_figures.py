@@ -6,9 +6,13 @@ import cv2
 import matplotlib.colors
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.contour import ContourSet
 
 from mammojax import cli
-from mammojax.evaluate import figures
+from mammojax.data import prepared
+from mammojax.evaluate import compare, figures, saliency
+from mammojax.train.checkpoint import restore_best
 
 
 def _count(path: Path, colour: str) -> int:
@@ -34,8 +38,41 @@ def test_a_figure_shows_what_it_is_for(
     out = tmp_path / "figure.png"
     arguments = [argument for run in runs for argument in ("--run", str(finished / run))]
     assert cli.main(["figure", name, *arguments, "--output", str(out)]) == 0
-    assert _count(out, colour) > 20
+    shown = _count(out, colour)
+    assert shown > 100, shown  # more than a legend has
     assert min(cv2.imread(str(out)).shape[:2]) > 300
+
+
+def test_saliency_shows_the_pixels_of_the_map_and_the_lesions_of_the_image(finished: Path) -> None:
+    figure = figures.saliency(finished)
+    data, (config, facts, variables) = prepared.of_run(finished), restore_best(finished)
+    examples = list(data.source("test"))
+    for axes in figure.axes:
+        shown = np.asarray(axes.images[0].get_array())
+        example = next(e for e in examples if np.array_equal(e["image"][..., 0], shown))
+        y, x = np.nonzero(saliency.saliency(config, facts, variables, example["image"][None])[0])
+        outlines = [found for found in axes.collections if isinstance(found, ContourSet)]
+        (dots,) = (found for found in axes.collections if isinstance(found, PathCollection))
+        np.testing.assert_array_equal(dots.get_offsets(), np.stack([x, y], axis=1))
+        assert len(outlines) == len(set(np.unique(example["masks"])) & {1, 2})
+        kind, score = axes.get_title().split(", p(malignant) = ")
+        assert example["label"] == (kind != "false positive")
+        row = next(r for r in compare.read(finished, "test").rows if r["image"] == example["image_id"].decode())
+        assert float(score) == pytest.approx(float(row["p_malignant"]), abs=0.005)
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_a_figure_for_print_is_the_same_twice(finished: Path, tmp_path: Path, suffix: str) -> None:
+    for name in "ab":
+        figures.write("loss", [finished], tmp_path / f"{name}.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_nested_patch_runs_can_be_told_apart(finished: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).symlink_to(finished)
+    figure = figures.confusion([tmp_path / "a" / "patch", tmp_path / "b" / "patch"])
+    assert [axes.get_title() for axes in figure.axes] == ["a/patch", "b/patch"]
 
 
 def test_a_patch_run_has_no_saliency(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
