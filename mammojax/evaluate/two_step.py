@@ -86,7 +86,8 @@ def two_step(
         The contents of metrics.json.
 
     Raises:
-        BadCheckpoint: no patch classifier is found, there are too few training images, or `output` holds a trained run.
+        BadCheckpoint: no patch classifier is found, `min_split` is below 2 or above the number of training images,
+            or `output` holds a trained run.
         BadDataset: the training images are all of one class.
     """
     config, _, _ = restore_best(run)
@@ -101,6 +102,8 @@ def two_step(
         raise BadCheckpoint(f'"{patch_run}" is no patch run; name one with --patch-run.')
     data = prepared.of_run(run)
     labels = data.labels("train")
+    if min_split < 2:
+        raise BadCheckpoint(f"--min-split is {min_split}; a node needs at least 2 images to split.")
     if len(labels) < min_split:
         raise BadCheckpoint(
             f"{len(labels)} training images are fewer than the {min_split} a node needs to split, the paper's setting; "

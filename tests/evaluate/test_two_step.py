@@ -86,6 +86,8 @@ def test_what_cannot_work_is_said_and_a_trained_run_is_not_overwritten(
     assert cli.main([*arguments, str(finished)]) == 2
     assert "another --output" in capsys.readouterr().err
     assert (finished / "metrics.json").read_bytes() == before
+    assert cli.main(["two-step", "--run", str(finished), "--min-split", "1", "--output", str(tmp_path / "out")]) == 2
+    assert "at least 2 images" in capsys.readouterr().err
     alone = shutil.copytree(finished, tmp_path / "alone", ignore=shutil.ignore_patterns("patch"))
     assert cli.main(["two-step", "--run", str(alone), "--output", str(tmp_path / "out")]) == 2
     assert "name one with --patch-run" in capsys.readouterr().err
