@@ -1,201 +1,132 @@
 """A paper's tables beside our runs: `mammojax reproduce shen2019 --runs DIR`.
 
-Runs are matched to rows by `config.row`, which the files of configs/ set. A run on other data, at another size or with
-other epochs than the paper's is shown, and said to be that; controls with shuffled labels are left out.
+Runs are matched to rows by `config.row`, see `paper_run`. A number is of the runs nearest to the paper's; what
+differs is said beside it.
 """
 
-import json
+import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mammojax import metrics
 from mammojax.evaluate import compare, report, shen2019
 from mammojax.evaluate.compare import NotComparable
-from mammojax.train.checkpoint import BadCheckpoint
+from mammojax.evaluate.paper_run import PaperRun, find_runs, nearest, starts_from
 
+WIDTH = 120  # columns of a terminal
 HEADER = ("row", "published", "source", "ours", "ours, flips", "best epoch", "data, seeds", "status")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run as the tables need it."""
-
-    path: Path
-    row: str
-    config: dict[str, Any]
-    facts: dict[str, Any]
-    metrics: dict[str, Any]
-
-    @property
-    def patients(self) -> int:
-        """Labelled patients it was trained on; 0: all."""
-        return int(self.config["data"].get("patients", 0))
-
-    def best_epoch(self) -> int | None:
-        """Epoch of the best checkpoint, counted through all stages; None where nothing was trained by gradient."""
-        log = self.path / "metrics.jsonl"
-        if not log.is_file():
-            return None
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
-        best = [k for k, row in enumerate((r for r in rows if r["kind"] == "val"), start=1) if row["best"]]
-        return best[-1] if best else None
-
-    def status(self, data: str) -> str:
-        """ "run" where data set, split, size, width and start are the paper's, else what differs."""
-        ours, framing, model = self.facts["name"], self.facts["framing"], self.config["model"]
-        size, wrong = tuple(framing["size"]), []
-        if size != (1152, 896):
-            wrong.append(f"{size[0]}x{size[1]}")
-        if self.facts["split"] != "shen":
-            wrong.append(f"split {self.facts['split']}")
-        if model["width"] != 64:
-            wrong.append(f"width {model['width']}")
-        epochs = sum(stage["epochs"] for stage in self.config["stages"].values())
-        if self.row != "two_step" and epochs != _epochs(self.row):
-            wrong.append(f"{epochs} epochs")
-        if not self.row.endswith("-random") and not self._pretrained():
-            wrong.append("not from ImageNet weights")
-        where = f"run on {ours}" if ours != data else "run"
-        return where + (f" ({', '.join(wrong)})" if wrong else "")
-
-    def _pretrained(self) -> bool:
-        """Whether ImageNet weights were the start, of this run or, back through init_from, of what it started from."""
-        config, folder = self.config, self.path
-        while not config["model"]["pretrained"]:
-            folder = folder / "patch" if (folder / "patch" / "config.json").is_file() else Path(config["init_from"])
-            if not (folder / "config.json").is_file() or folder == Path():
-                return False
-            config = json.loads((folder / "config.json").read_text())["config"]
-        return True
-
-
-def _epochs(row: str) -> int:
-    """The paper's epochs for a row, all stages together."""
-    kind, _, argument = row.partition(":")
-    if kind.startswith("patch"):
-        return 50 if argument.startswith("s10") else 200
-    if kind == "inbreast":
-        return 200
-    return 50 + int(argument.partition("+")[2] or 0)
-
-
-def find_runs(folder: Path) -> list[Run]:
-    """The finished runs below a folder, patch runs inside whole-image runs included, in the order of their paths.
-
-    Raises:
-        BadCheckpoint: the folder does not exist.
-    """
-    if not folder.is_dir():
-        raise BadCheckpoint(f'--runs: there is no folder "{folder}"; name the one that holds the run folders.')
-    found = []
-    for path in sorted(folder.rglob("metrics.json")):
-        if (path.parent / "config.json").is_file():
-            saved = json.loads((path.parent / "config.json").read_text())
-            row = saved["config"].get("row", "").removesuffix("/s10")
-            if saved["config"]["data"].get("shuffle_labels"):
-                continue
-            found.append(Run(path.parent, row, saved["config"], saved["facts"], json.loads(path.read_text())))
-    return found
-
-
-def _of_row(runs: Iterable[Run], row: shen2019.Row) -> list[Run]:
-    return [run for run in runs if run.row == row.row and run.patients == row.patients]
-
-
-def tables(runs: Sequence[Run]) -> list[report.Section]:
+def tables(runs: Sequence[PaperRun]) -> list[report.Section]:
     """A section for each table, with a row of text cells for each of the paper's; then the differences."""
     sections = []
     for table in shen2019.TABLES:
         rows = []
         for row in table.rows:
-            published = _published(row)
-            ours = _ensemble(runs, row) if row.row.startswith("ensemble:") else _ours(_of_row(runs, row), table)
-            rows.append([row.label, published, row.where or "–", *ours])
-        text = f"{table.version}; test {'AUC by image' if table.measure == 'auc' else 'accuracy, five classes'}."
+            ours = _ensemble(runs, row, table) if row.row.startswith("ensemble:") else _ours(runs, row, table)
+            rows.append([row.label, _published(row), row.where or "–", *ours])
+        measure = "AUC by image" if table.measure == "auc" else "accuracy, five classes"
+        text = f"Test {measure}, {table.data}. {table.lacks}".strip()
         sections.append(report.Section(f"{table.version}: {table.name}", text, HEADER, rows, words=True))
     return [*sections, _differences(runs)]
 
 
 def _published(row: shen2019.Row) -> str:
-    parts = [row.published]
-    if row.flips not in (shen2019.MISSING, "NA"):
-        parts = [f"flips {row.flips}"] if row.published == shen2019.MISSING else [*parts, f"flips {row.flips}"]
-    if row.epoch != shen2019.MISSING:
+    """The published cells of a row as one text."""
+    parts = [row.published] if row.published else []
+    if row.flips:
+        parts.append(f"flips {row.flips}")
+    if row.epoch:
         parts.append(f"epoch {row.epoch}")
     return "; ".join(parts)
 
 
-def _ours(runs: list[Run], table: shen2019.Table) -> list[str]:
+def _ours(runs: Sequence[PaperRun], row: shen2019.Row, table: shen2019.Table) -> list[str]:
     """The cells of a row: ours, flips, epoch, data and seeds, status."""
-    if not runs:
+    group = nearest(runs, row.row, table.data, row.patients)
+    if not group:
         return ["–", "–", "–", "–", "not run"]
-    status = [run.status(table.data) for run in runs]
-    if len(set(status)) > 1:  # never averaged over data sets or sizes: the runs nearest to the paper's speak
-        first = min(status, key=lambda s: (s != "run", s))
-        runs = [run for run, s in zip(runs, status, strict=True) if s == first]
-        status = [f"{first}; others: {', '.join(sorted(set(status) - {first}))}"]
-    values = [run.metrics["test"][table.measure] for run in runs]
-    flips = [run.metrics["test_flips"]["auc"] for run in runs if "test_flips" in run.metrics]
-    epochs = [epoch for run in runs if (epoch := run.best_epoch()) is not None]
+    status = group[0].status(table.data)
+    every = {run.status(table.data) for run in runs if run.row == row.row and run.patients == row.patients}
+    others = f"; others: {', '.join(sorted(every - {status}))}" if len(every) > 1 else ""
+    values = [run.metrics.get("test", {}).get(table.measure) for run in group]
+    flips = [run.metrics.get("test_flips", {}).get(table.measure) for run in group]
+    epochs = [epoch for run in group if (epoch := run.best_epoch()) is not None]
+    return [_value(values), _value(flips), ", ".join(map(str, epochs)) or "–", _data(group), status + others]
+
+
+def _data(runs: Iterable[PaperRun]) -> str:
+    """Data set and seeds."""
+    runs = list(runs)
     seeds = sorted({int(run.config["seed"]) for run in runs})
-    seed = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return [
-        _value(values), _value(flips), ", ".join(map(str, epochs)) or "–", f"{runs[0].facts['name']}, {seed}", status[0]
-    ]  # fmt: skip
+    return f"{runs[0].facts['name']}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def _value(intervals: list[dict[str, float]]) -> str:
-    """One run: value and interval; several: their mean and range."""
-    if not intervals:
+def _value(intervals: Iterable[dict[str, float] | None], form: str = ".3f") -> str:
+    """One run: value and interval; several: their mean and range. A run of one class only has no AUC."""
+    found = [interval for interval in intervals if interval and np.isfinite(interval["value"])]
+    if not found:
         return "–"
-    if len(intervals) == 1:
-        return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**intervals[0])
-    values = [interval["value"] for interval in intervals]
-    return f"{np.mean(values):.3f}, {min(values):.3f} to {max(values):.3f} in {len(values)} runs"
+    if len(found) == 1:
+        return f"{{value:{form}}} [{{low:{form}}}, {{high:{form}}}]".format(**found[0])
+    values = [interval["value"] for interval in found]
+    return f"{np.mean(values):{form}}, {min(values):{form}} to {max(values):{form}} in {len(values)} runs"
 
 
-def _ensemble(runs: Sequence[Run], row: shen2019.Row) -> list[str]:
-    """The mean of the scores with flips of one run a member, of members measured on the same images."""
+def _ensemble(runs: Sequence[PaperRun], row: shen2019.Row, table: shen2019.Table) -> list[str]:
+    """The mean of the scores of one run a member, as they are and with flips, measured on the same images."""
     members = row.row.removeprefix("ensemble:").split("|")
-    found = [[run for run in runs if run.row == member and not run.patients] for member in members]
-    if not all(found):
-        return ["–", "–", "–", "–", f"not run: {sum(not f for f in found)} of {len(members)} members missing"]
+    found = [group[0] for member in members if (group := nearest(runs, member, table.data))]
+    if len(found) < len(members):
+        return ["–", "–", "–", "–", f"not run: {len(members) - len(found)} of {len(members)} members missing"]
+    cells = []
     try:
-        together = compare.ensemble([compare.read(group[0].path, "test_flips") for group in found])
+        for split in ("test", "test_flips"):
+            mean = compare.ensemble([compare.read(run.path, split) for run in found])
+            cells.append(_value([metrics.bootstrap(metrics.roc_auc, mean.label, mean.score, mean.patient)._asdict()]))
     except NotComparable:
-        return ["–", "–", "–", "–", "members were not measured on the same images"]
-    auc = metrics.bootstrap(metrics.roc_auc, together.label, together.score, together.patient)
-    first = found[0][0]
-    return ["–", _value([auc._asdict()]), "–", first.facts["name"], first.status(_data_of(row))]
+        return ["–", "–", "–", "–", "not the same test images"]
+    return [*cells, "–", _data(found), _statuses(found, table.data)]
 
 
-def _data_of(row: shen2019.Row) -> str:
-    return next(table.data for table in shen2019.TABLES if row in table.rows)
+def _statuses(runs: Iterable[PaperRun], data: str) -> str:
+    """What several runs that make one number are: "run" only where all are."""
+    return "; ".join(sorted({run.status(data) for run in runs}))
 
 
-def _differences(runs: Sequence[Run]) -> report.Section:
+def _differences(runs: Sequence[PaperRun]) -> report.Section:
     """Published differences beside ours, paired on the same images."""
     rows = []
     for wanted in shen2019.DIFFERENCES:
-        a = [run for run in runs if run.row == wanted.a and not run.patients]
-        b = a if wanted.b in ("two views", "flips") else [r for r in runs if r.row == wanted.b and not r.patients]
-        if not a or not b:
-            cells = ["–", "not run"]
+        pairs = _pairs(runs, wanted)
+        if not pairs:
+            cells = ["–", "–", "not run"]
         else:
+            members = list(dict.fromkeys(run for pair in pairs for run in pair))
             try:
-                cells = [_cell(_difference(a[0].path, b[0].path, wanted.b)), a[0].status("cbis_ddsm")]
+                found = [_difference(a.path, b.path, wanted.b)._asdict() for a, b in pairs]
+                cells = [_value(found, "+.3f"), _data(members), _statuses(members, "cbis_ddsm")]
             except NotComparable:
-                cells = ["–", "the two runs were not measured on the same images"]
+                cells = ["–", _data(members), "not the same test images"]
         rows.append([wanted.label, wanted.published, wanted.where, *cells])
-    text = "Scientific Reports 2019; AUC of the first minus AUC of the second, on the same images or breasts."
-    return report.Section(
-        "Differences", text, ("difference", "published", "source", "ours", "status"), rows, words=True
-    )
+    text = f"{shen2019.SCIREP}; AUC of the first minus AUC of the second, on the same images or breasts."
+    header = ("difference", "published", "source", "ours", "data, seeds", "status")
+    return report.Section("Differences", text, header, rows, words=True)
+
+
+def _pairs(runs: Sequence[PaperRun], wanted: shen2019.Difference) -> list[tuple[PaperRun, PaperRun]]:
+    """The runs whose difference is wanted, seed by seed; where no seed is in both, the first of each."""
+    a = nearest(runs, wanted.a, "cbis_ddsm")
+    if wanted.b in ("two views", "flips"):
+        return [(run, run) for run in a]
+    b = nearest(runs, wanted.b, "cbis_ddsm")
+    of_seed = {run.config["seed"]: run for run in b}
+    same = [(run, of_seed[run.config["seed"]]) for run in a if run.config["seed"] in of_seed]
+    return same or list(zip(a[:1], b[:1], strict=False))
 
 
 def _difference(a: Path, b: Path, kind: str) -> metrics.Interval:
@@ -207,72 +138,102 @@ def _difference(a: Path, b: Path, kind: str) -> metrics.Interval:
     return metrics.paired_bootstrap(metrics.roc_auc, first.label, first.score, second.score, first.patient)
 
 
-def _cell(interval: metrics.Interval) -> str:
-    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval) if np.isfinite(interval.value) else "–"
-
-
-def commands(runs: Sequence[Run]) -> list[str]:
-    """What to type to fill the rows that no run on the paper's data fills, in an order that works."""
+def commands(runs: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
+    """What to type to fill the rows that no run on the paper's data fills, in an order that works; `root` gets them."""
     lines: dict[str, list[str]] = {"patch": [], "whole": [], "inbreast": [], "rest": []}
     for table in shen2019.TABLES:
         for row in table.rows:
-            if any(run.status(table.data).startswith("run (") or run.status(table.data) == "run"
-                   for run in _of_row(runs, row)):  # fmt: skip
-                continue
             kind, _, argument = row.row.partition(":")
-            if kind == "ensemble":
-                members = " ".join(_folder(member) for member in argument.split("|"))
-                lines["rest"].append(f"mammojax compare {members} --output runs/compared_{len(lines['rest'])}")
-            elif kind == "two_step":
-                start = f"--run {_folder('whole_resnet:' + shen2019.PLAIN)} --patch-run {_folder('patch_resnet:s10')}"
-                lines["rest"].append(f"mammojax two-step {start} --output runs/two_step")
+            members = argument.split("|") if kind == "ensemble" else [row.row]
+            if all(_finished(runs, member, table.data, row.patients) for member in members):
+                continue  # an ensemble is computed here as soon as its members are run
+            start = "" if kind in ("ensemble", "two_step") else _init(runs, row.row, root)
+            if kind == "two_step":
+                whole = _place(runs, f"whole_resnet:{shen2019.PLAIN}", root)
+                patch = _place(runs, "patch_resnet:s10", root)
+                lines["rest"].append(
+                    f"mammojax two-step --run {whole} --patch-run {patch} --output {root / 'two_step'}"
+                )
             elif kind == "inbreast":
                 sweep = "label_efficiency" if row.patients else "inbreast"
-                lines["inbreast"].append(_launch(f"{sweep}:{argument}", _init(row.row)))
-            else:
-                lines["patch" if kind.startswith("patch") else "whole"].append(_launch(row.row, _init(row.row)))
+                lines["inbreast"].append(_launch(f"{sweep}:{argument}", root) + start)
+            elif kind != "ensemble":
+                lines["patch" if kind.startswith("patch") else "whole"].append(_launch(row.row, root) + start)
     return [line for group in lines.values() for line in dict.fromkeys(group)]
 
 
-def _folder(row: str) -> str:
-    return "runs/" + "".join(c if c.isalnum() or c in "_+-" else "_" for c in row)
+def _finished(runs: Iterable[PaperRun], row: str, data: str, patients: int = 0) -> PaperRun | None:
+    """A run of the row on the row's data, if there is one."""
+    return next((run for run in nearest(runs, row, data, patients) if run.facts["name"] == data), None)
 
 
-def _launch(row: str, start: str) -> str:
+def _place(runs: Iterable[PaperRun], row: str, root: Path) -> str:
+    """The folder of a row's run: the one there is, or the one that the commands make."""
+    run = _finished(runs, row, "cbis_ddsm")
+    return shlex.quote(str(run.path if run else root / re.sub(r"[^\w+-]", "_", row)))
+
+
+def _launch(row: str, root: Path) -> str:
     kind, _, argument = row.partition(":")
-    return f"python launch.py --config configs/{kind}.py:{argument} --workdir {_folder(row)}{start}"
+    return f"python launch.py --config configs/{kind}.py:{argument} --workdir {_place((), row, root)}"
 
 
-def _init(row: str) -> str:
+def _init(runs: Iterable[PaperRun], row: str, root: Path) -> str:
     """The flag that names what a row starts from."""
     kind, _, argument = row.partition(":")
     if kind.startswith("patch"):
         net = "resnet50" if kind == "patch_resnet" else "vgg16"
         file = f"{net}_weights_tf_dim_ordering_tf_kernels_notop.h5"  # as Keras publishes it, see docs/reproduce.md
         return "" if argument.endswith("-random") else f" --config.model.pretrained={file}"
-    if kind == "inbreast":
-        whole = dict(zip(shen2019.INBREAST, shen2019.FOUR_BEST, strict=True)).get(row, argument)
-        return f" --config.init_from={_folder(whole)}"
-    patch_set = argument.rpartition("/")[2] if "/" in argument else "s10"
-    return f" --config.init_from={_folder(kind.replace('whole', 'patch') + ':' + patch_set)}"
+    return f" --config.init_from={_place(runs, starts_from(row), root)}"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
+    """A table in plain text; the widest columns are wrapped, at spaces only, until a line fits in `width`."""
+    # "[0.801, 0.901]" stays in one piece
+    shown = [[re.sub(r", (?=[+-]?[\d.]+\])", ",\xa0", cell) for cell in row] for row in (header, *rows)]
+    columns = range(len(header))
+    widths = [max(len(row[k]) for row in shown) for k in columns]
+    least = [max(len(word) for row in shown for word in row[k].split(" ")) for k in columns]
+    while sum(widths) + 2 * (len(header) - 1) > width and any(w > m for w, m in zip(widths, least, strict=True)):
+        # the first column names the row, and keeps more
+        widths[max((k for k in columns if widths[k] > least[k]), key=lambda k: widths[k] * (1 if k else 0.6))] -= 1
+    lines = []
+    for row in shown:
+        cells = [textwrap.wrap(row[k], widths[k], break_long_words=False, break_on_hyphens=False) for k in columns]
+        for line in range(max(map(len, cells))):
+            parts = [(cells[k][line] if line < len(cells[k]) else "").ljust(widths[k]) for k in columns]
+            lines.append("  ".join(parts).replace("\xa0", " ").rstrip())
+    return "\n".join(lines)
+
+
+def _with_footnotes(section: report.Section) -> str:
+    """A section's table in plain text, its sources as letters behind the published values, explained below it."""
+    at = section.header.index("source")
+    sources = list(dict.fromkeys(row[at] for row in section.rows if row[at] != "–"))
+    rows = []
+    for row in section.rows:
+        mark = f" ({chr(ord('a') + sources.index(row[at]))})" if row[at] in sources else ""
+        rows.append([*row[: at - 1], row[at - 1] + mark, *row[at + 1 :]])
+    table = text_table([*section.header[:at], *section.header[at + 1 :]], rows)
+    notes = "; ".join(f"({chr(ord('a') + k)}) {source}" for k, source in enumerate(sources))
+    return f"{table}\n\nPublished: {textwrap.fill(notes, WIDTH - 11)}" if notes else table
 
 
 def write(folder: Path, output: Path | None) -> None:
-    """Print the tables and the commands for the rows not run; as a page too where `output` names a .html file."""
+    """Print the tables and the commands for the rows not run; as a page too where `output` names a .html file.
+
+    Raises:
+        BadCheckpoint: as `find_runs`.
+    """
     runs = find_runs(folder)
     sections = tables(runs)
     for section in sections:
-        print(f"\n## {section.heading}\n")
-        shown = [section.header, *section.rows]
-        # "source" is left to the page: a terminal is narrow.
-        keep = [k for k, name in enumerate(section.header) if name != "source"]
-        widths = {k: max(len(row[k]) for row in shown) for k in keep}
-        for row in shown:
-            print("  ".join(row[k].ljust(widths[k]) for k in keep).rstrip())
+        print(f"\n## {section.heading}\n{section.text}\n\n{_with_footnotes(section)}")
     print("\n## Notes\n")
     for note in shen2019.NOTES:
-        print(textwrap.fill(note, 100, initial_indent="- ", subsequent_indent="  "))
-    todo = commands(runs)
+        print(textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  "))
+    todo = commands(runs, folder)
     if todo:
         print("\n## To fill the rows that are not run on the paper's data\n")
         print("\n".join(todo), flush=True)

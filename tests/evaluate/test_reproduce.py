@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammojax import cli
-from mammojax.evaluate import reproduce, shen2019
+from mammojax import cli, metrics
+from mammojax.evaluate import compare, paper_run, reproduce, shen2019
 from tests.evaluate.test_compare import write_predictions
 
 PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
@@ -17,17 +17,26 @@ PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
 
 def _run(folder: Path, row: str, value: float, *, measure: str = "auc", noise: int = 0, **changed: Any) -> Path:
     """A run folder as a paper's run would leave it, but for `changed`."""
-    epochs = changed.get("epochs", reproduce._epochs(row))
+    epochs = changed.get("epochs", paper_run.epochs_of(row))
+    task = "patch" if row.startswith("patch") else "whole"
     config = {
-        "row": row, "seed": changed.get("seed", 0), "init_from": "", "data": {"patients": changed.get("patients", 0)},
-        "model": {"width": changed.get("width", 64), "pretrained": changed.get("pretrained", "imagenet.h5")},
+        "row": row, "seed": changed.get("seed", 0), "init_from": str(changed.get("init_from", "")),
+        "batch": changed.get("batch", 32 if task == "patch" else 2), "data": {"patients": changed.get("patients", 0)},
+        "model": {
+            "task": task, "width": changed.get("width", 64),
+            "pretrained": changed.get("pretrained", "" if "init_from" in changed else "imagenet.h5"),
+        },
         "stages": {"stage1": {"epochs": epochs}},
     }  # fmt: skip
     config["data"]["shuffle_labels"] = changed.get("shuffled", False)
     facts = {
         "name": changed.get("data", "cbis_ddsm"),
-        "split": "shen",
-        "framing": {"size": changed.get("size", [1152, 896])},
+        "split": changed.get("split", "shen"),
+        "framing": {
+            "size": changed.get("size", [1152, 896]),
+            "crop": changed.get("crop", "none"),
+            "keep_aspect": False,
+        },
     }
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"config": config, "facts": facts}))
@@ -46,7 +55,7 @@ def _run(folder: Path, row: str, value: float, *, measure: str = "auc", noise: i
 
 
 def _cells(root: Path, label: str, version: str = shen2019.SCIREP) -> dict[str, str]:
-    for section in reproduce.tables(reproduce.find_runs(root)):
+    for section in reproduce.tables(paper_run.find_runs(root)):
         if section.heading.startswith(version):
             for row in section.rows:
                 if row[0] == label:
@@ -73,6 +82,9 @@ def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path)
         ({"size": [288, 224]}, "288x224"),
         ({"width": 16}, "width 16"),
         ({"epochs": 3}, "3 epochs"),
+        ({"batch": 8}, "batch 8"),
+        ({"crop": "breast"}, "cropped"),
+        ({"split": "official"}, "split official"),
         ({"pretrained": ""}, "not from ImageNet weights"),
     ],
 )
@@ -81,6 +93,27 @@ def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[st
     status = _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"]
     assert said in status
     assert status != "run"
+
+
+@pytest.mark.parametrize(
+    ("row", "changed", "said"),
+    [
+        ("patch_resnet:s10", {}, "run"),
+        ("patch_resnet:s10", {"data": "phantom"}, "run (start on phantom)"),
+        ("patch_resnet:s10", {"pretrained": ""}, "run (not from ImageNet weights)"),
+        ("patch_resnet:s10-random", {}, "run (started from patch_resnet:s10-random)"),
+        ("patch_resnet:s1", {}, "run (started from patch_resnet:s1)"),
+    ],
+)
+def test_what_a_run_started_from_counts_too(tmp_path: Path, row: str, changed: dict[str, Any], said: str) -> None:
+    patch = _run(tmp_path / "patch", row, 0.9, measure="accuracy", **changed)
+    whole = _run(tmp_path / "whole", PLAIN, 0.86, init_from=patch)
+    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == said
+    _run(tmp_path / "transfer", "inbreast:resnet-resnet", 0.9, data="inbreast", init_from=whole)
+    assert _cells(tmp_path, "Resnet50, all patients", shen2019.ARXIV)["status"] == said
+    (patch / "config.json").rename(patch / "gone.json")
+    said = "run (the run it started from is not at hand)"
+    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == said
 
 
 def test_seeds_are_averaged_but_data_sets_are_not(tmp_path: Path) -> None:
@@ -98,19 +131,36 @@ def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> Non
     for k, row in enumerate(shen2019.FOUR_BEST):
         _run(tmp_path / f"best{k}", row, 0.85, noise=k)
     _run(tmp_path / "heat", f"whole_resnet:heatmap7,{shen2019.PLAIN}", 0.80, noise=9)
-    section = reproduce.tables(reproduce.find_runs(tmp_path))[-1]
+    section = reproduce.tables(paper_run.find_runs(tmp_path))[-1]
     rows = {row[0]: row for row in section.rows}
     number = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
+    a, b = (compare.read(tmp_path / name, "test") for name in ("heat", "best0"))
+    wanted = metrics.paired_bootstrap(metrics.roc_auc, a.label, a.score, b.score, a.patient)
+    assert rows["heatmap before the blocks - without"][3] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*wanted)
     assert re.fullmatch(number, rows["heatmap before the blocks - without"][3])
     assert re.fullmatch(number, rows["two views - one, VGG-VGG"][3])
-    assert rows["S1g - S10 patches"][3:] == ["–", "not run"]
+    assert rows["S1g - S10 patches"][3:] == ["–", "–", "not run"]
     cells = _cells(tmp_path, "ensemble of the four best, flips averaged")
     assert cells["published"] == "flips 0.91"
     assert re.match(r"0\.\d{3} \[", cells["ours, flips"])
+    assert cells["status"] == "run"
+    # A run on other data, found first, is not what the paper's difference is set beside.
+    _run(tmp_path / "a_phantom", PLAIN, 0.99, noise=5, data="phantom")
+    assert {row[0]: row for row in reproduce.tables(paper_run.find_runs(tmp_path))[-1].rows} == rows
     path = tmp_path / "best1" / "predictions" / "test_flips.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     cells = _cells(tmp_path, "ensemble of the four best, flips averaged")
-    assert cells["status"] == "members were not measured on the same images"
+    assert (cells["ours, flips"], cells["status"]) == ("–", "not the same test images")
+
+
+def test_a_difference_of_several_seeds_is_taken_seed_by_seed(tmp_path: Path) -> None:
+    heatmap = f"whole_resnet:heatmap7,{shen2019.PLAIN}"
+    for seed in (1, 2):
+        _run(tmp_path / f"plain{seed}", PLAIN, 0.85, noise=seed, seed=seed)
+        _run(tmp_path / f"heat{3 - seed}", heatmap, 0.80, noise=seed, seed=seed)  # the same scores as its plain run
+    rows = {row[0]: row for row in reproduce.tables(paper_run.find_runs(tmp_path))[-1].rows}
+    wanted = ["+0.000, +0.000 to +0.000 in 2 runs", "cbis_ddsm, seeds 1, 2", "run"]
+    assert rows["heatmap before the blocks - without"][3:] == wanted
 
 
 def test_label_efficiency_rows_are_told_apart_by_patients(tmp_path: Path) -> None:
@@ -130,7 +180,7 @@ def test_published_numbers_stand_in_the_papers(shared: Path) -> None:
         text = texts[table.version].replace("−", "-")
         for row in table.rows:
             for value in (row.published, row.flips, row.epoch):
-                if value not in (shen2019.MISSING, "NA"):
+                if value not in ("", shen2019.MISSING, "NA"):
                     assert row.where
                     for number in re.findall(r"[\d.]+", value):
                         assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", text), (row.label, number)
@@ -147,6 +197,18 @@ def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"configs/{PLAIN.replace(':', '.py:')} " not in printed  # it is run already
     assert "python launch.py --config configs/patch_vgg.py:s10 " in printed
     assert "0.851 [0.801, 0.901]" in page.read_text()
+    here = str(tmp_path / "runs")  # what is started from is the run there is, else the one that the commands make
+    assert f"--workdir {here}/inbreast_resnet-resnet --config.init_from='{here}/a<b>'\n" in printed
+    assert f"--config.init_from={here}/patch_resnet_s10\n" in printed
+    assert f"mammojax two-step --run '{here}/a<b>' --patch-run {here}/patch_resnet_s10 " in printed
+    assert "a<b>" not in page.read_text()
+    assert "a&lt;b&gt;" in page.read_text()
+    lines = printed.partition("## To fill")[0].splitlines()
+    assert max(map(len, lines)) <= reproduce.WIDTH
+    assert "(c) text, heatmap" in printed
+    (tmp_path / "runs" / "a<b>" / "metrics.json").write_text('{"test": ')
+    assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "runs")]) == 2
+    assert "is not JSON; finish that run again" in capsys.readouterr().err
     assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "none")]) == 2
     assert "name the one that holds the run folders" in capsys.readouterr().err
 
@@ -164,6 +226,6 @@ def test_every_command_names_a_config_that_exists() -> None:
         if found := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
             config = getattr(configs, found[1]).get_config(found[2])
             assert config.row.split(":", 1)[1] == found[2]
-            assert reproduce._epochs(config.row) == sum(s.epochs for s in config.stages.values())
+            assert paper_run.epochs_of(config.row) == sum(s.epochs for s in config.stages.values())
             seen += 1
     assert seen > 25
