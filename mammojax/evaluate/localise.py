@@ -1,17 +1,21 @@
 """Does a map light up where the lesion is? Saliency and heatmaps against lesion outlines, on any data set with masks.
 
 Three measures, each with a patient-clustered interval. *Share*: how much of a map's sum lies inside the outlines, per
-image. *Pointing game* (Zhang et al. 2018): does the map's maximum lie inside one, within a tolerance. *FROC*: the share
-of lesions hit against false marks per image; marks are the map's local maxima, a lesion is hit by a mark inside its
-outline. Shen et al. 2019 show single saliency maps (Fig. 4) and measure none of these: they are ours.
+malignant image. *Pointing game* (Zhang et al. 2018): does the map's maximum lie inside one, within a tolerance, on
+malignant images. *FROC*: the share of malignant lesions hit against false marks per image, over malignant and other
+images; marks are the map's local maxima, a lesion is hit by a mark inside its outline, and a mark on a benign lesion is
+false. Shen et al. 2019 show single saliency maps (Fig. 4) and measure none of these: they are ours.
 """
 
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cv2
+import flax.linen as nn
+import jax
 import numpy as np
 from skimage.feature import peak_local_max
 from tqdm import tqdm
@@ -20,7 +24,6 @@ from mammojax import metrics
 from mammojax.data import prepared
 from mammojax.data.patches import PATCH_CLASSES
 from mammojax.evaluate import heatmap, saliency
-from mammojax.evaluate.predict import make_apply
 from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
@@ -49,41 +52,52 @@ def marks(map_: np.ndarray, distance: int) -> list[tuple[float, int, int]]:
     return sorted(((float(map_[y, x]), int(y), int(x)) for y, x in found), reverse=True)
 
 
+def judged(found: Sequence[tuple[float, int, int]], mask: np.ndarray) -> tuple[list[tuple[float, bool]], int]:
+    """Which of an image's marks hit a lesion; a connected region of `mask` (bool [H, W]) is one.
+
+    Returns:
+        (score, hit) of each mark, but of several on one lesion only the highest; and the number of lesions.
+    """
+    count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    result, seen = [], set()
+    for score, y, x in sorted(found, reverse=True):
+        region = int(regions[y, x])
+        if region not in seen:
+            result.append((score, region > 0))
+        if region:
+            seen.add(region)
+    return result, count - 1
+
+
 def froc(
-    found: Sequence[Sequence[tuple[float, int, int]]], masks: Sequence[np.ndarray], rates: Sequence[float] = RATES,
+    marks_: Sequence[Sequence[tuple[float, bool]]], lesions: Sequence[int], rates: Sequence[float] = RATES,
     weight: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Share of lesions hit at each number of false marks per image.
 
     Args:
-        found: the marks of each image.
-        masks: bool [H, W] of each image; a connected region is a lesion.
+        marks_: (score, hit) of each image's marks, as `judged` tells them.
+        lesions: how many each image has.
         rates: mean false marks per image.
-        weight: how often each image counts, [N]; None: once.
+        weight: how often each image counts, [R, N] for R values at once; None: once.
 
     Returns:
-        float64 [len(rates)]: the highest sensitivity whose false marks stay within the rate.
+        float64 [R, len(rates)], R = 1 without weights: the highest sensitivity whose false marks stay within the rate;
+        NaN without lesions.
     """
-    hits, false, lesions = [], [], 0.0
-    weights = np.ones(len(masks)) if weight is None else weight
-    for image, mask, times in zip(found, masks, weights, strict=True):
-        count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        lesions += times * (count - 1)
-        seen = set()
-        for score, y, x in image:
-            region = int(regions[y, x])
-            if region and region not in seen:
-                hits.append((score, times))
-                seen.add(region)
-            elif not region:
-                false.append((score, times))
-    thresholds = sorted({score for score, _ in hits}, reverse=True)
-    hit_scores, hit_times = (np.array(column) for column in zip(*hits, strict=True)) if hits else (np.zeros(0),) * 2
-    false_scores, false_times = (np.array(c) for c in zip(*false, strict=True)) if false else (np.zeros(0),) * 2
-    curve = [(false_times[false_scores >= t].sum(), hit_times[hit_scores >= t].sum()) for t in thresholds]
-    images = weights.sum()
-    best = [max((hit for wrong, hit in curve if wrong <= rate * images), default=0.0) for rate in rates]
-    return np.array(best) / lesions if lesions else np.full(len(rates), np.nan)
+    weights = np.ones((1, len(lesions))) if weight is None else weight
+    of = np.repeat(np.arange(len(marks_)), [len(image) for image in marks_])
+    score = np.array([score for image in marks_ for score, _ in image])
+    hit = np.array([hit for image in marks_ for _, hit in image], bool)
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores are one threshold
+    of, hit = of[order], hit[order]
+    true = np.pad(np.cumsum(weights[:, of] * hit, axis=1)[:, last], ((0, 0), (1, 0)))  # first: no mark at all
+    false = np.pad(np.cumsum(weights[:, of] * ~hit, axis=1)[:, last], ((0, 0), (1, 0)))
+    allowed = weights.sum(axis=1, keepdims=True)
+    best = np.stack([np.where(false <= rate * allowed, true, 0.0).max(axis=1) for rate in rates], axis=1)
+    with np.errstate(invalid="ignore"):
+        return best / (weights @ np.asarray(lesions, float))[:, None]
 
 
 def random_variables(variables: Any, seed: int) -> Any:
@@ -102,19 +116,22 @@ def random_variables(variables: Any, seed: int) -> Any:
 
 
 def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000) -> dict[str, Any]:
-    """Measure a whole-image run's saliency, and its patch run's heatmap where it has one, on malignant images.
+    """Measure a whole-image run's saliency, and its patch run's heatmap where it has one.
+
+    Malignant images without an outline are left out. A saliency map knows only what counts most within its image, so
+    among all images its marks rank by the map times p_malignant of the image, for trained and random weights alike.
 
     Args:
         run: a whole-image run whose data set has lesion masks.
         split: "test" or "val".
-        limit: measure so many images only; 0: all.
+        limit: measure only so many malignant and so many other images, the first ones; 0: all.
         tolerance: of the pointing game, pixels of the framed image.
         runs: bootstrap draws of patients.
 
     Returns:
-        {"split", "images", "lesions", "maps": {name: {"share", "pointing", "froc": {rate: interval}}}}, intervals
-        as {"value", "low", "high"}; names: "saliency", "saliency, random weights", "heatmap", "area" (a map that is
-        the same everywhere: the lesions' share of the image, what chance gives).
+        {"split", "images" (malignant), "others", "lesions", "tolerance", "maps": {name: {"share", "pointing", "froc":
+        {rate: interval}}}}, intervals as {"value", "low", "high"}; names: "saliency", "saliency, random weights",
+        "heatmap", "area" (a map that is the same everywhere: the lesions' share of the image, what chance gives).
 
     Raises:
         BadCheckpoint: not a whole-image run, or nothing malignant in the split has a mask.
@@ -124,61 +141,86 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
         raise BadCheckpoint(f'"{run}" is a patch classifier; localise needs the run of a whole-image classifier.')
     data = prepared.of_run(run)
     source, table = data.source(split), data.table(split)
-    picked = [k for k, row in enumerate(table) if row["label"] == "1" and (source[k]["masks"] == 2).any()]
-    picked = picked[: limit or None]
-    if not picked:
+    outlined = (k for k, row in enumerate(table) if row["label"] == "1" and (source[k]["masks"] == 2).any())
+    malignant = list(islice(outlined, limit or None))
+    if not malignant:
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
+    others = list(islice((k for k, row in enumerate(table) if row["label"] == "0"), limit or None))
     patch = patch_run(run, config)
-    blank = random_variables(variables, config.seed)
-    sure = make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
-    masks = []
-    maps: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("saliency", "saliency, random weights", "heatmap", "area")
-    }
-    for k in tqdm(picked, desc="localise", unit="image", disable=None):
-        image = source[k]["image"][None]
-        masks.append(source[k]["masks"][..., 0] == 2)
-        # A saliency map knows only what counts most within its image: its marks weigh as much as the net is sure.
-        p_malignant = float(sure(variables, image)[0, 1])
-        maps["saliency"].append(p_malignant * saliency.saliency(config, facts, variables, image)[0])
-        maps["saliency, random weights"].append(saliency.saliency(config, facts, blank, image)[0])
-        maps["area"].append(np.ones(image.shape[1:3], np.float32))
+    nets = {"saliency": variables, "saliency, random weights": random_variables(variables, config.seed)}
+    log_p = _log_p(whole_image.build(config.model), facts["mean"], config.model.channels)
+    rows: dict[str, _Row] = {name: _Row() for name in (*nets, *(("heatmap",) if patch else ()), "area")}
+    for k in tqdm(malignant + others, desc="localise", unit="image", disable=None):
+        example = source[k]
+        image, mask = example["image"][None], example["masks"][..., 0] == 2
+        for name, weights in nets.items():
+            made = saliency.saliency(config, facts, weights, image)[0]
+            rows[name].add(made, mask, tolerance, float(log_p(weights, image)))
         if patch:
             grid = np.asarray(heatmap.heatmap(*patch, image)[0])
             seen = grid[..., [c for c, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]].sum(-1)
-            maps["heatmap"].append(heatmap.enlarge(seen, masks[-1].shape))
-    patients = np.array([table[k]["patient_id"] for k in picked])
-    distance = max(1, round(min(masks[0].shape) * 0.05))
-    result = {}
-    for name, made in maps.items():
-        if made:
-            result[name] = _measured(made, masks, patients, tolerance, distance, runs, points=name != "area")
-    lesions = sum(cv2.connectedComponents(mask.astype(np.uint8))[0] - 1 for mask in masks)
-    return {"split": split, "images": len(picked), "lesions": lesions, "tolerance": tolerance, "maps": result}
+            rows["heatmap"].add(heatmap.enlarge(seen, mask.shape), mask, tolerance)
+        rows["area"].add(np.ones(mask.shape, np.float32), mask, tolerance)
+    patients = np.array([table[k]["patient_id"] for k in malignant + others])
+    return {
+        "split": split, "images": len(malignant), "others": len(others), "lesions": sum(rows["area"].lesions),
+        "tolerance": tolerance,
+        "maps": {name: row.measured(patients, len(malignant), runs, name != "area") for name, row in rows.items()},
+    }  # fmt: skip
 
 
-def _measured(
-    made: list[np.ndarray], masks: list[np.ndarray], patients: np.ndarray, tolerance: int, distance: int, runs: int,
-    points: bool,
-) -> dict[str, Any]:  # fmt: skip
-    def mean(values: np.ndarray) -> dict[str, float]:
-        def statistic(weights: np.ndarray | None) -> np.ndarray:
-            return values.mean() if weights is None else weights @ values / weights.sum(axis=1)
+def _log_p(model: nn.Module, mean: float, channels: int) -> Any:
+    """A jitted function: variables, one image uint16 [1, H, W, 1] → log(p_malignant).
 
-        return metrics.interval_of(statistic, patients, runs)._asdict()
+    The logarithm, since random weights give logits thousands apart: p itself would be 0 for many images, a tie.
+    """
 
-    inside = np.array([share(m, mask) for m, mask in zip(made, masks, strict=True)])
-    result: dict[str, Any] = {"share": mean(inside)}
-    if points:
-        pairs = zip(made, masks, strict=True)
-        result["pointing"] = mean(np.array([pointing(m, mask, tolerance) for m, mask in pairs], float))
-        found = [marks(m, distance) for m in made]
-        drawn = np.array([froc(found, masks, weight=w) for w in metrics.draws(patients, min(runs, 200), 0)])
-        value = froc(found, masks)
-        result["froc"] = {
-            str(rate): metrics.interval(float(value[k]), drawn[:, k])._asdict() for k, rate in enumerate(RATES)
-        }
-    return result
+    @jax.jit
+    def log_p(variables: Any, image: jax.Array) -> jax.Array:
+        logits, _ = model.apply(variables, whole_image.as_input(image, mean, channels))
+        return jax.nn.log_softmax(logits, axis=-1)[0, 1]
+
+    return log_p
+
+
+class _Row:
+    """What is kept of one kind of map, image by image; the maps themselves would fill the memory."""
+
+    def __init__(self) -> None:
+        self.inside: list[float] = []
+        self.points: list[bool] = []
+        self.marks: list[list[tuple[float, bool]]] = []
+        self.lesions: list[int] = []
+
+    def add(self, map_: np.ndarray, mask: np.ndarray, tolerance: int, log_weight: float = 0.0) -> None:
+        found = [
+            (log_weight + float(np.log(score)), y, x)
+            for score, y, x in marks(map_, max(1, round(min(mask.shape) * 0.05)))
+        ]
+        told, lesions = judged(found, mask)
+        self.inside.append(share(map_, mask))
+        self.points.append(pointing(map_, mask, tolerance))
+        self.marks.append(told)
+        self.lesions.append(lesions)
+
+    def measured(self, patients: np.ndarray, malignant: int, runs: int, points: bool) -> dict[str, Any]:
+        """The cells of a row; the first `malignant` images are the malignant ones."""
+
+        def mean(values: np.ndarray) -> dict[str, float]:
+            def statistic(weights: np.ndarray | None) -> np.ndarray:
+                return values.mean() if weights is None else weights @ values / weights.sum(axis=1)
+
+            return metrics.interval_of(statistic, patients[:malignant], runs)._asdict()
+
+        result: dict[str, Any] = {"share": mean(np.array(self.inside[:malignant]))}
+        if points:
+            result["pointing"] = mean(np.array(self.points[:malignant], float))
+            value = froc(self.marks, self.lesions)[0]
+            drawn = metrics.draws_of(lambda w: froc(self.marks, self.lesions, weight=w), patients, runs, 0)
+            result["froc"] = {
+                str(rate): metrics.interval(float(value[k]), drawn[:, k])._asdict() for k, rate in enumerate(RATES)
+            }
+        return result
 
 
 def patch_run(run: Path, config: Any) -> tuple[Any, Any, Any] | None:
@@ -195,6 +237,7 @@ def write(run: Path, split: str, limit: int, tolerance: int, output: Path | None
     """Print what `localise` measures; also as JSON where `output` is given."""
     result = localise(run, split, limit, tolerance)
     print(f"{split}: {result['images']} malignant images, {result['lesions']} malignant lesions; 95 % by patient")
+    print(f"FROC: lesions hit at so many false marks per image, {result['others']} other images included")
     print(f"{'map':<26}{'share inside':<24}{'pointing game':<24}" + "".join(f"FROC {r:<19}" for r in RATES))
     for name, cells in result["maps"].items():
         line = [_cell(cells["share"]), _cell(cells.get("pointing"))]
