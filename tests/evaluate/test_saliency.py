@@ -1,15 +1,21 @@
 """Guided gradients against ones written out by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from configs import quickstart
 from mammojax.data import prepared
 from mammojax.evaluate import saliency
+from mammojax.models import whole_image
 from mammojax.models.relu import guided, relu
 from mammojax.train.checkpoint import restore_best
+from tests.random_variables import random_variables
 
 
 def test_guided_gradients_of_a_small_net_by_hand() -> None:
@@ -34,6 +40,36 @@ def test_guided_gradients_of_a_small_net_by_hand() -> None:
     np.testing.assert_allclose(jax.jit(jax.grad(net))(x), plain, rtol=1e-5)  # outside nothing has changed
     assert np.abs(first @ to_a - plain).max() > 0.1
     np.testing.assert_array_equal(guided_net(jnp.asarray(x)), net(jnp.asarray(x)))
+
+
+@jax.custom_gradient
+def _written_otherwise(x: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    return jnp.maximum(x, 0), lambda gradient: gradient * (gradient > 0) * (x > 0)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "head"), [("resnet50", "8-8-16x1"), ("vgg16", "8x1"), ("resnet50", "heatmap2,fc8-4")]
+)
+def test_no_relu_of_our_networks_misses_the_rule(trunk: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against flax's own ReLU with the rule in it, which a layer that calls it directly would have here alone."""
+    config = quickstart.get_config().model
+    config.update(trunk=trunk, head=head, width=4, blocks=(1, 1, 1, 1))
+    model = whole_image.build(config)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 65536, (2, 64, 64, 1)).astype(np.float32)
+    variables = random_variables(model, np.zeros((1, 64, 64, 1), np.float32))
+
+    def score(pixels: jax.Array) -> jax.Array:
+        return model.apply(variables, whole_image.as_input(pixels, 100.0, 1))[0][:, 1].sum()
+
+    ours = np.asarray(saliency._gradient(model, 100.0, 1)(variables, images))
+    plain = np.asarray(jax.jit(jax.grad(score))(images))
+    monkeypatch.setattr(nn, "relu", _written_otherwise)
+    expected = np.asarray(jax.jit(jax.grad(lambda pixels: score(pixels)))(images))
+    size = np.abs(expected).max()
+    assert size > 0
+    np.testing.assert_allclose(ours / size, expected / size, atol=1e-4)
+    assert np.abs(ours - plain).max() > 0.1 * size
 
 
 def test_a_map_is_scaled_and_cut(finished: Path) -> None:
