@@ -25,6 +25,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of things; write a whole number from 0 on')
+    return int(text)
+
+
 def _file(*suffixes: str) -> Callable[[str], Path]:
     """A file to write, by its ending; its folder is made."""
 
@@ -87,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     localise.set_defaults(act=_localise)
     localise.add_argument("--run", type=Path, required=True, help="a whole-image run whose data set has lesion masks")
     localise.add_argument("--split", choices=["test", "val"], default="test")
-    localise.add_argument("--images", type=int, default=0, help="measure so many images only")
-    localise.add_argument("--tolerance", type=int, default=0, help="of the pointing game, pixels")
+    localise.add_argument("--images", type=_count, default=0, help="only so many malignant and so many others")
+    localise.add_argument("--tolerance", type=_count, default=0, help="of the pointing game, pixels")
     localise.add_argument("--json", type=_file(".json"), help="also write the numbers to this file")
 
     two_step = commands.add_parser("two-step", help="the random-forest baseline on the patch classifier's heatmaps")

@@ -77,3 +77,8 @@ def test_a_run_is_measured_beside_chance(finished: Path, tmp_path: Path, capsys:
     assert "pointing game" in capsys.readouterr().out
     assert cli.main(["localise", "--run", str(finished / "patch")]) == 2
     assert "patch classifier" in capsys.readouterr().err
+    assert cli.main(["localise", "--run", str(finished), "--images", "1"]) == 0
+    assert "1 malignant images" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["localise", "--run", str(finished), "--images", "-1"])
+    assert "whole number" in capsys.readouterr().err
