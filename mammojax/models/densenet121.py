@@ -4,7 +4,6 @@ torchvision's network. The published patch model pads as TensorFlow's "SAME" doe
 differs from torchvision's padding in the first convolution and the max pool alone.
 """
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, batch_norm, never
+from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, never, norms
 
 PADDINGS: dict[str, tuple[Any, Any]] = {"torch": (((3, 3), (3, 3)), ((1, 1), (1, 1))), "same": ("SAME", "SAME")}
 """Of the first convolution, and of its max pool."""
@@ -46,15 +45,7 @@ class DenseNet121(nn.Module):
         self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         conv_pad, pool_pad = PADDINGS[self.padding]
-        norm = partial(
-            batch_norm,
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=BN_MOMENTUM,
-            epsilon=BN_EPSILON,
-            dtype=self.dtype,
-        )
+        norm = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)
         stages = {}
         x = stages["stem_conv"] = nn.Conv(
             self.width,
@@ -87,15 +78,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
-        norm = partial(
-            batch_norm,
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=BN_MOMENTUM,
-            epsilon=BN_EPSILON,
-            dtype=self.dtype,
-        )
+        norm = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)
         x = relu(norm(x_BxHxWxC, "bn1"))
         x = Conv1x1(4 * self.growth, use_bias=False, dtype=self.dtype, name="conv1")(x)
         x = relu(norm(x, "bn2"))
@@ -110,15 +93,6 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
-        x = batch_norm(
-            x_BxHxWxC,
-            "bn",
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=BN_MOMENTUM,
-            epsilon=BN_EPSILON,
-            dtype=self.dtype,
-        )
+        x = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)(x_BxHxWxC, "bn")
         x = Conv1x1(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name="conv")(relu(x))
         return nn.avg_pool(x, (2, 2), strides=(2, 2))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Bottleneck, Frozen, batch_norm, never
+from mammojax.models.resnet50 import HE_NORMAL, Bottleneck, Frozen, never, norms
 
 Array = jax.Array
 Output = tuple[Array, dict[str, Array]]
@@ -89,16 +89,7 @@ class ConvUnit(nn.Module):
     @nn.compact
     def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Array:
         x = nn.Conv(self.features, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, name="conv")(x_BxHxWxC)
-        x = batch_norm(
-            x,
-            "bn",
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            dtype=self.dtype,
-        )
+        x = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)(x, "bn")
         return relu(x)
 
 
@@ -176,19 +167,11 @@ class Head(nn.Module):
 
     def _fully_connected(self, x: Array, spec: Spec, stages: dict[str, Array], train: bool, frozen: Frozen) -> Output:
         flat = stages["pooled"] = x.astype(jnp.float32).reshape(x.shape[0], -1)
+        norm = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, jnp.float32)
         x = flat
         for k, width in enumerate(spec.fc, start=1):
             x = nn.Dense(width, kernel_init=HE_NORMAL, name=f"fc{k}")(x)
-            x = batch_norm(
-                x,
-                f"fc{k}_bn",
-                path=self.path,
-                train=train,
-                frozen=frozen,
-                momentum=self.bn_momentum,
-                epsilon=self.bn_epsilon,
-                dtype=jnp.float32,
-            )
+            x = norm(x, f"fc{k}_bn")
             x = relu(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         shortcut = nn.Dense(self.classes, kernel_init=HE_NORMAL, name="shortcut")(flat)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, batch_norm, never
+from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, never, norms
 
 PADDINGS = {"paper": (3, 1), "code": (0, 0)}
 """Zeros on each side of the first convolution, and of its max pool."""
@@ -33,15 +33,7 @@ class PreactivationUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
-        norm = partial(
-            batch_norm,
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=BN_MOMENTUM,
-            epsilon=BN_EPSILON,
-            dtype=self.dtype,
-        )
+        norm = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)
         conv = partial(
             nn.Conv,
             self.features,
@@ -109,15 +101,6 @@ class ResNet22(nn.Module):
                     name=f"stage{s}_unit{u}",
                 )(x, train, frozen)
             stages[f"stage{s}"] = x
-        x = batch_norm(
-            x,
-            "final_bn",
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=BN_MOMENTUM,
-            epsilon=BN_EPSILON,
-            dtype=self.dtype,
-        )
+        x = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)(x, "final_bn")
         x = stages["final"] = relu(x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2)), stages

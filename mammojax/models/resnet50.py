@@ -26,21 +26,20 @@ def never(path: str) -> bool:
     return False
 
 
-def batch_norm(
-    x: jax.Array,
-    name: str,
-    *,
-    path: tuple[str, ...],
-    train: bool,
-    frozen: Frozen,
-    momentum: float,
-    epsilon: float,
-    dtype: Any,
-) -> jax.Array:
-    """BatchNorm `name` of the module at `path`: batch statistics while it trains unfrozen, else the running ones."""
-    running = not train or frozen("/".join((*path, name)))
-    norm = nn.BatchNorm(use_running_average=running, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name)
-    return norm(x)
+def norms(
+    module: nn.Module, train: bool, frozen: Frozen, momentum: float, epsilon: float, dtype: Any
+) -> Callable[[jax.Array, str], jax.Array]:
+    """What applies the BatchNorms inside one module, (x, name) → x normalised.
+
+    Each takes batch statistics while it trains unfrozen, else the running ones.
+    """
+
+    def norm(x: jax.Array, name: str) -> jax.Array:
+        running = not train or frozen("/".join((*module.path, name)))
+        layer = nn.BatchNorm(use_running_average=running, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name)
+        return layer(x)
+
+    return norm
 
 
 class Conv1x1(nn.Module):
@@ -81,15 +80,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
-        norm = partial(
-            batch_norm,
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            dtype=self.dtype,
-        )
+        norm = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)
         conv1x1 = partial(Conv1x1, use_bias=self.conv_bias, dtype=self.dtype)
         first, second = (self.stride, 1) if self.stride_on == "1x1" else (1, self.stride)
 
@@ -154,16 +145,7 @@ class ResNet50(nn.Module):
             dtype=self.dtype,
             name="stem_conv",
         )(x_BxHxWxC)
-        x = batch_norm(
-            x,
-            "stem_bn",
-            path=self.path,
-            train=train,
-            frozen=frozen,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            dtype=self.dtype,
-        )
+        x = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)(x, "stem_bn")
         x = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         stages = {"stem": x}
         for s, units in enumerate(self.blocks, start=1):
