@@ -19,7 +19,6 @@ import numpy as np
 from mammojax.data import pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
-from mammojax.data.patches import PATCH_CLASSES
 from mammojax.evaluate import compare, heatmap, measure, predict, report
 from mammojax.models import pretrained, whole_image
 from mammojax.train import loop, mesh, stages
@@ -312,8 +311,7 @@ def _gallery(
             seen = None
             if patch_config.model.task == "patch":  # a whole-image run has no patch classes
                 grid = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
-                malignant = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
-                seen = heatmap.enlarge(grid[..., malignant].sum(-1), image.shape[:2])
+                seen = heatmap.malignant(grid, image.shape[:2])
             items.append(
                 report.GalleryItem(
                     image=(image[..., 0] >> 8).astype(np.uint8),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from mammojax.data.patches import PATCH_CLASSES
 from mammojax.models import whole_image
 
 Tree = Any
@@ -61,3 +62,9 @@ def enlarge(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     A value of the grid stands for the patch whose middle is the middle of its square of 32 × 32 pixels.
     """
     return cv2.resize(np.asarray(grid, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def malignant(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The probability of a malignant lesion of either kind, float32 `size`, of a heatmap [h, w, 5]."""
+    kinds = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
+    return enlarge(grid[..., kinds].sum(-1), size)

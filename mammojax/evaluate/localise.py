@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from mammojax import metrics
 from mammojax.data import prepared
-from mammojax.data.patches import PATCH_CLASSES
 from mammojax.evaluate import heatmap, saliency
 from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
@@ -158,8 +157,7 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
             rows[name].add(made, mask, tolerance, float(log_p(weights, image)))
         if patch:
             grid = np.asarray(heatmap.heatmap(*patch, image)[0])
-            seen = grid[..., [c for c, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]].sum(-1)
-            rows["heatmap"].add(heatmap.enlarge(seen, mask.shape), mask, tolerance)
+            rows["heatmap"].add(heatmap.malignant(grid, mask.shape), mask, tolerance)
         rows["area"].add(np.ones(mask.shape, np.float32), mask, tolerance)
     patients = np.array([table[k]["patient_id"] for k in malignant + others])
     return {
