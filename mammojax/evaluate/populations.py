@@ -83,7 +83,7 @@ def aligned(breasts: Sequence[Breasts]) -> list[Breasts]:
         moved = one[np.array([place[key] for key in keys])]
         if any((moved.label[f] != breasts[0].label[f]).any() for f in FINDINGS):
             raise NotComparable(
-                f'"{breasts[0].name}" and "{one.name}" have other labels for the same breasts; give runs of one data set.'
+                f'"{breasts[0].name}" and "{one.name}" have other labels for the same breasts; give one data set.'
             )
         result.append(moved)
     return result
