@@ -42,12 +42,15 @@ def nyu(file: Path, out: Path) -> str:
         model |= {field: getattr(network, field) for field in fields}
         what = f"{network.join} network, {'image and heatmaps' if published.channels == 3 else 'image only'}"
     else:
-        model = {"task": "exam_patch", "channels": published.channels, "classes": nyu_weights.PATCH_CLASSES}
+        model = {"task": "exam_patch", "trunk": "densenet121", "width": 64, "blocks": (6, 12, 24, 16),
+                 "padding": "same", "channels": published.channels, "classes": nyu_weights.PATCH_CLASSES,
+                 "dropout": 0.0, "dtype": "float32"}  # fmt: skip
         what = "patch network"
-    exam = {"sizes": SIZES, "threshold": 0, "iterations": ITERATIONS, "noise": NOISE, "random": "published",
-            "patch": PATCH, "stride": STRIDE}  # fmt: skip
+    exam = {"sizes": SIZES, "noise": NOISE, "random": "published", "patch": PATCH, "stride": STRIDE,
+            "heatmaps": ("benign", "malignant")}  # fmt: skip
     config = {"row": "", "seed": 0, "model": model, "exam": exam}
     out.mkdir(parents=True, exist_ok=True)
     save_best(out, published.variables)
-    (out / "config.json").write_text(json.dumps({"config": config, "facts": {"name": "nyu"}}, indent=2) + "\n")
+    facts = {"name": "nyu", "crop": {"threshold": 0, "iterations": ITERATIONS}}
+    (out / "config.json").write_text(json.dumps({"config": config, "facts": facts}, indent=2) + "\n")
     return what

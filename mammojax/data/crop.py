@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mammojax.data.breast import breast_mask, chest_side
+
 ITERATIONS = 100  # of erosion and dilation with a cross: thin lines and labels go, the breast stays
 
 
@@ -99,3 +101,14 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int = 0, iterations: 
         (lowest, (along[0], along[1])),
         left if faces_right else width - right,
     )
+
+
+def faces_right(pixels: np.ndarray, laterality: str, horizontal_flip: str) -> bool:
+    """Whether the nipple points right in an image uint16 [H, W].
+
+    horizontal_flip says it: "NO", left breasts face right, as images are stored to hang; "YES", they are mirrored;
+    where it is empty the pixels tell.
+    """
+    if horizontal_flip in ("YES", "NO"):
+        return (laterality == "L") == (horizontal_flip == "NO")
+    return chest_side(breast_mask(pixels)) == "left"

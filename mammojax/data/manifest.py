@@ -1,7 +1,7 @@
 """The one table that every data set becomes: an image a row, its lesions inside it."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,12 @@ ABNORMALITIES = {
     "mass": "mass", "calcification": "calcification", "": "",
     "architectural distortion": "mass", "asymmetry": "mass", "misc": "mass", "other": "mass",
 }  # fmt: skip
+
+
+_OWN = (
+    "image", "patient_id", "exam_id", "laterality", "view", "pathology", "abnormality", "mask", "visible", "split",
+    "horizontal_flip",
+)  # fmt: skip
 
 
 class BadManifest(ValueError):
@@ -43,6 +49,8 @@ class Image:
         lesions: in the table's order.
         split: "train", "val", "test" where the table says, else "".
         horizontal_flip: "NO" (left breasts face right), "YES" (mirrored), or "" where the pixels are to tell.
+        findings: (pathology, visible) of each row that says BENIGN or MALIGNANT, with or without a mask.
+        columns: the table's further columns, such as density, birads, biopsied or age_band.
     """
 
     image: str
@@ -56,6 +64,8 @@ class Image:
     density: str = ""
     split: str = ""
     horizontal_flip: str = ""
+    findings: tuple[tuple[str, bool], ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> int:
@@ -81,7 +91,7 @@ def read_manifest(path: str | Path) -> Table:
 
     Required columns: image, pathology. Optional: patient_id (default: the image's own name), exam_id, laterality,
     view, abnormality, mask, density, visible, split, horizontal_flip. Paths are relative to the CSV. Rows that cannot
-    be used stand in `rejected` with their reason; other columns are ignored.
+    be used stand in `rejected` with their reason; other columns are kept as they are.
 
     Raises:
         BadManifest: no such file, a missing column, or no usable row.
@@ -125,6 +135,8 @@ def read_manifest(path: str | Path) -> Table:
                     view=first.get("view", "").upper(), pathology=worst(row["pathology"].upper() for row in group),
                     lesions=lesions, density=first.get("density", ""), split=first.get("split", "").lower(),
                     horizontal_flip=first.get("horizontal_flip", "").upper(),
+                    findings=tuple((r["pathology"].upper(), _visible(r)) for r in group if _is_finding(r)),
+                    columns={column: value for column, value in first.items() if column not in _OWN},
                 )
             )  # fmt: skip
     if not table.images:
@@ -150,8 +162,12 @@ def _wrong(row: dict[str, str]) -> str:
     return ""
 
 
+def _is_finding(row: dict[str, str]) -> bool:
+    return row["pathology"].upper() in ("BENIGN", "MALIGNANT")
+
+
 def _is_lesion(row: dict[str, str]) -> bool:
-    return row["pathology"].upper() in ("BENIGN", "MALIGNANT") and bool(row.get("mask") or row.get("abnormality"))
+    return _is_finding(row) and bool(row.get("mask") or row.get("abnormality"))
 
 
 def _lesion(row: dict[str, str], root: Path, table: Table) -> Lesion:
@@ -160,7 +176,11 @@ def _lesion(row: dict[str, str], root: Path, table: Table) -> Lesion:
         table.rejected.append((row["mask"], f"the mask of {row['image']} does not exist; its lesion gives no patches"))
         mask = None
     abnormality = ABNORMALITIES[row.get("abnormality", "").lower()]
-    return Lesion(mask, row["pathology"].upper(), abnormality, row.get("visible", "1") not in ("0", "false", "False"))
+    return Lesion(mask, row["pathology"].upper(), abnormality, _visible(row))
+
+
+def _visible(row: dict[str, str]) -> bool:
+    return row.get("visible", "1").lower() not in ("0", "false")
 
 
 def split_patients(images: Sequence[Image], fractions: Sequence[float], seed: int) -> list[set[str]]:

@@ -14,10 +14,11 @@ maxima of small random filters over the image, which see spicules and specks, re
 import csv
 import itertools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,10 +43,10 @@ WORDS = {
     ("calc", True): ("PLEOMORPHIC", "CLUSTERED"),
 }
 MANIFEST = "manifest.csv"
+LEVELS = ("study", "series", "instance")  # each has its UID
 _MANIFEST_HEADER = "image,patient_id,laterality,view,pathology,abnormality,mask,density"
 SIDES = {"L": "LEFT", "R": "RIGHT"}
 _FULL, _MASK = "full mammogram images", "ROI mask images"  # series descriptions
-_LEVELS = ("study", "series", "instance")  # each has its UID
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -70,7 +71,7 @@ def texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 def draw(
     size: tuple[int, int], side: str, view: str, findings: list[tuple[str, bool]], rng: np.random.Generator,
-    contrast: float = 1.0,
+    contrast: float = 1.0, digital: bool = False,
 ) -> tuple[np.ndarray, list[Finding]]:  # fmt: skip
     """One view of one breast.
 
@@ -81,6 +82,8 @@ def draw(
         findings: ("mass" | "calc", malignant) of each lesion.
         rng: source of everything random.
         contrast: factor of the lesions' contrast.
+        digital: background exactly 0 and tissue above it, marker small enough to lie beyond the breast's furthest
+            reach; else as scanned film.
 
     Returns:
         uint16 pixels [H, W] of 0 … 65535, and the findings with their outlines.
@@ -106,11 +109,13 @@ def draw(
     pixels = np.where(inside, np.maximum(pixels, 0.02), 0.02) * rng.uniform(0.85, 1.15)
     pixels += 0.012 * rng.standard_normal(size)  # film grain
     canvas = np.clip(pixels, 0, 1)
+    if digital:
+        canvas = np.where(inside, np.maximum(canvas, 0.004), 0.0)
     flip = side == "R"
     if flip:
         canvas = np.ascontiguousarray(canvas[:, ::-1])
         made = [Finding(f.kind, f.malignant, np.ascontiguousarray(f.mask[:, ::-1])) for f in made]
-    text, scale = f"{side} {view}", height / 640
+    text, scale = f"{side} {view}", (width / 700 if digital else height / 640)
     (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     corner = (4 if flip else width - text_width - 4, text_height + 6)  # burned in, on the side the chest wall is not
     marker = np.zeros(size, np.uint8)
@@ -219,22 +224,28 @@ def write_phantom(
     tables = {name: [HEADERS[kind].split(",")] for (kind, _), name in CSVS.items()}
     if both_breasts:
         tables[MANIFEST] = [_MANIFEST_HEADER.split(",")]
-    for made in tqdm(_map(work, patients, workers), total=patients, desc="phantom", disable=None):
+    for made in tqdm(each(work, patients, workers), total=patients, desc="phantom", disable=None):
         for name, row in made:
             tables[name].append(row)
     for name, rows in tables.items():
-        unfinished = root / f".{name}"
-        with unfinished.open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-        unfinished.rename(root / name)
+        write_table(root / name, rows)
 
 
-def _map(work: partial, patients: int, workers: int) -> Iterator[list[tuple[str, list[str]]]]:
+def write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV, header first, all of it or none."""
+    unfinished = path.with_name(f".{path.name}")
+    with unfinished.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    unfinished.rename(path)
+
+
+def each(work: partial, count: int, workers: int) -> Iterator[Any]:
+    """work(0), work(1), … work(count − 1), in that order, by so many processes as `workers` says."""
     if workers <= 1:
-        yield from map(work, range(patients))
+        yield from map(work, range(count))
         return
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(work, range(patients), chunksize=4)
+        yield from pool.imap(work, range(count), chunksize=4)
 
 
 def _write_patient(
@@ -278,8 +289,8 @@ def _write_patient(
         rng = np.random.default_rng([seed, index, 1])  # its own: the lesions do not depend on both_breasts
         for side, view in itertools.product(sorted(set(SIDES) - set(breasts)), ("CC", "MLO")):
             path = root / "normal" / f"{patient}_{SIDES[side]}_{view}.dcm"
-            uids = [generate_uid(entropy_srcs=[str(seed), path.name, level]) for level in _LEVELS]
-            _save(path, path.stem, _FULL, draw(size, side, view, [], rng)[0], uids)
+            uids = [generate_uid(entropy_srcs=[str(seed), path.name, level]) for level in LEVELS]
+            save_dicom(path, path.stem, _FULL, draw(size, side, view, [], rng)[0], uids)
             image = path.relative_to(root).as_posix()
             rows.append((MANIFEST, [image, patient, side, view, "NORMAL", "", "", density]))
     return rows
@@ -319,17 +330,17 @@ def _write(
     Returns its path below the root, and its CSV cell, which is in the old layout always.
     """
     words = [*map(str, entropy), folder]
-    study, series = (generate_uid(entropy_srcs=[*words, level]) for level in _LEVELS[:2])
+    study, series = (generate_uid(entropy_srcs=[*words, level]) for level in LEVELS[:2])
     cell = f"{folder}/{study}/{series}/{place:06d}.dcm"
     path = f"CBIS-DDSM/{cell}"
     if layout:
         path = f"CBIS-DDSM/{folder}/08-07-2016-DDSM-00001/1.000000-{description}-00001/1-{place + 1}.dcm"
-    instance = generate_uid(entropy_srcs=[*words, _LEVELS[2], str(place)])
-    _save(root / path, folder, description, pixels, [study, series, instance])
+    instance = generate_uid(entropy_srcs=[*words, LEVELS[2], str(place)])
+    save_dicom(root / path, folder, description, pixels, [study, series, instance])
     return path, cell
 
 
-def _save(path: Path, patient: str, description: str, pixels: np.ndarray, uids: Sequence[str]) -> None:
+def save_dicom(path: Path, patient: str, description: str, pixels: np.ndarray, uids: Sequence[str]) -> None:
     """A Secondary Capture of uint8 or uint16 pixels; `uids` are of study, series and instance."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = pydicom.Dataset()

@@ -9,24 +9,30 @@ import jax
 import numpy as np
 from absl import flags
 
+from mammojax.data.exams import Windows
+
 Batch = dict[str, Any]
+_ARRAYS = ("image", "label", "weight")
 
 
 class _Parse:
     """An example as a batch holds it; a class, so that worker processes can unpickle it."""
 
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
-        name = example["image_id"]
+        name, image = example["image_id"], example["image"]
+        if "std" in example:  # a patch of an exam's image, on that image's scale (Wu et al. 2019)
+            image = (image.astype(np.float32) - example["mean"]) / example["std"]
         return {
-            "image": example["image"],
-            "label": np.int32(example["label"]),
-            "weight": example["weight"],
+            "image": image,
+            "label": np.asarray(example["label"], np.int32),
+            "weight": example.get("weight", np.float32(1)),
             "image_id": np.asarray(name if isinstance(name, bytes) else str(name).encode(), dtype=object),
         }
 
 
 def _stack(examples: list[dict[str, Any]]) -> Batch:
-    batch = {key: np.stack([example[key] for example in examples]) for key in ("image", "label", "weight")}
+    arrays = [{key: example[key] for key in _ARRAYS} for example in examples]
+    batch: Batch = jax.tree.map(lambda *one: np.stack(one), *arrays)
     return batch | {"image_id": [example["image_id"].item().decode() for example in examples]}
 
 
@@ -34,7 +40,8 @@ class Batches(Iterator[Batch]):
     """A stream of batches whose position can be saved.
 
     Each batch is {"image": uint16 [B, H, W, 1], "label": int32 [B], "weight": float32 [B] (0 for padding),
-    "image_id": list of B names}. With a mesh the arrays lie on its devices, split over `data`, and the next batch is
+    "image_id": list of B names}; "exam_patches" are float32, standardised; exams are as `exams.Windows` says, each view
+    [B, h, w, C], "label" [B, R]. With a mesh the arrays lie on its devices, split over `data`, and the next batch is
     on its way to them while the present one is used. The state counts the batches handed out, not those fetched
     ahead, and says nothing of the workers: a run may be resumed with another number of them.
     """
@@ -56,8 +63,8 @@ class Batches(Iterator[Batch]):
             self._iterator = iter(_read(self._dataset.slice(slice(self._position, None)), self._workers))
         batch = next(self._iterator, None)
         if batch is not None and self._sharding is not None:
-            for key in ("image", "label", "weight"):
-                batch[key] = jax.make_array_from_process_local_data(self._sharding, batch[key])
+            there = {key: batch[key] for key in _ARRAYS}
+            batch |= jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), there)
         return batch
 
     def __next__(self) -> Batch:
@@ -158,6 +165,12 @@ def train_batches(
     dataset = grain.MapDataset.source(_Subset(source, indices)).seed(seed).shuffle()
     dataset = dataset.slice(slice(0, steps * batch)).map(_Parse()).batch(batch, batch_fn=_stack)
     return Batches(dataset.repeat(), steps, workers, mesh)
+
+
+def exam_batches(windows: Windows, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
+    """The stream of `exams.Windows`, in its own order, an epoch having `windows.per_epoch` examples."""
+    dataset = grain.MapDataset.source(windows).map(_Parse()).batch(batch, batch_fn=_stack)
+    return Batches(dataset, windows.per_epoch // batch, workers, mesh)
 
 
 def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:

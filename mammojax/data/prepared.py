@@ -12,7 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,27 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mammojax.data.breast import Framing
-from mammojax.data.builders import cbis_ddsm, inbreast, mammograms
+from mammojax.data.builders import cbis_ddsm, exams, inbreast, mammograms
 from mammojax.data.builders.manifest import Manifest
-from mammojax.data.builders.phantom import Phantom
+from mammojax.data.builders.phantom import Phantom, PhantomExams
+from mammojax.data.crop import ITERATIONS
 from mammojax.data.phantom import write_phantom
+from mammojax.data.phantom_exams import write_exams
 
-BUILDERS = {"cbis_ddsm": cbis_ddsm.CbisDdsm, "inbreast": inbreast.Inbreast, "manifest": Manifest, "phantom": Phantom}
+BUILDERS = {
+    "cbis_ddsm": cbis_ddsm.CbisDdsm, "inbreast": inbreast.Inbreast, "manifest": Manifest, "phantom": Phantom,
+    "phantom_exams": PhantomExams,
+}  # fmt: skip
 DIGESTS = {"cbis_ddsm": cbis_ddsm.digest, "inbreast": inbreast.digest}  # of the tables a download was described by
 DRAWN = ("shen", "official", "all")
-PHANTOM: dict[str, Any] = {"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False}
+PHANTOMS: dict[str, dict[str, Any]] = {
+    "phantom": {"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False},
+    "phantom_exams": {"exams": 300, "seed": 0, "contrast": 1.0},
+}
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
+FRAMED: dict[str, Any] = {"size": (1152, 896), "crop": "none", "keep_aspect": False}
+CROPPED: dict[str, Any] = {"threshold": 0, "iterations": ITERATIONS}
+"""What whole images and their patches are made by, and what exams and theirs are; both by patch_size, split, seed."""
 
 
 class NotPrepared(ValueError):
@@ -63,11 +74,12 @@ class Prepared:
         """
         if not self.table(split):
             return []
-        skip = {"masks": tfds.decode.SkipDecoding()} if not masks and self.facts["kind"] == "whole" else None
+        marked = self.facts["kind"] in ("whole", "exams")
+        skip = {"masks": tfds.decode.SkipDecoding()} if marked and not masks else None
         return self._builder.as_data_source(split, decoders=skip)
 
     def table(self, split: str) -> list[dict[str, str]]:
-        """A row an example, in the source's order: image, patient_id, exam_id, laterality, view, label."""
+        """A row an example, in the source's order: COLUMNS, and of exams their facts, as JSON."""
         return [row for row in self._rows if row["split"] == split]
 
     def labels(self, split: str) -> np.ndarray:
@@ -99,34 +111,45 @@ def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.nda
 
 
 def _config(
-    name: str, kind: str, *, source: Path | None, size: tuple[int, int], patch_size: int, crop: str, keep_aspect: bool,
-    split: str, seed: int, phantom: dict[str, Any] | None, workers: int = 1,
+    name: str, kind: str, *, source: Path | None, split: str, seed: int, phantom: dict[str, Any] | None,
+    patch_size: int = 224, workers: int = 1, **how: Any,
 ) -> mammograms.MammogramConfig:  # fmt: skip
     """The builder config; its name holds everything that changes the examples, so that no two share a folder."""
     if kind not in mammograms.KINDS:
         raise BadDataset(f'the kind "{kind}" is unknown; write {", ".join(mammograms.KINDS)}.')
-    if split not in DRAWN or (split == "official" and name in ("inbreast", "manifest")):
+    if split not in DRAWN or (split == "official" and name not in ("cbis_ddsm", "phantom")):
         raise BadDataset(f'{name} has no split "{split}"; write shen or all, for CBIS-DDSM official as well.')
-    if min(*size, patch_size) < 8:
+    of_exams = kind in exams.KINDS
+    chosen = {field: how.get(field, default) for field, default in (CROPPED if of_exams else FRAMED).items()}
+    size = (0, 0) if of_exams else (chosen["size"][0], chosen["size"][1])
+    if patch_size < 8 or (min(size) < 8 and not of_exams):
         raise BadDataset(f"images of {size[0]}x{size[1]} or patches of {patch_size} show nothing; 8 is the least.")
-    parts = [kind, split, f"{size[0]}x{size[1]}"]
-    parts += [f"p{patch_size}"] * (kind != "whole") + [crop] * (crop != "none") + ["aspect"] * keep_aspect
+    if of_exams and (chosen["threshold"] < 0 or chosen["iterations"] < 1):
+        raise BadDataset("config.data.threshold must not be negative and config.data.iterations must be at least 1.")
+    parts = [kind, split]
+    parts.append(f"t{chosen['threshold']}i{chosen['iterations']}" if of_exams else f"{size[0]}x{size[1]}")
+    parts += [f"p{patch_size}"] * (kind not in ("whole", "exams"))
+    if not of_exams:
+        parts += [chosen["crop"]] * (chosen["crop"] != "none") + ["aspect"] * chosen["keep_aspect"]
     parts += [f"s{seed}"]
-    if name == "phantom":
-        parts.append(_phantom_name(phantom))
+    if name.startswith("phantom"):
+        parts.append(_phantom_name(name, phantom))
     if name == "manifest":
         file = Path(source or "") / "manifest.csv" if source and source.is_dir() else Path(source or "")
         if not file.is_file():
             raise BadDataset(f'there is no manifest at "{source}"; give a CSV, or a folder with a manifest.csv.')
         parts.append(hashlib.sha256(file.read_bytes()).hexdigest()[:8])
+    made_by = chosen if of_exams else {"framing": Framing(size, chosen["crop"], chosen["keep_aspect"])}
     return mammograms.MammogramConfig(
-        name="_".join(parts), kind=kind, framing=Framing((size[0], size[1]), crop, keep_aspect), patch_size=patch_size,
-        split=split, seed=seed, source=str(source or ""), workers=workers,
+        name="_".join(parts), kind=kind, patch_size=patch_size, split=split, seed=seed, source=str(source or ""),
+        workers=workers, **made_by,
     )  # fmt: skip
 
 
-def _phantom_name(phantom: dict[str, Any] | None) -> str:
-    chosen = PHANTOM | (phantom or {})
+def _phantom_name(name: str, phantom: dict[str, Any] | None) -> str:
+    chosen = PHANTOMS[name] | (phantom or {})
+    if name == "phantom_exams":
+        return f"n{chosen['exams']}p{chosen['seed']}" + f"c{chosen['contrast']:g}" * (chosen["contrast"] != 1)
     name = f"n{chosen['patients']}p{chosen['seed']}"
     return name + f"c{chosen['contrast']:g}" * (chosen["contrast"] != 1) + "b" * chosen["both_breasts"]
 
@@ -153,24 +176,30 @@ def find(
     path = _folder(data_dir, name, config)
     if (path / "dataset.json").is_file():
         return Prepared(path)
-    height, width = facts["size"]
-    given = "" if name == "phantom" and source is None else f" --source {shlex.quote(str(source or 'DIR'))}"
+    given = "" if name.startswith("phantom") and source is None else f" --source {shlex.quote(str(source or 'DIR'))}"
     command = f"mammojax prepare {name}{given} --data-dir {shlex.quote(str(data_dir))} --kinds {kind}"
-    command += f" --size {height}x{width} --split {facts['split']} --seed {facts['seed']}"
-    command += f" --patch-size {facts['patch_size']}" * (kind != "whole")
-    command += f" --crop {facts['crop']}" * (facts["crop"] != "none") + " --keep-aspect" * facts["keep_aspect"]
-    if name == "phantom":
-        chosen = PHANTOM | (phantom or {})
-        command += f" --patients {chosen['patients']} --phantom-seed {chosen['seed']}"
-        command += f" --contrast {chosen['contrast']:g}" * (chosen["contrast"] != 1)
-        command += " --both-breasts" * chosen["both_breasts"]
+    command += f" --split {facts['split']} --seed {facts['seed']}"
+    command += f" --patch-size {facts['patch_size']}" * (kind not in ("whole", "exams"))
+    if kind in exams.KINDS:
+        command += f" --threshold {config.threshold} --iterations {config.iterations}"
+    else:
+        framing = config.framing
+        command += f" --size {framing.size[0]}x{framing.size[1]}" + " --keep-aspect" * framing.keep_aspect
+        command += f" --crop {framing.crop}" * (framing.crop != "none")
+    if name.startswith("phantom"):
+        chosen = PHANTOMS[name] | (phantom or {})
+        command += f" --exams {chosen['exams']}" if "exams" in chosen else f" --patients {chosen['patients']}"
+        command += f" --phantom-seed {chosen['seed']}" + f" --contrast {chosen['contrast']:g}" * (
+            chosen["contrast"] != 1
+        )
+        command += " --both-breasts" * chosen.get("both_breasts", False)
     raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run: {command}")
 
 
 def asked_for(config: Any, workdir: Path) -> dict[str, Any]:
     """The arguments of `find` for a run's config (a ConfigDict, or its dictionary in config.json)."""
     data = config["data"]
-    default = workdir / "data" if data["name"] == "phantom" else Path.home() / "mammojax_data"
+    default = workdir / "data" if data["name"].startswith("phantom") else Path.home() / "mammojax_data"
     phantom = config.get("phantom", None)
     return {
         "name": data["name"],
@@ -178,8 +207,7 @@ def asked_for(config: Any, workdir: Path) -> dict[str, Any]:
         "data_dir": Path(data["data_dir"]).expanduser() if data["data_dir"] else default,
         "source": Path(data["source"]).expanduser() if data["source"] else None,
         "phantom": None if phantom is None else dict(phantom),
-        "size": (data["size"][0], data["size"][1]),
-        **{field: data[field] for field in ("patch_size", "crop", "keep_aspect", "split", "seed")},
+        **{field: data[field] for field in ("patch_size", "split", "seed", *FRAMED, *CROPPED) if field in data},
     }
 
 
@@ -194,36 +222,39 @@ def of_run(run: Path) -> Prepared:
 
 def prepare(
     name: str, source: Path | None, data_dir: Path, *, kinds: tuple[str, ...] = ("whole", "patches_s10"),
-    size: tuple[int, int] = (1152, 896), patch_size: int = 224, crop: str = "none", keep_aspect: bool = False,
-    split: str = "shen", seed: int = 0, workers: int = 1, phantom: dict[str, Any] | None = None,
+    patch_size: int = 224, split: str = "shen", seed: int = 0, workers: int = 1,
+    phantom: dict[str, Any] | None = None, **how: Any,
 ) -> list[Path]:  # fmt: skip
     """Make a data set ready: each kind once, into DATA_DIR/<name>/<config>/<version>. A second call does nothing.
 
     Args:
-        name: "cbis_ddsm", "inbreast", "manifest", "phantom".
-        source: the downloaded folder, or the manifest; the phantom is written to DATA_DIR when None.
+        name: "cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams".
+        source: the downloaded folder, or the manifest; a phantom is written to DATA_DIR when None.
         data_dir: where prepared data sets live.
-        kinds: of builders.mammograms.KINDS; "whole" is always made, as the mean gray value comes from it.
-        size, crop, keep_aspect: the Framing of whole images; patches are cut from framed images.
-        patch_size: side of a patch, pixels of the framed image (s1g: twice that).
+        kinds: of builders.mammograms.KINDS; with patches of whole images "whole" is always made, as the mean gray value
+            comes from it.
+        patch_size: side of a patch, pixels of the framed image (s1g: twice that), of exams those of the image.
         split: "shen", "official", "all".
         seed: of the split and of the patches.
         workers: processes; the result does not depend on their number.
-        phantom: "patients", "seed", "contrast", "both_breasts" of the phantom (`phantom.write_phantom`).
+        phantom: what PHANTOMS has of this name (`phantom.write_phantom`, `phantom_exams.write_exams`).
+        how: size, crop, keep_aspect: the Framing of whole images, from which patches are cut; threshold, iterations:
+            the crop of exams (`crop.crop`).
 
     Returns:
-        The folders, "whole" first.
+        The folders, in the order of the kinds, "whole" first.
 
     Raises:
         BadDataset, BadManifest: what was given cannot be used; nothing made before is lost.
     """
-    if name == "phantom" and source is None:
-        source = data_dir / "phantom_source" / _phantom_name(phantom)
+    if name.startswith("phantom") and source is None:
+        source = data_dir / f"{name}_source" / _phantom_name(name, phantom)
     paths: list[Path] = []
-    for kind in dict.fromkeys(("whole", *kinds)):
+    first = () if all(kind in exams.KINDS for kind in kinds) else ("whole",)
+    for kind in dict.fromkeys((*first, *kinds)):
         config = _config(
-            name, kind, source=source, size=size, patch_size=patch_size, crop=crop, keep_aspect=keep_aspect,
-            split=split, seed=seed, phantom=phantom, workers=workers,
+            name, kind, source=source, patch_size=patch_size, split=split, seed=seed, phantom=phantom, workers=workers,
+            **how,
         )  # fmt: skip
         path = _folder(data_dir, name, config)
         if (path / "dataset.json").is_file():
@@ -232,7 +263,7 @@ def prepare(
             with _alone(data_dir):
                 if not (path / "dataset.json").is_file():
                     _write_source(name, source, phantom, workers)
-                    whole = None if kind == "whole" else Prepared(paths[0])
+                    whole = Prepared(paths[0]) if first and kind not in ("whole", *exams.KINDS) else None
                     _build(name, config, data_dir, path, whole)
         paths.append(path)
     return paths
@@ -252,10 +283,12 @@ def _alone(data_dir: Path) -> Iterator[None]:
 
 def _write_source(name: str, source: Path | None, phantom: dict[str, Any] | None, workers: int) -> None:
     """Write the phantom where its tree is not complete; any other source must be there."""
-    last = "calc_case_description_test_set.csv"  # the table that is written last
-    if name == "phantom" and source is not None and not (source / last).is_file():
+    # The table that is written last.
+    last = {"phantom": "calc_case_description_test_set.csv", "phantom_exams": "manifest.csv"}.get(name, "")
+    if last and source is not None and not (source / last).is_file():
         shutil.rmtree(source, ignore_errors=True)
-        write_phantom(source, workers=workers, **(PHANTOM | (phantom or {})))
+        write: Callable[..., None] = write_phantom if name == "phantom" else write_exams
+        write(source, workers=workers, **(PHANTOMS[name] | (phantom or {})))
     if source is None or not source.exists():
         raise BadDataset(f'there is no source folder "{source}"; give the downloaded data as --source.')
 
@@ -298,12 +331,12 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
     facts = {
         "name": name,
         "kind": config.kind,
-        "framing": config.framing.to_json(),
+        **_made_by(config, made),
         "patch_size": config.patch_size,
         "split": config.split,
         "seed": config.seed,
         "source": DIGESTS[name](Path(config.source)) if name in DIGESTS else "",
-        "mean": mean if whole is None else whole.facts["mean"],
+        "mean": None if config.kind in exams.KINDS else mean if whole is None else whole.facts["mean"],
         "classes": classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(classes)} for s in mammograms.SPLITS},
         "rejected": len(rejected),
@@ -316,13 +349,25 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
     print(f"prepared {name}/{config.name}: {'; '.join(shown)}; {len(rejected)} left out (rejected.csv)", flush=True)
 
 
+def _made_by(config: mammograms.MammogramConfig, made: Path) -> dict[str, Any]:
+    """What images were framed or cropped by; of exams also how many breasts have which findings."""
+    if config.kind not in exams.KINDS:
+        return {"framing": config.framing.to_json()}
+    facts: dict[str, Any] = {"crop": {"threshold": config.threshold, "iterations": config.iterations}}
+    if config.kind == "exams":
+        with (made / "index.csv").open(newline="") as file:
+            facts["findings"] = exams.findings(csv.DictReader(file), mammograms.SPLITS)
+    return facts
+
+
 def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Counter[int]], float]:
     """Write index.csv; the labels' counts of each split, and the mean gray value of train, 0 … 255."""
     counts: dict[str, Counter[int]] = {split: Counter() for split in mammograms.SPLITS}
     total, pixels = 0.0, 0
     with (made / "index.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("split", *COLUMNS))
+        facts = ("facts",) * (builder.builder_config.kind == "exams")
+        writer.writerow(("split", *COLUMNS, *facts))
         for split in mammograms.SPLITS:
             if split not in builder.info.splits:  # no patient fell into it
                 continue
@@ -330,7 +375,7 @@ def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Cou
                 label = int(example["label"])
                 counts[split][label] += 1
                 texts = [_text(example[c]) for c in ("image_id", *COLUMNS[1:-1])]
-                writer.writerow((split, *texts, label))
+                writer.writerow((split, *texts, label, *(_text(example[name]) for name in facts)))
                 if split == "train":
                     total += float(example["image"].sum(dtype=np.float64))
                     pixels += example["image"].size

@@ -7,7 +7,8 @@ manifest's horizontal_flip says it ("NO": left breasts face right, as images are
 import csv
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,18 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from mammojax.data import sliding
-from mammojax.data.breast import breast_mask, chest_side
-from mammojax.data.crop import NoTissue, crop
+from mammojax.data import exams
+from mammojax.data.crop import NoTissue, crop, faces_right
 from mammojax.data.dicom import BadMammogram, read_mammogram
+from mammojax.data.exams import LABELS, VIEWS, View
+from mammojax.data.prepared import Prepared
 from mammojax.data.window import best_centre, standardise, window
-from mammojax.evaluate import predict
+from mammojax.evaluate import heatmap, predict
 from mammojax.models import multi_view
-from mammojax.models.densenet121 import DenseNet121
-from mammojax.models.multi_view import LABELS, VIEWS
-from mammojax.models.whole_image import PatchClassifier
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 EPOCHS = {"none": 1, "random10": 10}  # predictions averaged: Wu et al. average ten augmented ones
 EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
-
-
-@dataclass(frozen=True)
-class View:
-    """A cropped image that faces right, with its heatmaps: float32 [H, W, C], and where its window is centred."""
-
-    image: np.ndarray
-    centre: tuple[int, int]
 
 
 @dataclass
@@ -62,18 +53,15 @@ class ExamPredictor:
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Any, patch_run: Path | None = None
-    ) -> None:
+        self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Any,
+        patch_net: heatmap.PatchNet | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.facts, self.variables = config, facts, variables
         network = multi_view.build(config.model)
         self._apply = jax.jit(
-            lambda variables, images: multi_view.probabilities(network.apply(variables, images)[0])[0, :, 1]
+            lambda variables, images: multi_view.probabilities(network.apply(variables, images)[0])[0]
         )
-        self._classify = None
-        if config.model.channels == 3:
-            if patch_run is None:
-                raise BadCheckpoint("this network takes heatmaps: name the patch network's run with --patch-run.")
-            self._classify = _classifier(patch_run)
+        self._patch_net = patch_net
         self._windows = np.random.RandomState(0)
         self._steps: random.Random | None = random.Random(0)  # noqa: S311
 
@@ -89,14 +77,13 @@ class ExamPredictor:
             NoTissue: there is no breast to crop.
         """
         exam = self.config.exam
-        found = crop(pixels, faces_right, exam.threshold, exam.iterations)
+        found = crop(pixels, faces_right, **self.facts["crop"])
         cut = found.image(pixels)
         cut = cut if faces_right else cut[:, ::-1]
         channels = [cut[..., None].astype(np.float32)]
-        if self._classify is not None:
+        if self._patch_net is not None:
             rng = self._steps if exam.random == "published" else None
-            seen = sliding.heatmaps(cut, self._classify, patch=exam.patch, stride=exam.stride, batch=16, rng=rng)
-            channels.append(seen[..., [1, 0]])  # benign, malignant; the patch network's first class is malignant
+            channels.append(self._patch_net.heatmaps(cut, exam, rng)[..., heatmap.order(exam)])
         return View(np.concatenate(channels, axis=-1), best_centre(cut, found, name[2:], self._size(name)))
 
     def _size(self, name: str) -> tuple[int, int]:
@@ -104,24 +91,42 @@ class ExamPredictor:
         return int(height), int(width)
 
     def predict(self, exam: Exam | Mapping[str, Any], tta: str = "none") -> np.ndarray:
-        """Probabilities of the labels of an exam.
-
-        Views whose pair is complete are used; where there is none, the side that is there stands for the other too.
-        The labels of a breast without any image are NaN.
+        """Probabilities of the labels of an exam; see `probabilities`.
 
         Args:
             exam: its views from `view`, or {"L-CC": a path, or pixels uint16 [H, W], …}, one image a view.
-            tta: "none", or "random10": the mean over ten windows moved and resized at random.
+            tta: "none", or "random10".
 
         Returns:
-            float64 [4], as models.multi_view.LABELS.
+            float64 [4], as LABELS; those of a breast without any image are NaN.
 
         Raises:
             BadMammogram: the network needs views that the exam has not.
         """
         if not isinstance(exam, Exam):
             pixels = {k: x if isinstance(x, np.ndarray) else read_mammogram(x).pixels for k, x in exam.items()}
-            exam = Exam("", "", {k: [self.view(x, k, _faces_right(x, {}))] for k, x in pixels.items()})
+            exam = Exam("", "", {k: [self.view(x, k, faces_right(x, k[0], ""))] for k, x in pixels.items()})
+        result = self.probabilities(exam, tta)[:, 1]
+        for k, label in enumerate(LABELS):
+            if not any(view.startswith(label[0].upper()) for view in exam.views):
+                result[k] = np.nan
+        return result
+
+    def probabilities(self, exam: Exam, tta: str = "none") -> np.ndarray:
+        """What the network says of an exam.
+
+        Views whose pair is complete are used; where there is none, the side that is there stands for the other too.
+
+        Args:
+            exam: its views from `view`.
+            tta: "none", or "random10": the mean over ten windows moved and resized at random.
+
+        Returns:
+            float64 [4, 2] by LABELS and (absent, present), or [1, 3] by BIRADS.
+
+        Raises:
+            BadMammogram: the network needs views that the exam has not.
+        """
         if tta not in EPOCHS:
             raise ValueError(f'tta is "{tta}"; write "none" or "random10".')
         rng: Any = self._windows
@@ -154,33 +159,48 @@ class ExamPredictor:
                 for side, other in (("L", "R"), ("R", "L")):
                     shown[f"{side}-{angle}"] = images.get(f"{side}-{angle}", images.get(f"{other}-{angle}"))
             made.append(np.asarray(self._apply(self.variables, shown), np.float64))
-        result = np.mean(made, axis=0)
-        for k, label in enumerate(LABELS):
-            if not any(view.startswith(label[0].upper()) for view in exam.views):
-                result[k] = np.nan
-        return result
-
-
-def _classifier(run: Path) -> Any:
-    config, _, variables = restore_best(run)
-    if config.model.task != "exam_patch":
-        raise BadCheckpoint(f'"{run}" is no patch network for heatmaps; `mammojax convert nyu` makes one of its file.')
-    network = PatchClassifier(DenseNet121(padding="same"), config.model.classes)
-
-    @jax.jit
-    def classify(patches: jax.Array) -> jax.Array:
-        logits, _ = network.apply(variables, jnp.repeat(patches[..., None], config.model.channels, axis=-1))
-        return jax.nn.softmax(logits)[:, :2]
-
-    return classify
+        return np.mean(made, axis=0)
 
 
 def restore(run: Path, patch_run: Path | None = None) -> ExamPredictor:
-    """A multi-view run as an ExamPredictor. Raises BadCheckpoint where it is none, or lacks its patch network."""
+    """A multi-view run as an ExamPredictor.
+
+    Args:
+        run: the run folder.
+        patch_run: the patch network of a network with heatmaps; None: the one that the run names.
+
+    Raises:
+        BadCheckpoint: the run is none of a multi-view network, or its patch network is not there or another one.
+    """
     config, facts, variables = restore_best(run)
     if config.model.task != "exam":
         raise BadCheckpoint(f'"{run}" is not a network for exams; give only such runs, or only whole-image ones.')
-    return ExamPredictor(config, facts, variables, patch_run)
+    if config.model.channels == 1:
+        return ExamPredictor(config, facts, variables)
+    named = [patch_run, run / "patch", Path(config.get("patch_run", "") or run / "patch")]
+    found = next((folder for folder in named if folder is not None and (folder / "config.json").is_file()), patch_run)
+    if found is None:
+        raise BadCheckpoint("this network takes heatmaps: name the patch network's run with --patch-run.")
+    net = heatmap.PatchNet(found)
+    if facts.get("heatmaps", net.digest) != net.digest:
+        raise BadCheckpoint(f'"{found}" is not the patch network on whose heatmaps "{run}" was trained.')
+    return ExamPredictor(config, facts, variables, net)
+
+
+def of_split(
+    data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: exams.Heatmaps | None, threads: int = 4
+) -> Iterator[tuple[exams.Exam, Exam]]:
+    """The exams of a split with their images, read ahead by threads."""
+    images = exams.Images(data, split, sizes, heatmaps)
+
+    def loaded(exam: exams.Exam) -> tuple[exams.Exam, Exam]:
+        views = {view: [images.view(index) for index in exam.images[view]] for view in VIEWS if view in exam.images}
+        return exam, Exam(exam.exam_id, exam.patient_id, views)
+
+    every = exams.exams_of(data, split)
+    with ThreadPoolExecutor(threads) as pool:
+        for k in range(0, len(every), 2 * threads):  # in pieces: all images at once would not fit
+            yield from pool.map(loaded, every[k : k + 2 * threads])
 
 
 def predict_exams(
@@ -254,7 +274,9 @@ def _score(
             name = f"{facts['laterality']}-{facts['view']}"
             try:
                 pixels = read_mammogram(path).pixels
-                exam.views.setdefault(name, []).append(model.view(pixels, name, _faces_right(pixels, facts)))
+                exam.views.setdefault(name, []).append(
+                    model.view(pixels, name, faces_right(pixels, facts["laterality"], facts.get("horizontal_flip", "")))
+                )
             except (BadMammogram, NoTissue) as error:
                 if not exam.views.get(name):
                     exam.views.pop(name, None)
@@ -268,10 +290,3 @@ def _score(
         if not any({f"L-{angle}", f"R-{angle}"} <= set(exam.views) for angle in ("CC", "MLO")):
             exam.notes.append("no pair is complete: one side stood for both")
     return np.mean(scores, axis=0), exam
-
-
-def _faces_right(pixels: np.ndarray, facts: Mapping[str, str]) -> bool:
-    flip = facts.get("horizontal_flip", "")
-    if flip in ("YES", "NO"):
-        return (facts["laterality"] == "L") == (flip == "NO")
-    return chest_side(breast_mask(pixels)) == "left"

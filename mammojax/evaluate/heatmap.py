@@ -1,6 +1,12 @@
-"""The patch classifier slid over whole images, as a heatmap of its classes (Shen et al. 2019, Fig. 4d)."""
+"""A patch classifier slid over whole images, as a heatmap of its classes.
 
+Shen et al. 2019, Fig. 4d: the trunk once over the image. Wu et al. 2019, section IV-B: patch by patch, the heatmaps
+being further channels of the image.
+"""
+
+import hashlib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -9,11 +15,18 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from tqdm import tqdm
 
+from mammojax.data import exams, sliding
+from mammojax.data.builders.exams import PATCH_CLASSES as EXAM_PATCH_CLASSES
 from mammojax.data.patches import PATCH_CLASSES
+from mammojax.data.prepared import Prepared
 from mammojax.models import whole_image
+from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
+FINDINGS = EXAM_PATCH_CLASSES[:2]  # malignant, benign
+BATCH = 32  # patches at a time
 
 
 @cache
@@ -68,3 +81,66 @@ def malignant(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The probability of a malignant lesion of either kind, float32 `size`, of a heatmap [h, w, 5]."""
     kinds = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
     return enlarge(grid[..., kinds].sum(-1), size)
+
+
+class PatchNet:
+    """A patch classifier of exams, slid over an image.
+
+    Attributes:
+        config: of its run.
+        digest: of its weights, 16 letters; a network that was trained on its heatmaps fits no other's.
+
+    Args:
+        run: its run folder.
+
+    Raises:
+        BadCheckpoint: the run is none of a patch classifier of exams.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.config, _, variables = restore_best(run)
+        if self.config.model.task != "exam_patch":
+            raise BadCheckpoint(f'"{run}" is no patch network for heatmaps; train one, or `mammojax convert nyu` one.')
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
+        self.digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()[:16]
+        network, channels = whole_image.build(self.config.model), self.config.model.channels
+
+        @jax.jit
+        def classify(patches: jax.Array) -> jax.Array:
+            logits, _ = network.apply(variables, jnp.repeat(patches[..., None], channels, axis=-1))
+            return jax.nn.softmax(logits)[:, : len(FINDINGS)]
+
+        self._classify = classify
+
+    def heatmaps(self, pixels: np.ndarray, exam: ml_collections.ConfigDict, rng: Any = None) -> np.ndarray:
+        """Probabilities of FINDINGS at each pixel, float32 [H, W, 2].
+
+        Args:
+            pixels: uint16 [H, W], cropped and facing right.
+            exam: `config.exam`: patch and stride in pixels.
+            rng: chooses the shorter steps as the published code does, see `sliding.starts`.
+        """
+        return sliding.heatmaps(pixels, self._classify, patch=exam.patch, stride=exam.stride, batch=BATCH, rng=rng)
+
+
+def order(exam: ml_collections.ConfigDict) -> list[int]:
+    """Which of FINDINGS each heatmap channel is: the paper lists malignant first, the published code benign."""
+    return [FINDINGS.index(name) for name in exam.heatmaps]
+
+
+def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDict) -> Path:
+    """Write the heatmaps of every image of a data set of exams, once; what is there already is not made again.
+
+    Returns:
+        Their folder, inside the data set's, for `data.exams.Images`. It is named after the patch network's weights.
+    """
+    folder = data.path / "heatmaps" / f"{net.digest}_p{exam.patch}s{exam.stride}"
+    todo = []
+    for split in ("train", "val", "test"):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        paths = [folder / split / f"{index}.png" for index in range(len(data.table(split)))]
+        todo += [(split, index, path) for index, path in enumerate(paths) if not path.is_file()]
+    images = {split: exams.Images(data, split, {}) for split in ("train", "val", "test")}
+    for split, index, path in tqdm(todo, desc="heatmaps", unit="image", disable=None):
+        exams.write_heatmaps(path, net.heatmaps(images[split].pixels(index), exam))
+    return folder

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from mammojax.models.densenet121 import PADDINGS, DenseNet121
 from mammojax.models.head import Head, Output, parse_head, pool
 from mammojax.models.resnet50 import HE_NORMAL, Frozen, ResNet50, never
 from mammojax.models.vgg16 import VGG16
@@ -26,8 +27,13 @@ def centre(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
     return jnp.repeat(image_BxHxWx1.astype(jnp.float32) - mean, channels, axis=-1)
 
 
-def as_input(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
-    """What the network sees of a stored image: gray, 0..65535, uint16 or float → `centre` of it on the 0..255 scale."""
+def as_input(image_BxHxWx1: Array, mean: float | None, channels: int) -> Array:
+    """What the network sees of a stored image: gray, 0..65535, uint16 or float → `centre` of it on the 0..255 scale.
+
+    Where mean is None the images come standardised, as Wu et al. 2019's patches, and are repeated as they are.
+    """
+    if mean is None:
+        return centre(image_BxHxWx1, 0.0, channels)
     return centre(image_BxHxWx1.astype(jnp.float32) * (255 / 65535), mean, channels)
 
 
@@ -94,37 +100,42 @@ class WholeImageClassifier(nn.Module):
 def build(model: ConfigDict) -> nn.Module:
     """The network that `config.model` describes.
 
-    Fields: task "patch" or "whole"; trunk "resnet50" or "vgg16"; classes; width; channels (of the input, 1 or 3);
-    dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also blocks, stride_on and conv_bias; for "resnet50"
-    and for heads bn_momentum and bn_epsilon; for "whole" also head and auxiliary_classes.
+    Fields: task "patch", "whole" or "exam_patch" (a patch classifier too); trunk "resnet50", "vgg16" or "densenet121";
+    classes; width; channels (of the input, 1 or 3); dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also
+    blocks, stride_on and conv_bias, for "densenet121" blocks and padding; for "resnet50" and for heads bn_momentum and
+    bn_epsilon; for "whole" also head and auxiliary_classes.
     Raises ValueError, naming the field.
     """
     choices: dict[str, tuple[Any, ...]] = {
-        "task": ("patch", "whole"),
-        "trunk": ("resnet50", "vgg16"),
+        "task": ("patch", "whole", "exam_patch"),
+        "trunk": ("resnet50", "vgg16", "densenet121"),
         "dtype": ("float32", "bfloat16"),
-        "stride_on": ("1x1", "3x3"),
         "channels": (1, 3),
     }
+    choices |= {"resnet50": {"stride_on": ("1x1", "3x3")}, "densenet121": {"padding": tuple(PADDINGS)}}.get(
+        model.trunk, {}
+    )
     for field, allowed in choices.items():
         if model[field] not in allowed:
             raise ValueError(f"model.{field}={model[field]!r} is unknown; use {' or '.join(map(str, allowed))}.")
-    dtype = jnp.dtype(model.dtype)
-    norm = {"bn_momentum": model.bn_momentum, "bn_epsilon": model.bn_epsilon}
-    trunk: nn.Module
-    if model.trunk == "vgg16":
-        trunk = VGG16(model.width, dtype)
-    else:
-        if len(model.blocks) != 4 or min(model.blocks) < 1:
-            raise ValueError(
-                f"model.blocks={tuple(model.blocks)}: give four unit counts of at least 1, as (3, 4, 6, 3)."
-            )
-        trunk = ResNet50(
-            model.width, tuple(model.blocks), model.stride_on, conv_bias=model.conv_bias, dtype=dtype, **norm
-        )
-    if model.task == "patch":
+    trunk = _trunk(model)
+    if model.task != "whole":
         return PatchClassifier(trunk, model.classes, model.dropout)
     parse_head(model.head)  # a bad spec must fail here, not when the net is first traced
     return WholeImageClassifier(
-        trunk, model.head, model.classes, model.dropout, dtype=dtype, auxiliary_classes=model.auxiliary_classes, **norm
-    )
+        trunk, model.head, model.classes, model.dropout, model.bn_momentum, model.bn_epsilon, jnp.dtype(model.dtype),
+        model.auxiliary_classes,
+    )  # fmt: skip
+
+
+def _trunk(model: ConfigDict) -> nn.Module:
+    dtype = jnp.dtype(model.dtype)
+    if model.trunk == "vgg16":
+        return VGG16(model.width, dtype)
+    blocks = tuple(model.blocks)
+    if len(blocks) != 4 or min(blocks) < 1:
+        raise ValueError(f"model.blocks={blocks}: give four unit counts of at least 1, as (3, 4, 6, 3).")
+    if model.trunk == "densenet121":
+        return DenseNet121(model.width, blocks, model.padding, dtype)
+    norm = {"bn_momentum": model.bn_momentum, "bn_epsilon": model.bn_epsilon}
+    return ResNet50(model.width, blocks, model.stride_on, conv_bias=model.conv_bias, dtype=dtype, **norm)

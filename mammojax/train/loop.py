@@ -41,14 +41,15 @@ def make_step(
     tx: optax.GradientTransformation,
     stage: stages.Stage,
     config: ml_collections.ConfigDict,
-    mean: float,
+    mean: float | None,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """One jitted step of a stage.
 
     The step takes the state, a batch and the learning rate (data, not code: every rate shares one compiled program).
     The batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]; with an auxiliary loss also "patch_image" and
     "patch_label", and the patches' mean cross-entropy, balanced, times `config.auxiliary.weight` is added. Augmentation
-    runs inside. It returns the new state and float32 [2]: the mean loss of the images (without the auxiliary part) and
+    runs inside. Of exams "image" is {view: float32 [B, h, w, C]} and "label" [B, R]; their windows come augmented.
+    It returns the new state and float32 [2]: the mean loss of the images (without the auxiliary part) and
     the share of correct labels. The statistics of learning BatchNorms are those of the whole batch,
     whatever the number of devices: under jit the mean over the sharded axis is global.
     """
@@ -60,11 +61,13 @@ def make_step(
         augment_key, dropout_key = jax.random.split(key)
         label = batch["label"]
 
-        def seen(image: jax.Array, key: jax.Array) -> jax.Array:
-            gray = image.astype(jnp.float32) * (255 / 65535)
+        def seen(image: Any, key: jax.Array) -> Any:
+            if config.model.task == "exam":
+                return image
+            gray = image.astype(jnp.float32) * (1 if mean is None else 255 / 65535)
             if config.augment.enabled:
                 gray = augment(key, gray, config.augment)
-            return centre(gray, mean, config.model.channels)
+            return centre(gray, mean or 0.0, config.model.channels)
 
         x = seen(batch["image"], augment_key)
         patches: dict[str, Any] = {}
@@ -81,20 +84,23 @@ def make_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
-            loss = losses.cross_entropy(logits, label)
-            if config.balance_loss:
-                loss = loss * losses.balanced_weights(label, config.model.classes)
+            if config.model.task == "exam":
+                loss, answer = losses.exam_loss(logits, label)
+            else:
+                loss, answer = losses.cross_entropy(logits, label), jnp.argmax(logits, -1)
+                if config.balance_loss:
+                    loss = loss * losses.balanced_weights(label, config.model.classes)
             loss = total = loss.mean()
             if patches:
-                answer, truth = stages["patch_logits"], batch["patch_label"]
-                weights = losses.balanced_weights(truth, answer.shape[-1])
-                total += config.auxiliary.weight * (losses.cross_entropy(answer, truth) * weights).mean()
-            return total, (loss, logits, moved.get("batch_stats", {}))
+                beside, truth = stages["patch_logits"], batch["patch_label"]
+                weights = losses.balanced_weights(truth, beside.shape[-1])
+                total += config.auxiliary.weight * (losses.cross_entropy(beside, truth) * weights).mean()
+            return total, (loss, answer, moved.get("batch_stats", {}))
 
-        (_, (loss, logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (_, (loss, answer, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        correct = jnp.mean(jnp.argmax(logits, -1) == label, dtype=jnp.float32)
+        correct = jnp.mean(answer == label, dtype=jnp.float32)
         state = TrainState(state.step + 1, params, batch_stats or state.batch_stats, opt_state, state.key)
         return state, jnp.stack([loss, correct])
 
@@ -134,7 +140,7 @@ def train(
     batches: Batches | Paired,
     validate: Callable[[dict[str, Tree]], dict[str, float]],
     workdir: Path,
-    mean: float,
+    mean: float | None,
 ) -> dict[str, Any]:
     """Train through the config's stages; leave the best weights in `workdir/checkpoints/best`.
 
@@ -146,7 +152,7 @@ def train(
         validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch
             (patches: accuracy; whole images: AUC; Shen et al. keep the best, across stages).
         workdir: the run folder.
-        mean: gray value subtracted, 0 … 255.
+        mean: gray value subtracted, 0 … 255; None for images that come standardised.
 
     Returns:
         {"value", "epoch", "stage"} of the best epoch.
@@ -196,10 +202,12 @@ def train(
             bar = tqdm(total=total, initial=first, desc=stage.name, unit="step", disable=None, leave=False)
             started, images, waiting = time.perf_counter(), 0, None
             for k in range(first, total):
+                if k % epoch_steps == 0 and _stale(stage, k // epoch_steps, host["best"]):
+                    break  # asked before an epoch, not after one: a run resumed here stops here too
                 batch = next(batches)
                 arrays = {name: batch[name] for name in _ARRAYS if name in batch}
                 state, now = step(state, arrays, np.float32(stage.rate(k, total)))
-                images += len(batch["image_id"])
+                images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
                 if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
                     sums = [a + float(b) for a, b in zip(sums, np.asarray(waiting), strict=True)]
                 waiting = now
@@ -239,6 +247,13 @@ def train(
         latest.close()
         log.close()
     return host["best"]
+
+
+def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> bool:
+    """Whether the last `stage.patience` epochs of this stage brought nothing better (Wu et al. 2019: 20)."""
+    if not stage.patience or best is None:
+        return False
+    return epochs - (best["epoch"] if best["stage"] == stage.name else 0) >= stage.patience
 
 
 def _on_sigterm(act: Callable[[], None]) -> Any:

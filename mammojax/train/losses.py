@@ -1,4 +1,6 @@
-"""Cross-entropy with the sample weights of the two stages of Shen et al. 2019."""
+"""Cross-entropy: with the sample weights of Shen et al. 2019, and summed over the halves of Wu et al. 2019."""
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,3 +27,22 @@ def cross_entropy(logits_BxK: jax.Array, labels_B: jax.Array) -> jax.Array:
     """Cross-entropy of each example, float32 [B] in nats; logits float32 [B, K], labels int32 [B]."""
     log_p_BxK = jax.nn.log_softmax(logits_BxK.astype(jnp.float32))
     return -jnp.take_along_axis(log_p_BxK, labels_B[:, None], axis=1)[:, 0]
+
+
+def exam_loss(predictions: Mapping[str, jax.Array], labels_BxR: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The loss of each exam, summed over its labels and over the halves that predict apart.
+
+    Wu et al. 2019, section IV-A.1: "the model is actually trained to optimize the loss, which treats the predictions
+    for the two views separately": eight binary cross-entropies for a view-wise network, of CC and of MLO.
+
+    Args:
+        predictions: logits float32 [B, R, K] by half, see `multi_view.MultiView`.
+        labels_BxR: int32, values in 0 … K - 1.
+
+    Returns:
+        float32 [B] in nats, and the classes that the averaged probabilities prefer, int [B, R].
+    """
+    log_p = {half: jax.nn.log_softmax(logits.astype(jnp.float32)) for half, logits in predictions.items()}
+    losses = [-jnp.take_along_axis(one, labels_BxR[..., None], axis=-1).sum(axis=(1, 2)) for one in log_p.values()]
+    mean = jnp.mean(jnp.stack([jnp.exp(one) for one in log_p.values()]), axis=0)
+    return jnp.sum(jnp.stack(losses), axis=0), jnp.argmax(mean, axis=-1)

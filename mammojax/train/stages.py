@@ -32,6 +32,7 @@ class Stage:
         learning_rate, schedule: "constant", or "cosine" down to zero over the stage.
         weight_decay: factor of L2 on kernels in the gradient, before Adam (or decoupled: `decoupled_decay`, AdamW).
         epochs: length.
+        patience: the stage ends before that where so many epochs in a row brought no better `monitor`; 0: never.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Stage:
     weight_decay: float
     decoupled_decay: bool
     epochs: int
+    patience: int = 0
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of the stage's `steps`."""
@@ -66,8 +68,8 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
         stage = Stage(key=key, **fields)
         if stage.schedule not in ("constant", "cosine"):
             raise BadStage(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
-        if stage.epochs < 0 or stage.learning_rate < 0 or stage.weight_decay < 0:
-            raise BadStage(f"config.stages.{key}: epochs, learning_rate and weight_decay must not be negative.")
+        if min(stage.epochs, stage.learning_rate, stage.weight_decay, stage.patience) < 0:
+            raise BadStage(f"config.stages.{key}: epochs, patience, learning_rate, weight_decay must not be negative.")
         result.append(stage)
     if not result:
         raise BadStage("config.stages is empty; give it at least one stage, stage1.")

@@ -33,13 +33,21 @@ class TrainState:
     key: jax.Array
 
 
-def abstract_variables(model: nn.Module, size: tuple[int, int], channels: int) -> dict[str, Tree]:
+Size = tuple[int, int] | dict[str, tuple[int, int]]
+"""(height, width) of a network's images, or of each view by its name."""
+
+
+def abstract_variables(model: nn.Module, size: Size, channels: int) -> dict[str, Tree]:
     """Shapes and dtypes of a network's variables for images [1, H, W, channels]; nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)
+
+    def image(one: tuple[int, int]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *one, channels), jnp.float32)
+
+    inputs = {view: image(one) for view, one in size.items()} if isinstance(size, dict) else image(size)
+    return jax.eval_shape(model.init, jax.random.key(0), inputs)
 
 
-def init_variables(model: nn.Module, size: tuple[int, int], channels: int, seed: int) -> dict[str, Tree]:
+def init_variables(model: nn.Module, size: Size, channels: int, seed: int) -> dict[str, Tree]:
     """Random variables {"params", "batch_stats"} of a network for images [1, H, W, channels], NumPy float32.
 
     Convolutions are he_normal and dense layers glorot_uniform (the published code's Keras), biases and means 0, scales
@@ -71,7 +79,9 @@ def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, 
 
     The same network takes everything; a whole-image network takes the trunk of a patch classifier, its Dense layer as
     the head's heatmap where the head has one, and keeps the rest of its own random head (Shen et al. 2019, "Converting
-    patch to whole image classifiers"). From another whole-image network it takes the trunk alone.
+    patch to whole image classifiers"). From another whole-image network it takes the trunk alone. A multi-view network
+    takes the columns of another and keeps its own random Dense layers; where it has heatmap channels and the other has
+    not, the first convolution's kernel is repeated for them (Wu et al. 2019, section IV-C).
 
     Args:
         trained: {"params", "batch_stats"} of a run.
@@ -83,6 +93,8 @@ def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, 
     wrong = differences(trained, variables)
     if not wrong:
         return trained
+    if any(name.startswith("column") for name in variables["params"]):
+        return _columns(trained, variables)
     trunk = {kind: variables[kind].get("trunk", {}) for kind in variables}
     ours = {kind: trained.get(kind, {}).get("trunk", {}) for kind in variables}
     if wrong_trunk := differences(ours, trunk):
@@ -95,3 +107,22 @@ def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, 
     if "heatmap" in head and dense is not None and not differences(dense, head["heatmap"]):
         started["params"]["head"] = {**head, "heatmap": dense}
     return started
+
+
+def _columns(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, Tree]:
+    """The columns of one multi-view network in another's variables."""
+    names = [name for name in variables["params"] if name.startswith("column")]
+    taken = {kind: {name: trained[kind].get(name, {}) for name in names} for kind in variables}
+    for name in names:
+        stem = taken["params"][name].get("stem_conv", {}).get("kernel")
+        wanted = variables["params"][name]["stem_conv"]["kernel"].shape[2]
+        if stem is not None and stem.shape[2] == 1 < wanted:
+            repeated = {"kernel": np.repeat(np.asarray(stem), wanted, axis=2)}
+            taken["params"][name] = {**taken["params"][name], "stem_conv": repeated}
+    ours = {kind: {name: variables[kind][name] for name in names} for kind in variables}
+    if wrong := differences(taken, ours):
+        raise BadCheckpoint(
+            f"the weights of init_from do not fit this network: {len(wrong)} arrays of its columns differ, the first: "
+            f"{wrong[0]}; pretrain with the same config.model width, blocks and tie."
+        )
+    return {kind: {**variables[kind], **taken[kind]} for kind in variables}

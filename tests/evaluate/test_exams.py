@@ -88,13 +88,13 @@ def _tiny(folder: Path, join: str = "view-wise", seed: int = 0) -> Path:
             "model": {"task": "exam", "join": join, "angles": ("CC", "MLO"), "tie": "sides", "target": "cancer",
                       "width": 2, "blocks": (1, 1, 1, 1, 1), "padding": "paper", "noise": 0.01, "channels": 1,
                       "dtype": "float32"},
-            "exam": {"sizes": SIZES, "threshold": 0, "iterations": 3, "noise": 5, "random": "exam"},
+            "exam": {"sizes": SIZES, "noise": 5, "random": "exam", "heatmaps": ("malignant", "benign")},
         }
     )  # fmt: skip
     network = multi_view.build(config.model)
     images = {view: jax.ShapeDtypeStruct((1, *SIZES[view[2:]], 1), jnp.float32) for view in VIEWS}
     save_best(folder, random_variables(network, images, seed=seed))
-    saved = {"config": json.loads(config.to_json_best_effort()), "facts": {"name": "tiny"}}
+    saved = {"config": json.loads(config.to_json_best_effort()), "facts": {"name": "tiny", "crop": {"threshold": 0, "iterations": 3}}}
     (folder / "config.json").write_text(json.dumps(saved))
     return folder
 

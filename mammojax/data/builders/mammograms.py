@@ -4,24 +4,25 @@ TFDS encodes uint16 arrays through TensorFlow, but takes PNG bytes as they are; 
 """
 
 import hashlib
-import io
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from mammojax.data.breast import Framing
-from mammojax.data.dicom import BadMammogram, read_mammogram, read_mask
+from mammojax.data.builders import exams
+from mammojax.data.builders.png import png
+from mammojax.data.crop import ITERATIONS
 from mammojax.data.manifest import Image, Table
 from mammojax.data.patches import PATCH_CLASSES, patch_class, sample_patches
+from mammojax.data.reading import read_image, read_lesion
 
-KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g")
+KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *exams.KINDS)
 SPLITS = ("train", "val", "test")
 
 
@@ -32,6 +33,8 @@ class MammogramConfig(tfds.core.BuilderConfig):
     kind: str = "whole"
     framing: Framing = field(default_factory=lambda: Framing((1152, 896)))
     patch_size: int = 224
+    threshold: int = 0
+    iterations: int = ITERATIONS
     split: str = "shen"
     seed: int = 0
     source: str = ""
@@ -39,7 +42,7 @@ class MammogramConfig(tfds.core.BuilderConfig):
 
 
 def standard_configs() -> list[MammogramConfig]:
-    """The paper's four: whole images, and the patch sets S10, S1 and S1g."""
+    """Those of the papers: whole images, the patch sets S10, S1 and S1g, exams and their patches."""
     return [MammogramConfig(name=kind, kind=kind) for kind in KINDS]
 
 
@@ -47,8 +50,9 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Examples of mammograms or patches from a `Table`, which a subclass reads in `_table`.
 
     Features: image uint16 [H, W, 1]; image_id (a patch's ends in #k), patient_id, exam_id, laterality, view; label
-    int64: 1 malignant, 0 not, -1 unknown, or the patch's index in PATCH_CLASSES. "whole" also has masks, uint8
-    [H, W, 1]: 0 nothing, 1 benign, 2 malignant lesion.
+    int64: 1 malignant, 0 not, -1 unknown, or the patch's index in its CLASSES. "whole" and "exams" have masks too,
+    uint8 [H, W, 1]: 0 nothing, 1 benign, 2 malignant lesion. Images of "exams" are cropped, face right, differ in size;
+    `facts` (JSON) says what is known of them. "exam_patches" have mean and std of the image they were cut from.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -62,14 +66,19 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
         side = config.patch_size * (2 if config.kind == "patches_s1g" else 1)
-        size = config.framing.size if config.kind == "whole" else (side, side)
+        size: tuple[int | None, ...] = config.framing.size if config.kind == "whole" else (side, side)
+        size = (None, None) if config.kind == "exams" else size
         features: dict[str, Any] = {
             "image": tfds.features.Image(shape=(*size, 1), dtype=np.uint16, encoding_format="png"),
             "label": tfds.features.Scalar(np.int64),
         }
         features |= {n: tfds.features.Text() for n in ("image_id", "patient_id", "exam_id", "laterality", "view")}
-        if config.kind == "whole":
+        if config.kind in ("whole", "exams"):
             features["masks"] = tfds.features.Image(shape=(*size, 1), dtype=np.uint8, encoding_format="png")
+        if config.kind == "exams":
+            features["facts"] = tfds.features.Text()
+        if config.kind == "exam_patches":
+            features |= {"mean": tfds.features.Scalar(np.float32), "std": tfds.features.Scalar(np.float32)}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features), disable_shuffling=True, description="Mammograms."
         )
@@ -88,9 +97,11 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, images: list[Image]) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
-        work = partial(
-            examples_of, kind=config.kind, framing=config.framing, patch_size=config.patch_size, seed=config.seed
-        )
+        how: dict[str, Any] = {"kind": config.kind, "patch_size": config.patch_size, "seed": config.seed}
+        if config.kind in exams.KINDS:
+            work = partial(exams.examples_of, threshold=config.threshold, iterations=config.iterations, **how)
+        else:
+            work = partial(examples_of, framing=config.framing, **how)
         key = 0
         for made, rejected in tqdm(
             _map(work, images, config.workers), total=len(images), desc=config.kind, disable=None
@@ -110,24 +121,14 @@ def _map(work: Any, images: list[Image], workers: int) -> Iterator[Any]:
         yield from pool.imap(work, images, chunksize=4)
 
 
-def _png(array: np.ndarray) -> io.BytesIO:
-    """Losslessly encoded; level 1 is four times as fast as the default and a tenth larger."""
-    _, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return io.BytesIO(data.tobytes())
-
-
 def examples_of(
     image: Image, kind: str, framing: Framing, patch_size: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """The examples of one image, and what of it was left out as (file, reason); a broken file is no exception."""
     rejected: list[tuple[str, str]] = []
-    try:
-        mammogram = read_mammogram(image.path)
-    except BadMammogram as error:
-        # The row names the image; a file's own name may hold the patient (INbreast).
-        return [], [(image.image, str(error).removeprefix(f"{image.path.name}: "))]
-    except Exception as error:  # a broken header raises what it likes: one file must not end a run of thousands
-        return [], [(image.image, f"it cannot be read ({type(error).__name__}); get the file again")]
+    mammogram = read_image(image, rejected)
+    if mammogram is None:
+        return [], rejected
     placement = framing.place(mammogram.pixels)
     lesions, avoid = [], []
     somewhere = False  # a visible lesion stands nobody knows where
@@ -137,17 +138,11 @@ def examples_of(
             if kind != "whole":
                 rejected.append((image.image, "a lesion without mask gives no patches"))
             continue
-        try:
-            drawn = read_mask(lesion.mask) if lesion.mask else _filled(lesion.outline, mammogram.pixels.shape)
-            mask = placement.mask(drawn)
-        except BadMammogram as error:
-            rejected.append((image.image, f"mask: {error}"))
+        drawn = read_lesion(lesion, mammogram.pixels.shape, image.image, rejected)
+        if drawn is None:
             somewhere = True
             continue
-        except Exception as error:
-            rejected.append((image.image, f"a mask cannot be read ({type(error).__name__}); get the file again"))
-            somewhere = True
-            continue
+        mask = placement.mask(drawn)
         if not mask.any():
             rejected.append((image.image, "a lesion's mask is empty at this size; it gives no patches"))
         elif not lesion.visible:  # occult: no patch shows it, and no background hides it
@@ -168,7 +163,7 @@ def examples_of(
         marked = np.zeros(framing.size, np.uint8)
         for mask, lesion in sorted(lesions, key=lambda pair: pair[1].pathology):  # malignant over benign
             marked[mask] = 2 if lesion.pathology == "MALIGNANT" else 1
-        whole = {"image": _png(pixels), "masks": _png(marked), "image_id": image.image, "label": image.label}
+        whole = {"image": png(pixels), "masks": png(marked), "image_id": image.image, "label": image.label}
         return [whole | facts], rejected
     if not lesions:
         return [], rejected
@@ -182,20 +177,11 @@ def examples_of(
         )
         patches = [patch for patch in patches if patch.label]
     return [
-        {"image": _png(p.pixels), "image_id": f"{image.image}#{k}", "label": p.label} | facts
+        {"image": png(p.pixels), "image_id": f"{image.image}#{k}", "label": p.label} | facts
         for k, p in enumerate(patches)
     ], rejected
 
 
-def _filled(outline: tuple[tuple[float, float], ...], shape: tuple[int, ...]) -> np.ndarray:
-    """The inside of an outline, uint8 [H, W]; one of fewer than three different points is drawn 15 pixels wide."""
-    mask = np.zeros(shape, np.uint8)
-    points = np.round(np.array(outline)).astype(np.int32)
-    cv2.fillPoly(mask, [points], 1)
-    if len(spots := np.unique(points, axis=0)) < 3:  # INbreast marks single calcifications so; 15 pixels are 1 mm there
-        start, end = spots[0].tolist(), spots[-1].tolist()
-        cv2.line(mask, start, end, 1, thickness=13)  # OpenCV draws 13 as 15; polylines would draw one point as 1 pixel
-    return mask
-
-
-CLASSES = {"whole": ("not malignant", "malignant")} | dict.fromkeys(KINDS[1:], PATCH_CLASSES)
+CLASSES = {"whole": ("not malignant", "malignant"), "exams": ("not malignant", "malignant")}
+CLASSES |= dict.fromkeys(("patches_s10", "patches_s1", "patches_s1g"), PATCH_CLASSES)
+CLASSES["exam_patches"] = exams.PATCH_CLASSES

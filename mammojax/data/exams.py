@@ -1,0 +1,214 @@
+"""Screening exams of a prepared data set: which images, what labels, and the windows that a network learns from.
+
+Each training epoch has all exams with a biopsy and as many random others (Wu et al. 2019, section IV-A.1: "all exams
+with biopsies in the training set (4,844 exams) but only a random subset of an equal number of exams without").
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import cv2
+import numpy as np
+
+from mammojax.data.crop import Crop
+from mammojax.data.prepared import BadDataset, Prepared
+from mammojax.data.window import best_centre, standardise, window
+
+VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
+LABELS = ("left_benign", "right_benign", "left_malignant", "right_malignant")
+Heatmaps = tuple[Path, Sequence[int]]
+BIRADS = ("0", "1", "2")
+"""BI-RADS categories that screening exams of the paper have: incomplete, normal, benign (section IV-C)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A cropped image that faces right, with its heatmaps: float32 [H, W, C], and where its window is centred."""
+
+    image: np.ndarray
+    centre: tuple[int, int]
+
+
+@dataclass
+class Exam:
+    """An exam of a data set.
+
+    Attributes:
+        exam_id, patient_id: as the manifest says; an exam without an id is its patient's only one.
+        images: rows of the split's table by view ("L-CC", …), in the table's order.
+        label: int [4] as LABELS, 1, 0, or -1 where the manifest says nothing of the breast.
+        columns: for "L" and "R" what the manifest's further columns say of the breast, the first that is filled.
+    """
+
+    exam_id: str
+    patient_id: str
+    images: dict[str, list[int]] = field(default_factory=dict)
+    label: np.ndarray = field(default_factory=lambda: np.full(4, -1))
+    columns: dict[str, dict[str, str]] = field(default_factory=lambda: {"L": {}, "R": {}})
+
+    @property
+    def birads(self) -> int:
+        """Index in BIRADS, the most suspicious of its breasts: 0, then 2, then 1; -1 where any is another or none."""
+        said = {side.get("birads", "") for side in self.columns.values()} - {""}
+        if not said or said - set(BIRADS):
+            return -1
+        return BIRADS.index(next(category for category in ("0", "2", "1") if category in said))
+
+    def biopsied(self, side: str) -> bool:
+        """Whether the breast, "L" or "R", was biopsied: as the column says, else where it has a benign or malignant
+        finding, since those labels come from biopsies (section II)."""
+        said = self.columns[side].get("biopsied", "").lower()
+        if said:
+            return said in ("1", "true", "yes")
+        return bool((self.label[[k for k, name in enumerate(LABELS) if name[0].upper() == side]] == 1).any())
+
+
+def exams_of(data: Prepared, split: str) -> list[Exam]:
+    """The exams of a split of a data set of kind "exams", in the order of their first images."""
+    found: dict[tuple[str, str], Exam] = {}
+    for index, row in enumerate(data.table(split)):
+        key = (row["exam_id"] or row["patient_id"], row["patient_id"])
+        exam = found.setdefault(key, Exam(*key))
+        side, facts = row["laterality"], json.loads(row["facts"])
+        exam.images.setdefault(f"{side}-{row['view']}", []).append(index)
+        for name in ("benign", "malignant"):
+            place = LABELS.index(f"{'left' if side == 'L' else 'right'}_{name}")
+            exam.label[place] = max(exam.label[place], facts[name])
+        for column, value in facts["columns"].items():
+            exam.columns[side].setdefault(column, value)
+    return list(found.values())
+
+
+class Images:
+    """The images of a split as a network takes them: cropped, facing right, with heatmaps where a folder has them.
+
+    Args:
+        data: of kind "exams".
+        split: "train", "val" or "test".
+        sizes: (height, width) of the windows by "CC" and "MLO".
+        heatmaps: the folder that `evaluate.heatmap.write_channels` filled, and which of its two heatmaps, malignant
+            and benign, each further channel is; None for the image alone.
+    """
+
+    def __init__(
+        self, data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: Heatmaps | None = None
+    ) -> None:
+        self._source, self._table = data.source(split, masks=False), data.table(split)
+        self._folder, self._order = (heatmaps[0] / split, heatmaps[1]) if heatmaps else (None, [])
+        self._sizes = {angle: (int(size[0]), int(size[1])) for angle, size in sizes.items()}
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint16 [H, W] of a row of the table."""
+        return self._source[index]["image"][..., 0]
+
+    def view(self, index: int) -> View:
+        """One image with its window's centre.
+
+        Raises:
+            BadDataset: its heatmaps are not there.
+        """
+        row, pixels = self._table[index], self.pixels(index)
+        facts = json.loads(row["facts"])
+        found = Crop((0, pixels.shape[0], 0, pixels.shape[1]), ((0, 0), facts["reach"]), (facts["lowest"], (0, 0)), 0)
+        channels = [pixels[..., None].astype(np.float32)]
+        if self._folder is not None:
+            channels.append(read_heatmaps(self._folder / f"{index}.png")[..., self._order])
+        centre = best_centre(pixels, found, row["view"], self._sizes[row["view"]])
+        return View(np.concatenate(channels, axis=-1), centre)
+
+
+def write_heatmaps(path: Path, heatmaps: np.ndarray) -> None:
+    """Write probabilities float32 [H, W, K] of 0 … 1 as one 16-bit PNG, one below the other; whole or not at all."""
+    stacked = np.concatenate(list(np.moveaxis(heatmaps, -1, 0)))
+    _, data = cv2.imencode(".png", np.round(stacked * 65535).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    unfinished = path.with_suffix(".part")
+    unfinished.write_bytes(data.tobytes())
+    unfinished.rename(path)
+
+
+def read_heatmaps(path: Path, count: int = 2) -> np.ndarray:
+    """What `write_heatmaps` wrote, float32 [H, W, count], to within 1/131070.
+
+    Raises:
+        BadDataset: there is no such file, or it is broken.
+    """
+    stacked = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if stacked is None:
+        raise BadDataset(f'the heatmaps "{path.parent.name}/{path.name}" of a data set are missing; run it again.')
+    return np.stack(np.split(stacked.astype(np.float32) / 65535, count), axis=-1)
+
+
+class Windows:
+    """What a multi-view network learns from: example k of a run, made anew from its number alone.
+
+    An example is {"image": {view: float32 [h, w, C], standardised}, "label": int32 [4] as LABELS or [1] of BIRADS,
+    "image_id": the exam's id}. Where a view has several images one is drawn; each window moves and grows at random
+    (Wu et al. 2019, supplement III). Exams that lack one of the network's views, or a label, are left out.
+
+    Attributes:
+        exams: those that are used.
+        per_epoch: examples of one epoch.
+
+    Args:
+        data, heatmaps, sizes: see `Images`.
+        target: "cancer", an epoch being all biopsied exams and as many others; or "birads", all exams of BIRADS.
+        angles: ("CC", "MLO") or one of them.
+        noise: greatest move of a window and of its borders in pixels.
+        batch: an epoch is a multiple of it: its last few examples are dropped.
+        epochs: how many there are.
+        seed: of everything random.
+
+    Raises:
+        BadDataset: no exam can be used.
+    """
+
+    def __init__(
+        self, data: Prepared, sizes: Mapping[str, Sequence[int]], *, target: str, angles: Sequence[str], noise: int,
+        batch: int, epochs: int, seed: int, heatmaps: Heatmaps | None = None,
+    ) -> None:  # fmt: skip
+        self._images = Images(data, "train", sizes, heatmaps)
+        self._sizes = {angle: (int(size[0]), int(size[1])) for angle, size in sizes.items()}
+        self._noise, self._seed, self._target = noise, seed, target
+        self._views = tuple(view for view in VIEWS if view[2:] in angles)
+        every = exams_of(data, "train")
+        known = [e for e in every if (e.birads >= 0 if target == "birads" else (e.label >= 0).all())]
+        self.exams = [e for e in known if set(self._views) <= set(e.images)]
+        if not self.exams:
+            raise BadDataset(
+                f"of {len(every)} training exams {len(known)} have the labels a {target} network learns, and none of"
+                f" those has all of {', '.join(self._views)}; fill the manifest's pathology or birads, or add exams."
+            )
+        self.left_out = len(every) - len(self.exams)
+        first = np.array([target == "birads" or e.biopsied("L") or e.biopsied("R") for e in self.exams])
+        self._always, self._others = np.flatnonzero(first), np.flatnonzero(~first)
+        count = len(self._always) + min(len(self._others), len(self._always) or len(self._others))
+        self.per_epoch = max(count // batch, 1) * batch
+        self._length, self._epoch = self.per_epoch * max(epochs, 1), (-1, np.zeros(0, int))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def chosen(self, epoch: int) -> np.ndarray:
+        """Indices of the epoch's exams in their order, int [per_epoch]."""
+        rng = np.random.default_rng([self._seed, epoch])
+        count = min(len(self._others), len(self._always) or len(self._others))
+        drawn = rng.choice(self._others, count, replace=False)
+        return np.resize(rng.permutation(np.concatenate([self._always, drawn])), self.per_epoch)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        epoch, place = divmod(int(index), self.per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self.chosen(epoch))
+        exam = self.exams[self._epoch[1][place]]
+        rng = np.random.default_rng([self._seed, 1, int(index)])
+        image = {}
+        for name in self._views:
+            view = self._images.view(exam.images[name][rng.integers(len(exam.images[name]))])
+            image[name] = standardise(
+                window(view.image, name[2:], view.centre, self._sizes[name[2:]], rng, self._noise)
+            )
+        label = [exam.birads] if self._target == "birads" else exam.label
+        return {"image": image, "label": np.array(label, np.int32), "image_id": exam.exam_id}

@@ -1,0 +1,296 @@
+"""The tables of Wu et al. 2019: published cells as the paper prints them, ours as computed directly, none invented."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import mammojax.evaluate
+from mammojax import metrics
+from mammojax.evaluate import populations, wu2019, wu_tables
+from mammojax.evaluate.compare import NotComparable
+from tests.evaluate.test_populations import table, write_breasts
+
+FINDINGS = {
+    split: {f: {"visible": n + k, "occult": k} for k, f in enumerate(("malignant", "benign"), start=1)}
+    for split, n in (("train", 1000), ("val", 200), ("test", 30))
+}
+SIZES = {"CC": [2677, 1942], "MLO": [2974, 1748]}
+HEATMAPS = "image+heatmaps, view-wise"
+
+
+def _run(folder: Path, row: str, seed: int = 0, data: str = "ours", **changed: Any) -> Path:
+    """A run folder as a training of the paper's setting would leave it, but for `changed`."""
+    birads = row.startswith("birads")
+    start = folder.parent / "birads"
+    config = {
+        "row": row, "seed": seed, "batch": changed.get("batch", 24 if birads else 4),
+        "init_from": changed.get("init_from", "" if birads or row.endswith("-scratch") else str(start)),
+        "data": {"shuffle_labels": changed.get("shuffled", False)},
+        "model": {"task": "exam", "width": changed.get("width", 16)},
+        "exam": {"sizes": changed.get("sizes", SIZES)},
+        "stages": {"stage1": {"learning_rate": changed.get("rate", 1e-5)}},
+    }  # fmt: skip
+    facts = {"name": data, "kind": "exams", "findings": changed.get("findings", FINDINGS)}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"config": config, "facts": facts}))
+    results = {"val": {"auc": {"value": changed.get("auc", 0.7), "low": 0.6, "high": 0.8}}} if birads else {}
+    (folder / "metrics.json").write_text(json.dumps(results))
+    if not birads:
+        write_breasts(folder, changed.get("rows") or table(seed=7), changed.get("noise", seed))
+    return folder
+
+
+def _cells(root: Path, heading: str, *first: str) -> dict[str, str]:
+    """The cells of the row that begins with `first`."""
+    (section,) = [s for s in wu_tables.tables(wu_tables.exam_runs(root)) if s.heading == heading]
+    (row,) = [row for row in section.rows if tuple(row[: len(first)]) == first]
+    return dict(zip(section.header, row, strict=True))
+
+
+def test_table_3_is_the_mean_of_the_seeds_and_their_ensemble(tmp_path: Path) -> None:
+    _run(tmp_path / "birads", "birads")
+    runs = [_run(tmp_path / f"r{seed}", wu2019.MODEL, seed) for seed in (0, 1, 4)]
+    _run(tmp_path / "control", wu2019.MODEL, 2, shuffled=True)
+    breasts = [populations.read(run, "test_random10") for run in runs]
+    for population, finding in wu_tables.CELLS:
+        keep = [
+            {(r["exam_id"], r["laterality"]): (int(r[finding]), float(r[f"p_{finding}"])) for r in one.rows
+             if population == "screening" or r["biopsied"] == "1"} for one in breasts
+        ]  # fmt: skip
+        keys = list(keep[0])
+        label = [keep[0][key][0] for key in keys]
+        single = [roc_auc_score(label, [each[key][1] for key in keys]) for each in keep]
+        together = roc_auc_score(label, np.mean([[each[key][1] for key in keys] for each in keep], axis=0))
+        cells = _cells(tmp_path, f"Table III: {population} population, ours on ours", HEATMAPS, finding)
+        assert cells["single, ours"] == f"{np.mean(single):.3f}±{np.std(single, ddof=1):.3f}"
+        assert re.fullmatch(rf"{together:.3f} \[0\.\d{{3}}, [01]\.\d{{3}}\]", cells["ensemble, ours"])
+        assert (cells["seeds"], cells["status"]) == ("3", "run on ours")
+    cells = _cells(tmp_path, "Table III: screening population, ours on ours", HEATMAPS, "malignant")
+    assert (cells["single, published"], cells["5x, published"]) == ("0.886±0.003", "0.895")
+    cells = _cells(tmp_path, "Table III: screening population, ours on ours", "image-only, joint", "benign")
+    assert (cells["single, ours"], cells["ensemble, ours"], cells["status"]) == ("–", "–", "not run")
+
+
+def test_one_seed_has_no_deviation_and_no_run_at_all_no_ours(tmp_path: Path) -> None:
+    assert _cells(tmp_path, "Table III: screening population", HEATMAPS, "benign")["status"] == "not run"
+    assert _cells(tmp_path, "BI-RADS pretraining", "birads")["ours"] == "–"
+    _run(tmp_path / "birads", "birads")
+    _run(tmp_path / "one", wu2019.MODEL)
+    cells = _cells(tmp_path, "Table III: screening population, ours on ours", HEATMAPS, "benign")
+    assert re.fullmatch(r"0\.\d{3}", cells["single, ours"])
+    assert cells["ensemble, ours"].startswith(f"{cells['single, ours']} [")
+    assert _cells(tmp_path, "BI-RADS pretraining", "birads")["ours"] == "0.700"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "run on ours"),
+        ({"width": 8}, "run on ours (width 8)"),
+        ({"batch": 2}, "run on ours (batch 2)"),
+        ({"rate": 1e-3}, "run on ours (learning rate 0.001)"),
+        ({"sizes": {"CC": [512, 384], "MLO": [2974, 1748]}}, "run on ours (CC 512x384)"),
+        ({"init_from": ""}, "run on ours (no BI-RADS pretraining)"),
+        ({"init_from": "nowhere"}, "run on ours (the run it started from is not at hand)"),
+    ],
+)
+def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    _run(tmp_path / "birads", "birads")
+    _run(tmp_path / "one", wu2019.MODEL, **changed)
+    heading = "Table III: biopsied population, ours on ours"
+    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == said
+
+
+def test_what_a_run_started_from_counts_too_and_settings_are_not_mixed(tmp_path: Path) -> None:
+    _run(tmp_path / "birads", "birads:half", data="other", batch=8)
+    _run(tmp_path / "one", wu2019.MODEL)
+    heading = "Table III: screening population, ours on ours"
+    status = "run on ours (start on other, start batch 8)"
+    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == status
+    assert _cells(tmp_path, "BI-RADS pretraining", "birads:half")["status"] == "run on other (batch 8)"
+    for seed in (1, 2):
+        _run(tmp_path / f"small{seed}", wu2019.MODEL, seed, width=8)
+    cells = _cells(tmp_path, heading, HEATMAPS, "malignant")
+    assert cells["seeds"] == "1"  # the nearer to the paper, not the more seeds
+    assert cells["status"] == f"{status}; others: width 8, start on other, start batch 8"
+    for seed in (3, 4):
+        _run(tmp_path / f"near{seed}", wu2019.MODEL, seed)
+    _run(tmp_path / "twice", wu2019.MODEL, 3, noise=8)
+    cells = _cells(tmp_path, heading, HEATMAPS, "malignant")
+    assert cells["seeds"] == "3"
+    assert cells["status"].startswith(f"{status}; left out, as their seed is there: 1; others: ")
+
+
+def test_data_sets_have_their_own_tables_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(tmp_path / "a", wu2019.MODEL, 0, data="first")
+    _run(tmp_path / "b", wu2019.MODEL, 1, data="second")
+    fewer = FINDINGS | {"test": {f: {"visible": 5, "occult": 0} for f in populations.FINDINGS}}
+    _run(tmp_path / "c", wu2019.MODEL, 2, data="second", findings=fewer, rows=table(30, seed=3))
+    for name in ("first", "second #1", "second #2"):
+        cells = _cells(tmp_path, f"Table III: screening population, ours on {name}", HEATMAPS, "malignant")
+        assert cells["seeds"] == "1"
+        assert cells["status"].startswith(f"run on {name} (")
+    wu_tables.write(tmp_path, None)
+    printed = capsys.readouterr().out
+    for name in ("first", "second #1", "second #2"):  # what fills one set's cells does not write over another's
+        (part,) = re.findall(rf"## To fill the empty cells of {name}\n(.*?)(?:\n##|\Z)", printed, re.DOTALL)
+        assert part.count("python launch.py") == 50
+        assert part.count(f"--workdir {shlex.quote(f'{tmp_path}/{name}/birads')}\n") == 1
+    cells = _cells(tmp_path, "Table I: breasts with findings", "test", "malignant")
+    assert cells["published, visible"] == "54"
+    assert (cells["first, visible"], cells["first, occult"], cells["second #2, visible"]) == ("31", "1", "5")
+    cells = _cells(tmp_path, "Table I: breasts with findings", "overall", "benign")
+    assert (cells["published, occult"], cells["first, visible"]) == ("2,398 (43.16%)", "1,236 (99.5%)")
+
+
+def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -> None:
+    heading = "Table III: screening population, ours on ours"
+    _run(tmp_path / "birads", "birads")
+    for k, row in enumerate(wu2019.TWENTY_ROWS[:3]):
+        _run(tmp_path / f"join{k}", row, noise=k)
+    cells = _cells(tmp_path, heading, wu2019.TWENTY, "malignant")
+    assert (cells["5x, published"], cells["ensemble, ours"], cells["status"]) == ("0.899 (20x)", "–", "not run: joint")
+    _run(tmp_path / "join3", wu2019.TWENTY_ROWS[3], noise=3)
+    _run(tmp_path / "more", wu2019.TWENTY_ROWS[3], 1, noise=4)
+    _run(tmp_path / "plain", "exam:joint", 1, noise=9)
+    cells = _cells(tmp_path, heading, wu2019.TWENTY, "malignant")
+    assert (cells["seeds"], cells["status"]) == ("1+1+1+2", "5 of 20 models")
+    every = [*(tmp_path / f"join{k}" for k in range(4)), tmp_path / "more"]
+    mean = populations.ensemble(populations.read_all(every, "test_random10"))
+    assert cells["ensemble, ours"].startswith(
+        f"{roc_auc_score(mean.label['malignant'], mean.score['malignant']):.3f} ["
+    )
+    biopsied = _cells(tmp_path, heading.replace("screening", "biopsied"), wu2019.TWENTY, "benign")
+    assert biopsied["5x, published"] == wu2019.MISSING
+
+    # Both have seed 1, so the heatmap run of seed 0 is not in the difference.
+    first, second = populations.read_all([tmp_path / "more", tmp_path / "plain"], "test_random10")
+    at = populations.biopsied(first)
+    wanted = metrics.paired_bootstrap(
+        metrics.roc_auc, first.label["benign"][at], first.score["benign"][at], second.score["benign"][at],
+        first.patient[at],
+    )  # fmt: skip
+    name = ("heatmaps - none, joint", "biopsied", "benign")
+    cells = _cells(tmp_path, "Differences, ours on ours", *name)
+    assert cells["ours"] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*wanted)
+    assert (cells["published"], cells["status"]) == ("+0.014", "1 − 1 models; run on ours")
+    name = ("pretrained - scratch, image-only", "screening", "malignant")
+    cells = _cells(tmp_path, "Differences, ours on ours", *name)
+    assert (cells["published"], cells["ours"], cells["status"]) == ("+0.140", "–", "not run")
+
+    write_breasts(tmp_path / "plain", table(seed=7)[:-1], 9)
+    cells = _cells(tmp_path, "Differences, ours on ours", "heatmaps - none, joint", "biopsied", "benign")
+    assert (cells["ours"], cells["status"]) == ("–", "not measured on the same breasts")
+    write_breasts(tmp_path / "more", table(seed=7)[:-1], 9)
+    cells = _cells(tmp_path, heading, "image+heatmaps, joint", "benign")
+    assert cells["ensemble, ours"] == "–"
+    assert "were measured on different breasts (1 stand in one alone)" in cells["status"]
+
+
+def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run(tmp_path / "birads", "birads")
+    section = wu_tables.tables(wu_tables.exam_runs(tmp_path))[-1]
+    assert section.rows[0][:5] == ["model", "0.876", "–", "0.318", "–"]
+    assert section.rows[1][1:4:2] == ["0.778±0.0435, 0.705–0.860", "0.364±0.0496, 0.244–0.453"]
+    assert all("give --readers FILE.csv" in row[-1] for row in section.rows)
+    seen = []
+
+    def summary(breasts: populations.Breasts, readers: list[str]) -> dict[str, dict[str, float | None]]:
+        seen.append((breasts, readers))
+        each = {"auc_mean": 0.71, "auc_sd": 0.02, "pr_auc_mean": 0.31, "pr_auc_sd": None}
+        return {"readers": each, "hybrids": each, "model": {"auc_mean": 0.8, "pr_auc_mean": 0.4}}
+
+    fake = SimpleNamespace(read=lambda path: [path.name], hybrid_summary=summary)
+    monkeypatch.setitem(sys.modules, "mammojax.evaluate.readers", fake)
+    monkeypatch.setattr(mammojax.evaluate, "readers", fake, raising=False)
+    assert "needs the runs of exam:view-wise+heatmaps" in wu_tables.tables([], tmp_path / "r.csv")[-1].rows[0][-1]
+    for seed in (0, 1):
+        _run(tmp_path / f"r{seed}", wu2019.MODEL, seed)
+    rows = wu_tables.tables(wu_tables.exam_runs(tmp_path), tmp_path / "r.csv")[-1].rows
+    assert rows[0][1:] == ["0.876", "0.800", "0.318", "0.400", "1 reader, 2 models; run on ours"]
+    assert [rows[2][2], rows[2][4]] == ["0.710±0.0200", "0.310"]
+    wanted = populations.ensemble(populations.read_all([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
+    assert (seen[0][0].score["malignant"] == wanted.score["malignant"]).all()
+    assert seen[0][1] == ["r.csv"]
+
+    def other(breasts: populations.Breasts, readers: list[str]) -> None:
+        raise NotComparable("they read other breasts.")
+
+    monkeypatch.setattr(fake, "hybrid_summary", other)
+    rows = wu_tables.tables(wu_tables.exam_runs(tmp_path), tmp_path / "r.csv")[-1].rows
+    assert (rows[0][2], rows[0][-1]) == ("–", "they read other breasts.")
+
+
+def test_published_numbers_are_those_of_the_papers_text(shared: Path) -> None:
+    text = (shared / "seeds" / "004_72ee2a50dc9530c2.txt").read_text()
+    lines = text.splitlines()
+    printed = []
+    for line in lines[lines.index(next(x for x in lines if x.startswith("image-only\tview-wise\t"))) :][:10]:
+        cells = line.split("\t")
+        printed.append((cells[1], [tuple(float(number) for number in cell.split("±")) for cell in cells[2:]]))
+    for row, (label, cells) in zip(wu2019.TABLE_3, printed, strict=True):
+        assert row.label == label
+        ours: list[tuple[float, ...]] = []
+        for population in populations.POPULATIONS:
+            both = [row.cells[population, finding] for finding in populations.FINDINGS]
+            ours += [(cell.mean, cell.sd) for cell in both] + [(cell.ensemble,) for cell in both]
+        assert ours == cells, row.row
+    assert [row.inputs for row in wu2019.TABLE_3] == ["image-only"] * 5 + ["image-and-heatmaps"] * 5
+    for row, name in zip(wu2019.TABLE_1, ("training", "validation", "test", "overall"), strict=True):
+        (line,) = [line for line in lines if line.startswith(f"{name}\t")]
+        numbers = [int(n.replace(",", "")) for n in re.findall(r"(?<=\t)[\d,]+", line)]
+        assert numbers == list(row[1:5])
+        assert tuple(re.findall(r"[\d.]+%", line)) == row.shares
+    model, readers, hybrids = wu2019.READERS
+    for sentence in (
+        f"an AUC of {wu2019.TWENTY_AUC['screening', 'benign']} on benign/not benign prediction, and "
+        f"{wu2019.TWENTY_AUC['screening', 'malignant']} on malignant/not malignant",
+        "{breasts} breasts: {benign only} with benign findings, {malignant only} with malignant findings, and {both} "
+        "with both".format(**wu2019.BIOPSIED_TEST),
+        f"an averaged validation AUC of {wu2019.BIRADS_AUC}",
+        f"an AUC of {model.auc} and PRAUC of {model.pr_auc}",
+        f"from {readers.auc_range[0]:.3f} to {readers.auc_range[1]:.3f} (mean: {readers.auc}, std: {readers.auc_sd})",
+        f"from {readers.pr_auc_range[0]} to {readers.pr_auc_range[1]} (mean: {readers.pr_auc}, std: "
+        f"{readers.pr_auc_sd})",
+        f"an average AUC of {hybrids.auc} (std: {hybrids.auc_sd}) and an average PRAUC of {hybrids.pr_auc} (std: "
+        f"{hybrids.pr_auc_sd})",
+        "{}×{} pixels for CC views and {}×{} pixels for MLO views".format(*wu2019.SIZES["CC"], *wu2019.SIZES["MLO"]),
+        f"a minibatch size of {wu2019.BIRADS_BATCH} instead of {wu2019.BATCH}",
+    ):
+        assert re.sub(r"\W+", " ", sentence) in re.sub(r"\W+", " ", text), sentence
+
+
+def test_the_printed_tables_the_page_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "my runs"
+    _run(root / "birads", "birads")
+    _run(root / "a<b>", wu2019.MODEL, 3)
+    page = tmp_path / "tables.html"
+    wu_tables.write(root, page)
+    printed, written = capsys.readouterr().out, page.read_text()
+    assert "birads.py" not in printed  # it is run already
+    assert printed.count("python launch.py --config configs/exam.py:") == 49
+    assert f"{wu2019.MODEL.replace(':', '.py:')} --config.seed=3 " not in printed
+    assert (
+        f"configs/exam.py:joint+heatmaps --config.seed=4 --config.init_from='{root}/birads' "
+        f"--workdir '{root}/exam_joint+heatmaps_4'\n" in printed
+    )
+    assert f"configs/exam.py:view-wise-scratch --config.seed=0 --workdir '{root}/exam_view-wise-scratch_0'\n" in printed
+    for text in (printed, written):
+        assert "0.886±0.003" in text
+        assert "footnote 6" in text
+    cells = _cells(root, "Table III: screening population, ours on ours", HEATMAPS, "malignant")
+    assert cells["single, ours"] in written
+    assert "configs/exam.py:joint+heatmaps" in written
+    assert max(map(len, printed.partition("## To fill")[0].splitlines())) <= 120
+    empty = wu_tables.commands([], [], Path("runs"))
+    assert empty[0] == "python launch.py --config configs/birads.py --workdir runs/birads"
+    assert len(empty) == 51
+    assert "--config.init_from=runs/birads " in empty[1]
