@@ -38,10 +38,11 @@ def main(argv: list[str]) -> int:
     name = re.sub(r"[^\w+-]", "_", Path(file).stem + (f"_{argument}" if argument else ""))
     workdir = Path(WORKDIR.value or f"runs/{name}")
 
-    from mammojax import run, sweep  # after the flags: a mistyped one is told at once, not after importing JAX
+    from mammojax import members, run, sweep  # after the flags: a mistyped one is told at once, not after importing JAX
 
     try:
-        (sweep.sweep if "patients_labelled" in CONFIG.value else run.run)(CONFIG.value, workdir)
+        act = {"patients_labelled": sweep.sweep, "members": members.members}
+        next((act[field] for field in act if field in CONFIG.value), run.run)(CONFIG.value, workdir)
     except run.Stopped as stopped:
         print(f"launch.py: {stopped}", file=sys.stderr)
         return 143

@@ -32,6 +32,7 @@ def stage(name: str, learn: tuple[str, ...], freeze: tuple[str, ...], rate: floa
             "weight_decay": 0.0,
             "decoupled_decay": False,
             "epochs": epochs,
+            "patience": 0,  # epochs without a better `monitor` after which the stage ends; 0: never
         }
     )
 

@@ -1,9 +1,13 @@
-"""`mammojax prepare | predict | compare | localise | two-step | figure | reproduce`."""
+"""The commands of `mammojax`, each a thin call of what does the work."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+_FIGURES = ("saliency", "heatmap", "confusion", "intensity", "loss")
+_EXAM_FIGURES = ("lesions", "exam-heatmaps", "umap")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -59,18 +63,23 @@ def _parser() -> argparse.ArgumentParser:
 
     prepare = commands.add_parser("prepare", help="make a data set of DICOMs ready for training")
     prepare.set_defaults(act=_prepare)
-    prepare.add_argument("name", choices=["cbis_ddsm", "inbreast", "manifest", "phantom"])
+    prepare.add_argument("name", choices=["cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams"])
     prepare.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
     prepare.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
-    prepare.add_argument("--kinds", default="whole,patches_s10", help="whole, patches_s10, patches_s1, patches_s1g")
+    prepare.add_argument(
+        "--kinds", help="whole, patches_s10, patches_s1, patches_s1g; exams, exam_patches (default: the first two)"
+    )
     prepare.add_argument("--size", type=_size, default=(1152, 896), metavar="HxW")
-    prepare.add_argument("--patch-size", type=int, default=224)
+    prepare.add_argument("--patch-size", type=int, help="default: 224, of exams 256")
+    prepare.add_argument("--threshold", type=_count, default=0, help="of exams: tissue is brighter; film needs one")
+    prepare.add_argument("--iterations", type=_count, default=100, help="of exams: the crop's erosion in pixels")
     prepare.add_argument("--crop", choices=["none", "breast"], default="none")
     prepare.add_argument("--keep-aspect", action="store_true")
     prepare.add_argument("--split", choices=["shen", "official", "all"], default="shen")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.add_argument("--workers", type=int, default=1)
     prepare.add_argument("--patients", type=int, default=340, help="of the phantom")
+    prepare.add_argument("--exams", type=int, default=300, help="of the phantom exams")
     prepare.add_argument("--phantom-seed", type=int, default=0)
     prepare.add_argument("--contrast", type=float, default=1.0, help="factor of the phantom's lesion contrast")
     prepare.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
@@ -90,6 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--sensitivity", type=_share, default=0.86, help="what operating points aim at")
     compare.add_argument("--output", type=_folder, help="a folder for compare.html, compare.json and roc.png")
 
+    populations = commands.add_parser("populations", help="exam runs by breast: screening, biopsied, subgroups")
+    populations.set_defaults(act=_populations)
+    populations.add_argument("--run", type=Path, required=True, action="append", help="an exam run; several average")
+    populations.add_argument(
+        "--split", choices=["test_random10", "test", "val_random10", "val"], default="test_random10"
+    )
+    populations.add_argument("--by", action="append", default=[], help="a column of the manifest, such as density")
+    populations.add_argument("--output", type=_file(".json"), help="also write the numbers to this file")
+
+    readers = commands.add_parser("readers", help="a reader study beside exam runs: curves, hybrids, Figs. 8 and 9")
+    readers.set_defaults(act=_readers)
+    readers.add_argument("--run", type=Path, required=True, action="append", help="an exam run; several average")
+    readers.add_argument("--readers", type=Path, required=True, help="CSV of reader, exam_id, laterality, p_malignant")
+    readers.add_argument("--split", choices=["test_random10", "test"], default="test_random10")
+    readers.add_argument("--output", type=_folder, required=True)
+
     localise = commands.add_parser("localise", help="do saliency and heatmaps light up where the lesions are?")
     localise.set_defaults(act=_localise)
     localise.add_argument("--run", type=Path, required=True, help="a whole-image run whose data set has lesion masks")
@@ -105,17 +130,19 @@ def _parser() -> argparse.ArgumentParser:
     two_step.add_argument("--patch-run", type=Path, help="the patch classifier; else the one the run started from")
     two_step.add_argument("--min-split", type=int, default=300, help="images a node needs to split; the paper's 300")
 
-    figure = commands.add_parser("figure", help="a figure of Shen et al. 2019 from finished runs")
+    figure = commands.add_parser("figure", help="a figure of the papers from finished runs")
     figure.set_defaults(act=_figure)
-    figure.add_argument("name", choices=["saliency", "heatmap", "confusion", "intensity", "loss"])
+    figure.add_argument("name", choices=[*_FIGURES, *_EXAM_FIGURES], help=f"of exams: {', '.join(_EXAM_FIGURES)}")
     figure.add_argument("--run", type=Path, required=True, action="append", help="a run's folder; some take several")
     figure.add_argument("--split", choices=["test", "val"], default="test")
+    figure.add_argument("--readers", type=Path, help="of umap: colour by what readers say")
     figure.add_argument("--output", type=_file(".png", ".pdf", ".svg"), required=True)
 
     reproduce = commands.add_parser("reproduce", help="a paper's tables, its values beside those of your runs")
     reproduce.set_defaults(act=_reproduce)
-    reproduce.add_argument("paper", choices=["shen2019"])
+    reproduce.add_argument("paper", choices=["shen2019", "wu2019"])
     reproduce.add_argument("--runs", type=Path, required=True, help="the folder that holds the run folders")
+    reproduce.add_argument("--readers", type=Path, help="of wu2019: a reader study's CSV, for the hybrid rows")
     reproduce.add_argument("--output", type=_file(".html"), help="also write the tables to this .html file")
 
     convert = commands.add_parser("convert", help="files of published code as ours")
@@ -131,14 +158,17 @@ def _parser() -> argparse.ArgumentParser:
 def _prepare(args: argparse.Namespace) -> int:
     from mammojax.data import prepared
 
-    if args.name != "phantom" and args.source is None:
+    if not args.name.startswith("phantom") and args.source is None:
         raise prepared.BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
-    phantom = {"patients": args.patients, "seed": args.phantom_seed, "contrast": args.contrast,
-               "both_breasts": args.both_breasts}  # fmt: skip
+    of_exams = args.name == "phantom_exams"
+    kinds = args.kinds or ("exams,exam_patches" if of_exams else "whole,patches_s10")
+    phantom: dict[str, Any] = {"seed": args.phantom_seed, "contrast": args.contrast}
+    phantom |= {"exams": args.exams} if of_exams else {"patients": args.patients, "both_breasts": args.both_breasts}
     for path in prepared.prepare(
-        args.name, args.source, args.data_dir, kinds=tuple(args.kinds.split(",")), size=args.size,
-        patch_size=args.patch_size, crop=args.crop, keep_aspect=args.keep_aspect, split=args.split,
-        seed=args.seed, workers=args.workers, phantom=phantom,
+        args.name, args.source, args.data_dir, kinds=tuple(kinds.split(",")), size=args.size,
+        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), crop=args.crop,
+        keep_aspect=args.keep_aspect, split=args.split, seed=args.seed, workers=args.workers, phantom=phantom,
+        threshold=args.threshold, iterations=args.iterations,
     ):  # fmt: skip
         print(path)
     return 0
@@ -167,6 +197,20 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _populations(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import populations
+
+    populations.write(args.run, args.split, args.by, args.output)
+    return 0
+
+
+def _readers(args: argparse.Namespace) -> int:
+    from mammojax.evaluate import readers
+
+    readers.write(args.run, args.readers, args.output, args.split)
+    return 0
+
+
 def _localise(args: argparse.Namespace) -> int:
     from mammojax.evaluate import localise
 
@@ -182,6 +226,11 @@ def _two_step(args: argparse.Namespace) -> int:
 
 
 def _figure(args: argparse.Namespace) -> int:
+    if args.name in _EXAM_FIGURES:
+        from mammojax.evaluate import exam_figures
+
+        exam_figures.write(args.name, args.run[0], args.output, args.split, args.readers)
+        return 0
     from mammojax.evaluate import figures
 
     figures.write(args.name, args.run, args.output, args.split)
@@ -189,6 +238,11 @@ def _figure(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
+    if args.paper == "wu2019":
+        from mammojax.evaluate import wu_tables
+
+        wu_tables.write(args.runs, args.output, args.readers)
+        return 0
     from mammojax.evaluate import reproduce
 
     reproduce.write(args.runs, args.output)

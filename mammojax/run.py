@@ -16,15 +16,16 @@ import jax
 import ml_collections
 import numpy as np
 
+from mammojax import exam_run
 from mammojax.data import pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import compare, heatmap, measure, predict, report
-from mammojax.models import pretrained, whole_image
+from mammojax.models import multi_view, pretrained, whole_image
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 from mammojax.train.loop import Stopped as Stopped  # launch.py asks for it here
-from mammojax.train.state import abstract_variables, init_variables, transfer
+from mammojax.train.state import Size, abstract_variables, init_variables, transfer
 
 Tree = Any
 
@@ -64,14 +65,36 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     workdir.mkdir(parents=True, exist_ok=True)
     with _lock(workdir):
         data = dataset(config, workdir)
-        patch_run = _patch_run(config, workdir, data) if config.model.task == "whole" else None
-        return _experiment(config, workdir, data, patch_run)
+        if config.model.task == "exam":
+            return _exams(config, workdir, data)
+        start = _nested(config, "patch", workdir, config.init_from) if config.model.task == "whole" else None
+        return _experiment(config, workdir, data, start)
+
+
+def _exams(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared) -> dict[str, Any]:
+    """An experiment on exams; its patch network and its BI-RADS network first, where the config holds them."""
+    net = _nested(config, "patch", workdir, config.patch_run) if config.model.channels == 3 else None
+    start = _nested(config, "birads", workdir, config.init_from)
+    made = exam_run.heatmaps_of(config, data, net)
+    heatmaps, digest = made or (None, "")
+    facts = data.facts | ({"heatmaps": digest} if digest else {})
+    _write_config(config, facts, workdir)
+    exam_run.write_patients(workdir, data)
+    if start:
+        exam_run.refuse_leaks(start, data)
+    variables = _start(config, multi_view.build(config.model), start)
+    title = f"{config.model.join} network for {config.model.target} on {config.data.name}"
+    results = exam_run.experiment(config, workdir, data, variables, heatmaps, title, _notes(config))
+    _print_table(results, workdir / "report.html")
+    return results
 
 
 def _experiment(
     config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared, patch_run: Path | None
 ) -> dict[str, Any]:
     _write_config(config, data.facts, workdir)
+    if config.model.task == "exam_patch":
+        exam_run.write_patients(workdir, data)
     model = whole_image.build(config.model)
     mean = data.facts["mean"]
     variables = _start(config, model, patch_run)
@@ -119,7 +142,7 @@ def _batches(
         train, data.labels("train"), only=only, batch=config.batch, seed=config.seed, workers=config.data.workers if
         len(train) > 20_000 else 0, mesh=devices,
     )  # fmt: skip
-    if config.model.auxiliary_classes:
+    if config.model.get("auxiliary_classes", 0):
         patches = prepared.find(**{**prepared.asked_for(config, workdir), "kind": config.auxiliary.kind})
         stream = pipeline.train_batches(
             patches.source("train"),
@@ -159,33 +182,43 @@ class Relabelled:
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuse what cannot work before anything is prepared or built."""
-    if config.data.name != "phantom" and config.data.prepare and not config.data.source:
+    if not config.data.name.startswith("phantom") and config.data.prepare and not config.data.source:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
-    if config.init_from and not (Path(config.init_from) / "config.json").is_file():
-        raise BadConfig(
-            f'config.init_from: "{config.init_from}" is not a run folder; name a finished run\'s --workdir.'
-        )
-    parts = [config]
-    if "patch" in config and not config.init_from:
-        parts.append(config.patch)
-    for part in parts:
+    for field in ("init_from", "patch_run"):
+        if config.get(field, "") and not (Path(config[field]) / "config.json").is_file():
+            raise BadConfig(f'config.{field}: "{config[field]}" is not a run folder; name a finished run\'s --workdir.')
+    for part in (config, *(config[name] for name in _parts(config))):
         plan = stages.from_config(part.stages)
         try:
-            model = whole_image.build(part.model)
+            model = _network(part.model)
             shapes = abstract_variables(model, _input_size(part, config.data), part.model.channels)
         except ValueError as error:
             raise BadConfig(f"config.{error}") from None
         for stage in plan:
             stages.labels(stage, shapes["params"])
-        file = part.model.pretrained
+        file = part.model.get("pretrained", "")
         if file and not Path(file).is_file():
             raise BadConfig(
                 f'config.model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
             )
 
 
-def _input_size(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> tuple[int, int]:
-    """Height and width of what the network is trained on."""
+def _parts(config: ml_collections.ConfigDict) -> list[str]:
+    """The runs inside a config that are trained before it: those that no field names a finished one for."""
+    named = {"patch": config.get("patch_run", "") or config.init_from, "birads": config.init_from}
+    if config.model.task == "exam":
+        named["patch"] = config.patch_run or config.model.channels == 1
+    return [name for name, instead in named.items() if name in config and not instead]
+
+
+def _network(model: ml_collections.ConfigDict) -> Any:
+    return multi_view.build(model) if model.task == "exam" else whole_image.build(model)
+
+
+def _input_size(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> Size:
+    """Height and width of what the network is trained on, of exams by view."""
+    if config.model.task == "exam":
+        return exam_run.input_sizes(config, data)
     if config.model.task == "whole":
         return tuple(data.size)
     side = data.patch_size * (2 if config.data.kind == "patches_s1g" else 1)
@@ -212,36 +245,43 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepar
     asked = prepared.asked_for(config, workdir)
     if config.data.prepare:
         kinds = [asked["kind"]]
-        if "patch" in config and not config.init_from:
-            kinds.append(config.patch.data.kind)
-        if config.model.auxiliary_classes:
+        kinds += [config[name].data.kind for name in _parts(config)]
+        if config.model.get("auxiliary_classes", 0):
             kinds.append(config.auxiliary.kind)
         without = {name: value for name, value in asked.items() if name != "kind"}
         prepared.prepare(**without, kinds=tuple(kinds), workers=config.data.workers)
     return prepared.find(**asked)
 
 
-def _patch_run(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared) -> Path | None:
-    """The patch run a whole-image net starts from: config.init_from, or one trained now in WORKDIR/patch."""
-    if config.init_from:
-        return Path(config.init_from)
-    if "patch" not in config:
+def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead: str) -> Path | None:
+    """The run that a net needs before it: the one that a field names, or config.<name>, trained now in WORKDIR/<name>.
+
+    Whole-image nets start from a patch classifier; exam nets take heatmaps from one, and start from a BI-RADS net.
+    """
+    if instead:
+        return Path(instead)
+    if name not in config:
         return None
-    patch = ml_collections.ConfigDict(config.patch)
-    kind = patch.data.kind
-    patch.data = ml_collections.ConfigDict(config.data)
-    with patch.unlocked():
-        patch.data.kind, patch.data.prepare = kind, False
-        patch.seed = config.seed
+    part = config[name].copy_and_resolve_references()
+    kind = part.data.kind
+    with part.unlocked():
+        part.data.update(config.data.copy_and_resolve_references())
+        part.data.kind, part.data.prepare, part.seed = kind, False, config.seed
         if "phantom" in config:
-            patch.phantom = config.phantom
-    if not patch.data.data_dir and patch.data.name == "phantom":
-        patch.data.data_dir = str(workdir / "data")
-    folder = workdir / "patch"
+            part.phantom = config.phantom
+        if name == "birads" and "patch_run" in config:
+            part.patch_run = config.patch_run
+    if not part.data.data_dir and part.data.name.startswith("phantom"):
+        part.data.data_dir = str(workdir / "data")
+    folder = workdir / name
     folder.mkdir(exist_ok=True)
-    print(f"patch classifier → {folder}", flush=True)
-    _experiment(patch, folder, dataset(patch, folder), None)
-    print(f"whole-image classifier → {workdir}", flush=True)
+    print(f"{name} network → {folder}", flush=True)
+    data = dataset(part, folder)
+    if part.model.task == "exam":
+        _exams(part, folder, data)
+    else:
+        _experiment(part, folder, data, None)
+    print(f"{config.model.task} network → {workdir}", flush=True)
     return folder
 
 
@@ -251,7 +291,7 @@ def _start(config: ml_collections.ConfigDict, model: Any, patch_run: Path | None
     if start := patch_run or config.init_from:
         _, _, trained = restore_best(start)
         return transfer(trained, variables)
-    if config.model.pretrained:
+    if config.model.get("pretrained", ""):
         try:
             return pretrained.load(
                 Path(config.model.pretrained),
@@ -324,14 +364,15 @@ def _gallery(
 
 
 def _title(config: ml_collections.ConfigDict) -> str:
-    net = f"{config.model.trunk}{' + ' + config.model.head if config.model.head else ''}"
+    head = config.model.get("head", "")
+    net = f"{config.model.trunk}{' + ' + head if head else ''}"
     return f"{'Whole-image' if config.model.task == 'whole' else 'Patch'} classifier {net} on {config.data.name}"
 
 
 def _notes(config: ml_collections.ConfigDict) -> list[str]:
     """What a reader of the report must know beside its numbers (decisions: honest comparison)."""
     notes = ["Thresholds were not fitted; operating points are read on the split they are printed for."]
-    if config.data.name == "phantom":
+    if config.data.name.startswith("phantom"):
         notes.append("Synthetic mammograms: a software check, not a clinical result.")
     return notes
 
@@ -341,6 +382,7 @@ def _print_table(results: dict[str, Any], page: Path) -> None:
     print(f"\n{'':<34}{'val':<26}test")
     for name, value in results["test"].items():
         if isinstance(value, dict):
-            cells = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**results[split][name]) for split in ("val", "test")]
+            found = [results[split].get(name) for split in ("val", "test")]  # a split may lack one of the classes
+            cells = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**one) if one else "–" for one in found]
             print(f"{name:<34}{cells[0]:<26}{cells[1]}")
     print(f"\nreport: {page}", flush=True)

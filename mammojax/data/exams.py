@@ -97,7 +97,8 @@ class Images:
         self, data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: Heatmaps | None = None
     ) -> None:
         self._source, self._table = data.source(split, masks=False), data.table(split)
-        self._folder, self._order = (heatmaps[0] / split, heatmaps[1]) if heatmaps else (None, [])
+        self._folder = heatmaps[0] / split if heatmaps else None
+        self._order = list(heatmaps[1]) if heatmaps else []
         self._sizes = {angle: (int(size[0]), int(size[1])) for angle, size in sizes.items()}
 
     def pixels(self, index: int) -> np.ndarray:

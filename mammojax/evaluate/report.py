@@ -19,7 +19,13 @@ from mammojax import metrics
 
 ACCENT, SOFT, RED, BLUE = "#1f6f8b", "#9aa5b1", "#c0392b", "#2c6fbb"
 FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
-_PATHS = ("data_dir", "source", "init_from", "pretrained")  # config fields that would show the machine's folders
+_PATHS = (
+    "data_dir",
+    "source",
+    "init_from",
+    "patch_run",
+    "pretrained",
+)  # config fields that would show the machine's folders
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,6 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
         curves = png(_curves(log))
         pictures = [{"src": _picture(item), "caption": item.caption} for item in gallery]
     best = next((row for row in reversed(log) if row["kind"] == "val" and row["best"]), None)
-    framing = facts["framing"]
     page = _template("report.html.j2").render(
         title=title,
         notes=notes,
@@ -89,8 +94,7 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
         results=[(_words(n), [_interval(results[s][n]) for s in splits]) for n in measured],
         classes=facts["classes"],
         counts=facts["counts"],
-        data_line=f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {framing['size'][0]} × "
-        f"{framing['size'][1]} pixels, crop {framing['crop']}; mean gray value {facts['mean']:.2f} of 255; "
+        data_line=f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {_made_by(facts)}; "
         f"{facts['rejected']} files or rows left out.",
         curves=curves,
         best=f"{best['stage']}, epoch {best['epoch']}" if best else "none",
@@ -102,6 +106,14 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     path = workdir / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _made_by(facts: dict[str, Any]) -> str:
+    """How the images of a data set were framed, or of exams cropped."""
+    if framing := facts.get("framing"):
+        size = f"{framing['size'][0]} × {framing['size'][1]} pixels, crop {framing['crop']}"
+        return f"{size}; mean gray value {facts['mean']:.2f} of 255"
+    return f"patches of {facts['patch_size']} pixels of cropped exams, on their image's scale"
 
 
 def _words(name: str) -> str:

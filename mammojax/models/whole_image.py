@@ -112,9 +112,10 @@ def build(model: ConfigDict) -> nn.Module:
         "dtype": ("float32", "bfloat16"),
         "channels": (1, 3),
     }
-    choices |= {"resnet50": {"stride_on": ("1x1", "3x3")}, "densenet121": {"padding": tuple(PADDINGS)}}.get(
-        model.trunk, {}
-    )
+    if model.trunk == "resnet50":
+        choices["stride_on"] = ("1x1", "3x3")
+    if model.trunk == "densenet121":
+        choices["padding"] = tuple(PADDINGS)
     for field, allowed in choices.items():
         if model[field] not in allowed:
             raise ValueError(f"model.{field}={model[field]!r} is unknown; use {' or '.join(map(str, allowed))}.")

@@ -94,7 +94,10 @@ def _tiny(folder: Path, join: str = "view-wise", seed: int = 0) -> Path:
     network = multi_view.build(config.model)
     images = {view: jax.ShapeDtypeStruct((1, *SIZES[view[2:]], 1), jnp.float32) for view in VIEWS}
     save_best(folder, random_variables(network, images, seed=seed))
-    saved = {"config": json.loads(config.to_json_best_effort()), "facts": {"name": "tiny", "crop": {"threshold": 0, "iterations": 3}}}
+    saved = {
+        "config": json.loads(config.to_json_best_effort()),
+        "facts": {"name": "tiny", "crop": {"threshold": 0, "iterations": 3}},
+    }
     (folder / "config.json").write_text(json.dumps(saved))
     return folder
 

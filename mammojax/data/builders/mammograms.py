@@ -182,6 +182,6 @@ def examples_of(
     ], rejected
 
 
-CLASSES = {"whole": ("not malignant", "malignant"), "exams": ("not malignant", "malignant")}
+CLASSES: dict[str, tuple[str, ...]] = dict.fromkeys(("whole", "exams"), ("not malignant", "malignant"))
 CLASSES |= dict.fromkeys(("patches_s10", "patches_s1", "patches_s1g"), PATCH_CLASSES)
 CLASSES["exam_patches"] = exams.PATCH_CLASSES

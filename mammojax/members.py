@@ -1,0 +1,62 @@
+"""One config as several exam runs that are averaged: seeds of a row, or of all joins (Wu et al. 2019, section V).
+
+"We trained five copies of each model with different random initializations of the weights in the fully connected
+layers"; the ensemble of 20 is "of the four model variants […] with five randomly initialized models per variant".
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from mammojax import run
+from mammojax.evaluate import populations
+
+
+def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Run `config` once for each of `config.members.joins` and `config.members.seeds`, then measure their mean.
+
+    The patch and BI-RADS networks that the config holds are trained once, with its own seed, by the first member, and
+    named to the others. Started again, it goes on where it stopped.
+
+    Args:
+        config: of an exam run, with `members`: seeds, joins.
+        workdir: gets <join>_<seed>/ (run folders) and ensemble.json.
+
+    Returns:
+        What ensemble.json holds: {"members": n, "test_random10": `populations.measure` of the mean of all members}.
+
+    Raises:
+        as `run.run`; BadConfig where a list is empty, before anything is trained.
+    """
+    seeds, joins = tuple(config.members.seeds), tuple(config.members.joins)
+    if not seeds or not joins:
+        raise run.BadConfig("config.members.seeds and config.members.joins must each name at least one.")
+    data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name.startswith("phantom") else "")
+    parts = []
+    for join in joins:
+        for seed in seeds:
+            one = config.copy_and_resolve_references()
+            with one.unlocked():
+                del one.members
+                one.seed, one.model.join, one.data.data_dir = seed, join, data_dir
+                one.row = one.row.replace(config.model.join, join)
+            parts.append((one, workdir / f"{join}_{seed}"))
+    for one, _ in parts:
+        run.check(one)
+    first = parts[0][1]
+    for k, (one, folder) in enumerate(parts):
+        if k:  # all start from one pretraining, and see one patch network's heatmaps
+            for name, field in (("birads", "init_from"), ("patch", "patch_run")):
+                if name in one and not one[field]:
+                    one[field] = str(first / name)
+        print(f"{folder.name} → {folder}", flush=True)
+        run.run(one, folder)
+    read = [populations.read(folder, "test_random10") for _, folder in parts]
+    measured = populations.measure(populations.ensemble(read), config.bootstrap_runs, config.seed)
+    result = {"members": len(parts), "test_random10": measured}
+    (workdir / "ensemble.json").write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+    populations.write([folder for _, folder in parts], "test_random10", [], None)
+    print(f"\nensemble of {len(parts)}: {workdir / 'ensemble.json'}", flush=True)
+    return result

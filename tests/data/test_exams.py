@@ -1,0 +1,163 @@
+"""Exams of a prepared data set: labels by breast, what an epoch holds, windows, heatmap channels, patches."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mammojax.data import exams, prepared
+from mammojax.data.builders import exams as builder
+
+SIZES = {"CC": (120, 80), "MLO": (128, 80)}
+MANIFEST = """image,patient_id,exam_id,laterality,view,pathology,mask,birads,biopsied,visible,split,vendor
+{0}_L_CC.png,p0,e0,L,CC,MALIGNANT,m.png,0,,1,train,A
+{0}_L_CC.png,p0,e0,L,CC,BENIGN,,0,,0,train,
+{0}_L_MLO.png,p0,e0,L,MLO,NORMAL,,0,,,train,A
+{0}_R_CC.png,p0,e0,R,CC,NORMAL,,2,,,train,A
+{0}_R_MLO.png,p0,e0,R,MLO,NORMAL,,2,,,train,A
+{0}_R_MLO2.png,p0,e0,R,MLO,NORMAL,,2,,,train,A
+{1}_L_CC.png,p1,e1,L,CC,NORMAL,,1,,,train,B
+{1}_R_CC.png,p1,e1,R,CC,NORMAL,,1,,,train,B
+{1}_L_MLO.png,p1,e1,L,MLO,NORMAL,,1,,,train,B
+{1}_R_MLO.png,p1,e1,R,MLO,NORMAL,,1,,,train,B
+{2}_L_CC.png,p2,e2,L,CC,,,4,1,,train,B
+{2}_R_CC.png,p2,e2,R,CC,NORMAL,,1,,,train,B
+{3}_L_CC.png,p3,e3,L,CC,NORMAL,,1,,,val,B
+{4}_L_CC.png,p4,e4,L,CC,NORMAL,,1,,,test,B
+"""
+
+
+def _breast(seed: int, faces_right: bool) -> np.ndarray:
+    y, x = np.mgrid[:140, :100]
+    rng = np.random.default_rng(seed)
+    pixels = np.where(np.hypot((y - 70) / 60, x / 80) < 1, rng.integers(9000, 20000, (140, 100)), 0).astype(np.uint16)
+    return pixels if faces_right else np.ascontiguousarray(pixels[:, ::-1])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
+    folder = tmp_path_factory.mktemp("exams")
+    text = MANIFEST.format(*"abcde")
+    for k, row in enumerate(csv.DictReader(text.splitlines())):
+        cv2.imwrite(str(folder / row["image"]), _breast(k, row["laterality"] == "L"))
+    mask = np.zeros((140, 100), np.uint8)
+    mask[60:70, 30:50] = 255
+    cv2.imwrite(str(folder / "m.png"), mask)
+    (folder / "manifest.csv").write_text(text)
+    (path,) = prepared.prepare("manifest", folder, folder / "data", kinds=("exams",), iterations=4)
+    return prepared.Prepared(path)
+
+
+def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> None:
+    e0, e1, e2 = exams.exams_of(data, "train")
+    assert e0.label.tolist() == [1, 0, 1, 0]  # benign and malignant in the left breast
+    assert {view: len(rows) for view, rows in e0.images.items()} == {"L-CC": 1, "L-MLO": 1, "R-CC": 1, "R-MLO": 2}
+    assert (e0.biopsied("L"), e0.biopsied("R")) == (True, False)  # its labels say so
+    assert e1.label.tolist() == [0, 0, 0, 0]
+    assert e2.label.tolist() == [-1, 0, -1, 0]  # an empty pathology is unknown, not normal
+    assert e2.biopsied("L")  # its column says so
+    assert [exams.BIRADS[e.birads] if e.birads >= 0 else None for e in (e0, e1, e2)] == ["0", "1", None]
+    assert e0.columns["L"]["vendor"] == "A"
+    assert data.facts["findings"]["train"] == {
+        "malignant": {"visible": 1, "occult": 0}, "benign": {"visible": 0, "occult": 1}
+    }  # fmt: skip
+
+
+def test_images_face_right_with_their_masks(data: prepared.Prepared) -> None:
+    source, table = data.source("train"), data.table("train")
+    for index, row in enumerate(table):
+        image = source[index]["image"][..., 0]
+        half = image.shape[1] // 2
+        assert (image[:, :half] > 0).mean() > (image[:, half:] > 0).mean(), row["image"]
+    index = next(k for k, row in enumerate(table) if row["image"] == "a_L_CC.png")
+    marked = source[index]["masks"][..., 0]
+    assert set(np.unique(marked)) == {0, 2}
+    assert (marked == 2).sum() == 200
+
+
+def test_an_epoch_is_all_biopsied_exams_and_as_many_others(tmp_path: Path) -> None:
+    """Wu et al., section IV-A.1, on made-up facts of 40 exams of which 6 were biopsied."""
+    rows = []
+    for k in range(40):
+        facts = {"benign": int(k < 6), "malignant": 0, "reach": 60, "lowest": 90, "columns": {}}
+        for view in exams.VIEWS:
+            names = (f"{k}_{view}", f"p{k}", f"e{k}", view[0], view[2:])
+            rows.append(dict(zip(prepared.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)})
+
+    class Data:
+        def table(self, split: str) -> list[dict[str, str]]:
+            return rows
+
+        def source(self, split: str, masks: bool = True) -> list[dict[str, np.ndarray]]:
+            return []
+
+    how = {"target": "cancer", "angles": ("CC", "MLO"), "noise": 2, "batch": 4, "seed": 1}
+    windows = exams.Windows(Data(), SIZES, epochs=30, **how)  # type: ignore[arg-type]
+    assert windows.per_epoch == 12
+    seen: set[int] = set()
+    orders = [windows.chosen(epoch).tolist() for epoch in range(30)]
+    for order in orders:
+        assert sorted(k for k in order if k < 6) == list(range(6))
+        assert len({k for k in order if k >= 6}) == 6
+        seen |= set(order)
+    assert len(seen) == 40  # every other exam comes sooner or later
+    assert orders[0] != orders[1]
+    again = exams.Windows(Data(), SIZES, epochs=30, **how)  # type: ignore[arg-type]
+    assert again.chosen(7).tolist() == orders[7]
+
+
+def test_windows_are_their_number_s_alone(data: prepared.Prepared) -> None:
+    def windows(target: str = "cancer", noise: int = 4) -> exams.Windows:
+        return exams.Windows(
+            data, SIZES, target=target, angles=("CC", "MLO"), noise=noise, batch=2, epochs=3, seed=0
+        )  # fmt: skip
+
+    made = windows()
+    assert [e.exam_id for e in made.exams] == ["e0", "e1"]
+    assert made.left_out == 1
+    late = made[5]
+    np.testing.assert_array_equal(windows()[5]["image"]["L-CC"], late["image"]["L-CC"])
+    assert {view: x.shape for view, x in late["image"].items()} == {view: (*SIZES[view[2:]], 1) for view in exams.VIEWS}
+    assert abs(late["image"]["R-CC"].mean()) < 1e-5
+    assert late["label"].dtype == np.int32
+    same = [k for k in range(6) if made[k]["image_id"] == late["image_id"]]
+    assert len(same) == 3  # an epoch has it once
+    assert not np.array_equal(made[same[0]]["image"]["L-CC"], made[same[1]]["image"]["L-CC"])
+    assert sorted(int(windows("birads")[k]["label"][0]) for k in (0, 1)) == [0, 1]
+
+
+def test_heatmap_channels_come_in_the_order_asked_for(data: prepared.Prepared, tmp_path: Path) -> None:
+    images = exams.Images(data, "train", SIZES)
+    shape = images.pixels(0).shape
+    seen = np.random.default_rng(0).random((*shape, 2), np.float32)
+    (tmp_path / "train").mkdir()
+    exams.write_heatmaps(tmp_path / "train" / "0.png", seen)
+    assert np.abs(exams.read_heatmaps(tmp_path / "train" / "0.png") - seen).max() <= 1 / 131070 + 1e-7
+    view = exams.Images(data, "train", SIZES, (tmp_path, [1, 0])).view(0)
+    np.testing.assert_allclose(view.image[..., 1:], seen[..., ::-1], atol=1e-5)
+    with pytest.raises(prepared.BadDataset, match="heatmaps"):
+        exams.Images(data, "train", SIZES, (tmp_path, [0, 1])).view(1)
+
+
+def test_patches_show_what_their_class_says() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 1000, (200, 150), np.uint16)
+    benign, malignant = np.zeros((2, 200, 150), bool)
+    benign[40:50, 40:50], malignant[150:160, 100:110] = True, True
+    marked = pixels.copy()
+    marked[benign], marked[malignant] = 30000, 60000
+    found = builder.patches_of(marked, [(benign, False), (malignant, True)], 32, rng)
+    names = [builder.PATCH_CLASSES[label] for _, label in found]
+    assert {name: names.count(name) for name in names} == {"benign": 10, "malignant": 10, "outside": 20}
+    for patch, label in found:
+        assert patch.shape == (32, 32)
+        brightest = {"benign": 30000, "malignant": 60000}.get(builder.PATCH_CLASSES[label], 0)
+        assert patch.max() == brightest or (brightest == 0 and patch.max() < 1000)
+    lone = builder.patches_of(pixels, [], 32, rng)
+    assert [builder.PATCH_CLASSES[label] for _, label in lone] == ["negative"] * builder.PER_NEGATIVE
+    assert not any(label == 2 for _, label in builder.patches_of(marked, [(benign, False)], 32, rng, outside=False))
+    small = builder.patches_of(pixels[:20], [], 32, rng)
+    assert small[0][0][20:].max() == 0  # padded below

@@ -1,0 +1,242 @@
+"""The figures of exams show what is true of the data set and of the run's predictions, and name nobody."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.contour import ContourSet
+from ml_collections import ConfigDict
+
+from mammojax.data import prepared
+from mammojax.data.exams import LABELS, VIEWS, exams_of, write_heatmaps
+from mammojax.evaluate import exam_figures, populations
+from mammojax.evaluate.compare import NotComparable
+from mammojax.evaluate.exams import ExamPredictor, of_split
+from mammojax.models import multi_view
+from mammojax.train.checkpoint import BadCheckpoint, restore_best, save_best
+from tests.random_variables import random_variables
+
+SIZES = {"CC": (96, 64), "MLO": (112, 64)}
+PHANTOM = {"exams": 60, "seed": 0, "contrast": 1.0}
+HEATMAPS = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
+    """A phantom whose test split has 15 exams, five of them with outlined lesions."""
+    folder = tmp_path_factory.mktemp("data")
+    (path,) = prepared.prepare("phantom_exams", None, folder, kinds=("exams",), phantom=PHANTOM, iterations=10)
+    return prepared.Prepared(path)
+
+
+def exam_run(folder: Path, data: prepared.Prepared, heatmaps: bool = False, target: str = "cancer") -> Path:
+    """A run of a tiny network: what it says of the test exams is made up, higher for what they have."""
+    config = ConfigDict(
+        {
+            "row": "", "seed": 0, "bootstrap_runs": 100,
+            "data": {"name": "phantom_exams", "kind": "exams", "data_dir": str(data.path.parents[2]), "source": "",
+                     "split": "shen", "seed": 0, "patch_size": 224, "threshold": 0, "iterations": 10},
+            "phantom": PHANTOM,
+            "patch_run": "/secret/patch" if heatmaps else "",
+            "model": {"task": "exam", "join": "view-wise", "angles": ("CC", "MLO"), "tie": "sides", "target": target,
+                      "width": 2, "blocks": (1, 1, 1, 1, 1), "padding": "paper", "noise": 0.01,
+                      "channels": 3 if heatmaps else 1, "dtype": "float32"},
+            "exam": {"sizes": SIZES, "noise": 5, "random": "exam", "heatmaps": ("benign", "malignant"), "patch": 48,
+                     "stride": 13},
+        }
+    )  # fmt: skip
+    network = multi_view.build(config.model)
+    channels = config.model.channels
+    images = {view: jax.ShapeDtypeStruct((1, *SIZES[view[2:]], channels), jnp.float32) for view in VIEWS}
+    save_best(folder, random_variables(network, images))
+    facts = data.facts | ({"heatmaps": HEATMAPS} if heatmaps else {})
+    (folder / "config.json").write_text(
+        json.dumps({"config": json.loads(config.to_json_best_effort()), "facts": facts})
+    )
+    (folder / "predictions").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("test", "test_random10"):
+        with (folder / "predictions" / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*populations.KNOWN, "biopsied"])
+            for exam in exams_of(data, "test"):
+                for side, breast in (("L", "left"), ("R", "right")):
+                    label = [exam.label[LABELS.index(f"{breast}_{f}")] for f in ("benign", "malignant")]
+                    score = 0.8 * rng.random(2) + 0.2 * np.array(label)
+                    known = (exam.exam_id, exam.patient_id, side, "CC+MLO")
+                    writer.writerow([*known, *score, *label, int(any(label))])
+    if heatmaps:
+        out = data.path / "heatmaps" / f"{HEATMAPS}_p48s13" / "test"
+        out.mkdir(parents=True, exist_ok=True)
+        for k, example in enumerate(data.source("test")):  # blurred lesions: malignant first
+            seen = [cv2.GaussianBlur((example["masks"][..., 0] == v).astype(np.float32), (0, 0), 7) for v in (2, 1)]
+            write_heatmaps(out / f"{k}.png", np.stack(seen, axis=-1))
+    return folder
+
+
+def _examples(data: prepared.Prepared) -> list[dict]:
+    return list(data.source("test"))
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    with (run / "predictions" / "test.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: prepared.Prepared, tmp_path: Path) -> None:
+    shown = exam_figures.with_lesions(exam_run(tmp_path, data))
+    assert [one.caption for one in shown] == [
+        "Visible findings: malignant and benign", "Visible findings: malignant", "Visible findings: benign"
+    ]  # fmt: skip
+    masks = {example["image"][..., 0].tobytes(): example["masks"][..., 0] for example in _examples(data)}
+    found = []
+    for axes in exam_figures.draw(shown).axes:
+        mirrored = axes.texts[0].get_text().startswith("R")
+        pixels, *tints = (np.asarray(image.get_array()) for image in axes.images)
+        mask = masks[(pixels[:, ::-1] if mirrored else pixels).tobytes()]
+        for tint in tints:
+            red = tint[0, 0, 0] > tint[0, 0, 1]
+            tint = tint[:, ::-1] if mirrored else tint
+            np.testing.assert_array_equal(tint[..., 3], 0.5 * (mask == (2 if red else 1)))
+            found.append("red" if red else "green")
+    assert (found.count("red"), found.count("green")) == (4, 4)  # two breasts of each kind, two views
+
+
+def test_a_lesion_of_a_large_image_is_drawn_small(
+    data: prepared.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = exam_run(tmp_path, data)
+    (large, *_), side = exam_figures.with_lesions(run), 100
+    monkeypatch.setattr(exam_figures, "LARGEST", side)
+    (small, *_) = exam_figures.with_lesions(run)
+    for view, image in small.image.items():
+        assert max(image.shape) == side
+        assert image.shape == small.lesions[view].shape
+        assert small.lesions[view].mean() == pytest.approx(large.lesions[view].mean(), rel=0.2, abs=1e-6)
+
+
+def test_heatmaps_are_those_of_the_chosen_breasts(data: prepared.Prepared, tmp_path: Path) -> None:
+    run = exam_run(tmp_path, data, heatmaps=True)
+    rows = [{**row, "p": float(row["p_malignant"])} for row in _rows(run)]
+    malignant = sorted((row for row in rows if row["malignant"] == "1"), key=lambda row: row["p"])
+    benign = [row for row in rows if (row["benign"], row["malignant"]) == ("1", "0")]
+    chosen = [malignant[-1], malignant[0], max(benign, key=lambda row: row["p"])]
+    shown = exam_figures.scored(run)
+    assert len(shown) == 3
+    examples = {example["image"][..., 0].tobytes(): example["masks"][..., 0] for example in _examples(data)}
+    indices = {exam.exam_id: exam.images for exam in exams_of(data, "test")}
+    for one, row in zip(shown, chosen, strict=True):
+        side = "left" if row["laterality"] == "L" else "right"
+        assert f"({side})\n" in one.caption
+        assert f"{side}: p(malignant) = {row['p']:.2f}, p(benign) = {float(row['p_benign']):.2f}" in one.caption
+        assert row["exam_id"] not in one.caption
+        assert row["patient_id"] not in one.caption
+        assert set(one.image) == set(indices[row["exam_id"]])
+        for view, image in one.image.items():
+            mask = examples[image.tobytes()]
+            blurred = [cv2.GaussianBlur((mask == value).astype(np.float32), (0, 0), 7) for value in (2, 1)]
+            np.testing.assert_allclose(one.heatmaps[view], np.stack(blurred, axis=-1), atol=1e-4)
+    figure = exam_figures.draw(shown)
+    assert len(figure.axes) == 3 * 3 * 4
+    outlines = sum(isinstance(found, ContourSet) for axes in figure.axes for found in axes.collections)
+    assert outlines == 3 * sum(v in marks for one in shown for marks in one.lesions.values() for v in (1, 2))
+    for part, name in ((1, "malignant"), (2, "benign")):  # panels of the first exam
+        axes = figure.axes[4 * part]
+        tint = np.asarray(axes.images[1].get_array())
+        seen = shown[0].heatmaps["R-CC"][:, ::-1, ("malignant", "benign").index(name)]
+        np.testing.assert_allclose(tint[..., 3], 0.75 * seen)
+
+
+def test_what_cannot_be_drawn_is_said(data: prepared.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, out = exam_run(tmp_path / "run", data), tmp_path / "x.png"
+    with pytest.raises(BadCheckpoint, match="takes no heatmaps"):
+        exam_figures.write("exam-heatmaps", run, out)
+    with pytest.raises(BadCheckpoint, match="val split has no outlined lesion"):
+        exam_figures.write("lesions", run, out, "val")
+    readers = tmp_path / "readers.csv"
+    exam_id = exams_of(data, "test")[0].exam_id
+    readers.write_text(f"reader,exam_id,laterality,p_malignant\na,{exam_id},L,0.1\na,{exam_id},R,0.2\n")
+    with pytest.raises(NotComparable, match="shows no readers"):
+        exam_figures.write("lesions", run, out, readers=readers)
+    with pytest.raises(BadCheckpoint, match="of its test split 1 exams"):
+        exam_figures.write("umap", run, out, readers=readers)
+    with pytest.raises(BadCheckpoint, match="BI-RADS run"):
+        exam_figures.write("umap", exam_run(tmp_path / "birads", data, target="birads"), out)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(BadCheckpoint, match=r"pip install 'mammojax\[umap\]'"):
+        exam_figures.write("umap", run, out)
+    assert not out.exists()
+
+
+def test_activations_are_those_that_the_predictions_come_from(data: prepared.Prepared, tmp_path: Path) -> None:
+    run = exam_run(tmp_path, data, heatmaps=True)
+    chosen = {exam.exam_id for exam in exams_of(data, "test")[:3]}
+    found, columns, hidden = exam_figures.activations(run, "test", chosen)
+    assert {exam.exam_id for exam in found} == chosen
+    config, facts, variables = restore_best(run)
+    folder = data.path / "heatmaps" / f"{HEATMAPS}_p48s13"
+    predictor = ExamPredictor(config, facts, variables)
+    layers = variables["params"]
+    channels = (folder, [1, 0])  # the config's order: benign, malignant
+    predicted = {e.exam_id: predictor.predict(x) for e, x in of_split(data, "test", SIZES, channels)}
+    half = columns.shape[1] // 2
+    for k, exam in enumerate(found):
+        made = []
+        for branch, part in (("CC", slice(half)), ("MLO", slice(half, None))):
+            first, last = layers[f"{branch}_hidden"], layers[f"{branch}_logits"]
+            activated = np.maximum(columns[k, part] @ first["kernel"] + first["bias"], 0)
+            np.testing.assert_allclose(hidden[k, part], activated, rtol=1e-4, atol=1e-4)
+            logits = (hidden[k, part] @ last["kernel"] + last["bias"]).reshape(4, 2)
+            made.append(np.asarray(jax.nn.softmax(logits))[:, 1])
+        np.testing.assert_allclose(np.mean(made, axis=0), predicted[exam.exam_id], atol=1e-5)
+
+
+def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
+    data: prepared.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exam_figures, "embed", lambda vectors: vectors[:, :2])
+    monkeypatch.setitem(sys.modules, "umap", ModuleType("umap"))
+    run, rng = exam_run(tmp_path / "run", data), np.random.default_rng(1)
+    exams = exams_of(data, "test")
+    said = {(reader, e.exam_id, side): rng.random() for reader in "ab" for e in exams for side in "LR"}
+    lines = ["reader,exam_id,laterality,p_malignant", *(",".join(map(str, (*k, v))) for k, v in said.items())]
+    (tmp_path / "readers.csv").write_text("\n".join(lines))
+    own = {(row["exam_id"], row["laterality"]): float(row["p_malignant"]) for row in _rows(run)}
+    own_means = [np.mean([own[e.exam_id, side] for side in "LR"]) for e in exams]
+    reader_means = [np.mean([said[r, e.exam_id, side] for r in "ab" for side in "LR"]) for e in exams]
+    layers = rng.normal(size=(2, len(exams), 4))
+    monkeypatch.setattr(exam_figures, "activations", lambda *_: (exams, *layers))
+    crossed = np.array([(e.label[2:] == 1).any() for e in exams])
+    for file, means, words in (
+        (None, own_means, "this run's predictions"),
+        (tmp_path / "readers.csv", reader_means, "mean of 2 readers"),
+    ):
+        figure = exam_figures.embedding(run, "test", file)
+        assert words in figure.get_suptitle()
+        for axes, vectors in zip(figure.axes, layers, strict=False):
+            dots, crosses = axes.collections
+            order = np.argsort(means)
+            np.testing.assert_allclose(dots.get_array(), np.sort(means), rtol=1e-12)
+            np.testing.assert_allclose(dots.get_offsets(), vectors[order, :2])
+            assert (np.diff(dots.get_sizes()) > 0).all()
+            np.testing.assert_allclose(crosses.get_offsets(), vectors[crossed, :2])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs the extra umap")
+def test_the_embedding_keeps_groups_apart_and_is_the_same_twice() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 32)).astype(np.float32)
+    vectors[20:] += 20
+    points = exam_figures.embed(vectors)
+    np.testing.assert_array_equal(exam_figures.embed(vectors), points)
+    middle = points[:20].mean(0), points[20:].mean(0)
+    spread = max(points[:20].std(), points[20:].std())
+    assert np.linalg.norm(middle[0] - middle[1]) > 3 * spread

@@ -1,0 +1,151 @@
+"""The NYU path on tiny phantom exams: patches, heatmaps, BI-RADS, exams; killed, leaks refused, averaged."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mammojax import cli, run
+from mammojax.evaluate import populations
+from mammojax.train.checkpoint import load_best
+from tests.tiny import ROOT, environment
+
+TINY = [
+    "--config.phantom.exams=40",
+    "--config.data.workers=1",
+    "--config.exam.sizes={'CC': (96, 64), 'MLO': (104, 64)}",
+    "--config.birads.exam.sizes={'CC': (96, 64), 'MLO': (104, 64)}",
+    "--config.model.width=2",
+    "--config.birads.model.width=2",
+    "--config.patch.model.width=4",
+    "--config.patch.model.blocks=(1,1,1,1)",
+    "--config.patch.stages.stage1.epochs=1",
+    "--config.birads.stages.stage1.epochs=1",
+    "--config.stages.stage1.epochs=2",
+    "--config.exam.stride=48",
+    "--config.bootstrap_runs=50",
+    "--config.checkpoint_steps=1",
+]
+
+
+def _command(workdir: Path, *extra: str, config: str = "exam_quickstart.py") -> list[str]:
+    return [sys.executable, "launch.py", f"--config=configs/{config}", *TINY, f"--workdir={workdir}",
+            f"--config.data.data_dir={workdir.parent}/data", *extra]  # fmt: skip
+
+
+def _launch(workdir: Path, *extra: str, config: str = "exam_quickstart.py") -> subprocess.CompletedProcess[str]:
+    command = _command(workdir, *extra, config=config)
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def exam_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("exams") / "run"
+    done = _launch(workdir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return workdir
+
+
+def test_the_whole_path_leaves_what_is_documented(exam_run: Path) -> None:
+    results = json.loads((exam_run / "metrics.json").read_text())
+    assert set(results) == {"val", "test", "val_random10", "test_random10"}
+    assert {"auc", "auc_malignant", "pr_auc_malignant", "auc_benign", "exams"} <= set(results["test"])
+    breasts = populations.read(exam_run, "test_random10")
+    assert len(breasts.rows) == 2 * results["test"]["exams"]
+    assert {"biopsied", "density", "vendor", "age_band"} <= set(breasts.rows[0])
+    for folder in (exam_run, exam_run / "patch", exam_run / "birads"):
+        assert (folder / "report.html").is_file()
+        assert str(exam_run.parent) not in (folder / "report.html").read_text()
+    facts = json.loads((exam_run / "config.json").read_text())["facts"]
+    (folder,) = (exam_run.parent / "data").rglob("heatmaps/*")
+    assert folder.name == f"{facts['heatmaps']}_p48s48"
+    assert len(list(folder.rglob("*.png"))) == sum(sum(c.values()) for c in facts["counts"].values())
+
+
+def test_columns_come_from_birads_and_the_stem_is_repeated(exam_run: Path) -> None:
+    """Section IV-C, read from a run of zero epochs' worth: its start is what transfer made."""
+    config, _, _ = run.restore_best(exam_run)
+    from mammojax.models import multi_view
+
+    started = run._start(config, multi_view.build(config.model), exam_run / "birads")["params"]
+    theirs = load_best(exam_run / "birads")["params"]
+    stem = started["column_CC"]["stem_conv"]["kernel"]
+    assert stem.shape[2] == 3
+    for channel in range(3):
+        np.testing.assert_array_equal(stem[:, :, channel], theirs["column_CC"]["stem_conv"]["kernel"][:, :, 0])
+    unit = "stage5_unit1"
+    np.testing.assert_array_equal(
+        started["column_MLO"][unit]["conv1"]["kernel"], theirs["column_MLO"][unit]["conv1"]["kernel"]
+    )
+    assert not np.array_equal(started["CC_hidden"]["kernel"], theirs["CC_hidden"]["kernel"])  # fresh Dense layers
+
+
+def test_a_killed_run_equals_an_uninterrupted_one(exam_run: Path) -> None:
+    again = exam_run.parent / "again"
+    for part in ("patch", "birads"):
+        shutil.copytree(exam_run / part, again / part)
+    process = subprocess.Popen(
+        _command(again), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    latest, deadline = again / "checkpoints" / "latest", time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(path.name.isdigit() and int(path.name) in (2, 4, 5) for path in latest.glob("*")):
+            break  # inside an epoch of three steps
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (again / "metrics.json").exists()
+    done = _launch(again)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("metrics.json", "predictions/test.csv", "predictions/val_random10.csv"):
+        assert (again / name).read_bytes() == (exam_run / name).read_bytes(), name
+
+
+def test_a_start_that_has_seen_the_test_patients_is_refused(exam_run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "birads"
+    shutil.copytree(exam_run / "birads", other)
+    with (exam_run / "predictions" / "test.csv").open() as file:
+        patient = next(csv.DictReader(file))["patient_id"]
+    (other / "train_patients.txt").write_text(f"somebody\n{patient}")
+    done = _launch(exam_run.parent / "leak", f"--config.init_from={other}", f"--config.patch_run={exam_run / 'patch'}")
+    assert done.returncode == 2
+    assert "has learned from 1 patients who stand in the validation or test split" in done.stderr
+    assert patient not in done.stderr
+    (other / "train_patients.txt").unlink()
+    done = _launch(exam_run.parent / "leak", f"--config.init_from={other}", f"--config.patch_run={exam_run / 'patch'}")
+    assert "does not say whom it has learned from" in done.stderr
+
+
+def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path) -> None:
+    """From DICOMs again, heatmaps included, as from the data set; its PNGs round heatmaps to 1/65535."""
+    (manifest,) = (exam_run.parent / "data").rglob("manifest.csv")
+    assert cli.main(["predict", "--run", str(exam_run), "--input", str(manifest), "--output", str(tmp_path)]) == 0
+    with (tmp_path / "breasts.csv").open() as file:
+        ours = {(row["exam_id"], row["laterality"]): row for row in csv.DictReader(file)}
+    own = populations.read(exam_run, "test").rows
+    assert own
+    for row in own:
+        for name in ("p_malignant", "p_benign"):
+            found = float(ours[row["exam_id"], row["laterality"]][name])
+            assert found == pytest.approx(float(row[name]), abs=1e-3)
+
+
+def test_members_share_their_pretraining(exam_run: Path) -> None:
+    workdir = exam_run.parent / "members"
+    done = _launch(
+        workdir, "--config.members.seeds=(0,1)", f"--config.patch_run={exam_run / 'patch'}",
+        f"--config.init_from={exam_run / 'birads'}", config="exam_ensemble.py:quickstart",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = json.loads((workdir / "ensemble.json").read_text())
+    assert made["members"] == 2
+    one, two = (populations.read(workdir / f"view-wise_{seed}", "test_random10") for seed in (0, 1))
+    assert not np.array_equal(one.score["malignant"], two.score["malignant"])
+    mean = populations.measure(populations.ensemble([one, two]), 50, 0)
+    assert made["test_random10"]["screening"]["benign"] == mean["screening"]["benign"]
