@@ -1,5 +1,7 @@
 """The experiments of docs/findings.md: python -m benchmarks findings [--only ARM] [--seeds 0 1 2] [--workdir DIR].
 
+With --task exams those of four-view exams, see exam_findings.py; here those of single mammograms.
+
 The nets of configs/quickstart.py on phantom mammograms of CONTRAST, where the plain arm is neither at chance nor
 perfect; that factor was fixed before any other arm was run. One arm and seed at a time: a run that was stopped goes on,
 a finished one is not run again. A seed changes data, split and initialisation together; all arms of a seed share its
@@ -17,6 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from benchmarks import exam_findings
 from configs import patch_resnet, quickstart
 from mammojax.evaluate import compare, two_step
 
@@ -99,13 +102,18 @@ def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
 def main(arguments: Sequence[str]) -> list[dict]:
     """Run the arms that have no result yet; a row for each arm and seed, then the differences from the plain arm."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks findings")
-    parser.add_argument("--only", choices=ARMS)
+    parser.add_argument("--task", choices=["mammograms", "exams"], default="mammograms")
+    parser.add_argument("--only", choices=[*ARMS, *exam_findings.ARMS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workdir", type=Path, default=Path("runs/findings"))
     args = parser.parse_args(arguments)
     from mammojax.run import run
 
     args.workdir.mkdir(parents=True, exist_ok=True)
+    if args.only and args.only not in (exam_findings.ARMS if args.task == "exams" else ARMS):
+        parser.error(f'--task {args.task} has no arm "{args.only}"')
+    if args.task == "exams":
+        return exam_findings.run_arms(args.workdir, args.seeds, args.only, args.workdir / "exam_findings.jsonl")
     book = args.workdir / "findings.jsonl"
     rows = [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
 

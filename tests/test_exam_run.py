@@ -86,6 +86,7 @@ def test_columns_come_from_birads_and_the_stem_is_repeated(exam_run: Path) -> No
     assert not np.array_equal(started["CC_hidden"]["kernel"], theirs["CC_hidden"]["kernel"])  # fresh Dense layers
 
 
+@pytest.mark.slow
 def test_a_killed_run_equals_an_uninterrupted_one(exam_run: Path) -> None:
     again = exam_run.parent / "again"
     for part in ("patch", "birads"):
@@ -136,6 +137,7 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
             assert found == pytest.approx(float(row[name]), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_members_share_their_pretraining(exam_run: Path) -> None:
     workdir = exam_run.parent / "members"
     done = _launch(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.data import phantom, prepared
+from mammojax.data import phantom, prepared, reading
 from mammojax.data.breast import Framing
 from mammojax.data.builders import mammograms
 from mammojax.data.manifest import BadManifest, Image
@@ -130,7 +130,7 @@ def test_a_header_that_pydicom_chokes_on_ends_no_run(tmp_path: Path, monkeypatch
     def choke(path: Path) -> None:
         raise NotImplementedError("Unknown Value Representation")
 
-    monkeypatch.setattr(mammograms, "read_mammogram", choke)
+    monkeypatch.setattr(reading, "read_mammogram", choke)
     image = Image("a.dcm", tmp_path / "a.dcm", "P1")
     made, rejected = mammograms.examples_of(image, "whole", Framing((96, 64)), 32, 0)
     assert made == []

@@ -231,6 +231,7 @@ def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs the extra umap")
+@pytest.mark.slow  # umap-learn compiles itself when it is imported
 def test_the_embedding_keeps_groups_apart_and_is_the_same_twice() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(40, 32)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit, and a misfit is said in words."""
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,3 +62,31 @@ def test_transfer_takes_the_trunk_and_keeps_the_head() -> None:
     assert moved["params"]["head"] is ours["params"]["head"]
     with pytest.raises(checkpoint.BadCheckpoint, match="conv/kernel is"):
         transfer({"params": _tree(8), "batch_stats": {}}, ours)
+
+
+def test_transfer_takes_the_columns_and_repeats_their_stem() -> None:
+    """Wu et al. 2019, section IV-C: columns of the BI-RADS network, the first kernel duplicated, fresh Dense layers."""
+
+    def net(channels: int, logits: int, value: float) -> dict[str, Any]:
+        column = {"stem_conv": {"kernel": jnp.full((7, 7, channels, 4), value)}, "bn": {"scale": jnp.full(4, value)}}
+        dense = {
+            "CC_hidden": {"kernel": jnp.full((8, 8), value)},
+            "CC_logits": {"kernel": jnp.full((8, logits), value)},
+        }
+        return {
+            "params": {"column_CC": column, **dense},
+            "batch_stats": {"column_CC": {"bn": {"mean": jnp.full(4, value)}}},
+        }
+
+    birads, cancer = net(1, 3, 2.0), net(3, 8, 0.0)
+    moved = transfer(birads, cancer)
+    column = moved["params"]["column_CC"]
+    assert column["stem_conv"]["kernel"].shape == (7, 7, 3, 4)
+    assert np.unique(column["stem_conv"]["kernel"]).tolist() == [2.0]
+    assert moved["batch_stats"]["column_CC"]["bn"]["mean"].tolist() == [2.0] * 4
+    for name in ("CC_hidden", "CC_logits"):
+        assert moved["params"][name] is cancer["params"][name]
+    whole = net(3, 8, 2.0)
+    assert transfer(whole, cancer) is whole  # the same network goes on with its Dense layers
+    with pytest.raises(checkpoint.BadCheckpoint, match="of its columns differ"):
+        transfer({"params": {"column": birads["params"]["column_CC"]}, "batch_stats": {}}, cancer)  # tied otherwise

@@ -1,5 +1,7 @@
 """Freezing by pattern: who learns, what is exactly still, what is refused."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import patch_resnet, patch_vgg, quickstart, whole_resnet, whole_vgg
 from mammojax.models import whole_image
 from mammojax.train import losses, stages
-from mammojax.train.loop import make_step
+from mammojax.train.loop import _stale, make_step
 from mammojax.train.state import TrainState, init_variables
 
 
@@ -132,3 +134,15 @@ def test_adam_leaves_no_moments_for_frozen_parameters() -> None:
     moments = stages.optimizer(stages.from_config(config.stages)[0], params).init(params)
     size = sum(x.size for x in jax.tree.leaves(moments))
     assert size == 2 * sum(x.size for x in jax.tree.leaves(params["classifier"])) + 1
+
+
+def test_a_stage_ends_when_its_patience_does() -> None:
+    stage = replace(stages.from_config(quickstart.get_config().stages)[0], patience=3)
+
+    def stale(epochs: int, best: int, where: str = "") -> bool:
+        return _stale(stage, epochs, {"epoch": best, "stage": where or stage.name})
+
+    assert [stale(epochs, 2) for epochs in (2, 3, 4, 5, 6)] == [False, False, False, True, True]
+    assert [stale(epochs, 7, "another stage") for epochs in (0, 2, 3)] == [False, False, True]
+    assert not _stale(replace(stage, patience=0), 1000, {"epoch": 1, "stage": stage.name})
+    assert not _stale(stage, 5, None)
