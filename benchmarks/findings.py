@@ -1,6 +1,6 @@
 """The experiments of docs/findings.md: python -m benchmarks findings [--only ARM] [--seeds 0 1 2] [--workdir DIR].
 
-With --task exams those of four-view exams, see exam_findings.py; here those of single mammograms.
+With --task exams those of four-view exams, see _exam_findings.py; here those of single mammograms.
 
 The nets of configs/quickstart.py on phantom mammograms of CONTRAST, where the plain arm is neither at chance nor
 perfect; that factor was fixed before any other arm was run. One arm and seed at a time: a run that was stopped goes on,
@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from benchmarks import exam_findings
+from benchmarks import _exam_findings as exam_findings
 from configs import patch_resnet, quickstart
 from mammojax.evaluate import compare, two_step
 

@@ -1,7 +1,7 @@
 """The exams' half of docs/findings.md: python -m benchmarks findings --task exams [--only ARM] [--seeds 0 1 2].
 
-The nets of configs/exam_quickstart.py on its phantom exams, a task that was fixed when only the plain arm, view-wise with
-heatmaps and BI-RADS pretraining, had been run. A seed changes data, split and initialisation together; all arms of a
+The nets of configs/exam_quickstart.py on its phantom exams, a task that was fixed when only the plain arm, view-wise
+with heatmaps and BI-RADS pretraining, had been run. A seed changes data, split and initialisation together; all arms of a
 seed share its data, its patch network and its BI-RADS network. Each arm's AUC by breast, ten windows averaged, is
 compared with the plain arm's on the same test breasts, with intervals from draws of patients (see findings.py).
 """
@@ -63,8 +63,8 @@ def run_arms(workdir: Path, seeds: Sequence[int], only: str | None, book: Path) 
         for name in ("patch", "birads"):
             part = whole[name].copy_and_resolve_references()
             with part.unlocked():
-                part.data.update(whole.data.copy_and_resolve_references() | {"kind": whole[name].data.kind})
-                part.seed, part.phantom = seed, whole.phantom
+                part.data.update(whole.data.copy_and_resolve_references())
+                part.data.kind, part.seed, part.phantom = whole[name].data.kind, seed, whole.phantom
             parts[name] = workdir / f"exams_{name}_{seed}"
             once(f"{name} network", seed, part, parts[name])
         for arm, argument in ARMS.items():
