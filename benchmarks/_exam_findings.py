@@ -1,8 +1,8 @@
 """The exams' half of docs/findings.md: python -m benchmarks findings --task exams [--only ARM] [--seeds 0 1 2].
 
 The nets of configs/exam_quickstart.py on its phantom exams, a task that was fixed when only the plain arm, view-wise
-with heatmaps and BI-RADS pretraining, had been run. A seed changes data, split and initialisation together; all arms of a
-seed share its data, its patch network and its BI-RADS network. Each arm's AUC by breast, ten windows averaged, is
+with heatmaps and BI-RADS pretraining, had been run. A seed changes data, split and initialisation together; all arms of
+a seed share its data, its patch network and its BI-RADS network. Each arm's AUC by breast, ten windows averaged, is
 compared with the plain arm's on the same test breasts, with intervals from draws of patients (see findings.py).
 """
 
