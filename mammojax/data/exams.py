@@ -97,6 +97,7 @@ class Images:
         self, data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: Heatmaps | None = None
     ) -> None:
         self._source, self._table = data.source(split, masks=False), data.table(split)
+        self._threshold = data.facts["crop"]["threshold"]
         self._folder = heatmaps[0] / split if heatmaps else None
         self._order = list(heatmaps[1]) if heatmaps else []
         self._sizes = {angle: (int(size[0]), int(size[1])) for angle, size in sizes.items()}
@@ -117,7 +118,7 @@ class Images:
         channels = [pixels[..., None].astype(np.float32)]
         if self._folder is not None:
             channels.append(read_heatmaps(self._folder / f"{index}.png")[..., self._order])
-        centre = best_centre(pixels, found, row["view"], self._sizes[row["view"]])
+        centre = best_centre(pixels, found, row["view"], self._sizes[row["view"]], self._threshold)
         return View(np.concatenate(channels, axis=-1), centre)
 
 

@@ -84,7 +84,10 @@ class ExamPredictor:
         if self._patch_net is not None:
             rng = self._steps if exam.random == "published" else None
             channels.append(self._patch_net.heatmaps(cut, exam, rng)[..., heatmap.order(exam)])
-        return View(np.concatenate(channels, axis=-1), best_centre(cut, found, name[2:], self._size(name)))
+        return View(
+            np.concatenate(channels, axis=-1),
+            best_centre(cut, found, name[2:], self._size(name), self.facts["crop"]["threshold"]),
+        )
 
     def _size(self, name: str) -> tuple[int, int]:
         height, width = self.config.exam.sizes[name[2:]]

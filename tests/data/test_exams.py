@@ -88,6 +88,8 @@ def test_an_epoch_is_all_biopsied_exams_and_as_many_others(tmp_path: Path) -> No
             rows.append(dict(zip(prepared.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)})
 
     class Data:
+        facts = {"crop": {"threshold": 0}}  # noqa: RUF012
+
         def table(self, split: str) -> list[dict[str, str]]:
             return rows
 
