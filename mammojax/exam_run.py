@@ -3,7 +3,6 @@
 What run.py does of mammograms, of exams of four views; the loop is the same.
 """
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from mammojax import metrics
 from mammojax.data import exams, pipeline, prepared
 from mammojax.data.dicom import BadMammogram
-from mammojax.evaluate import exam_report, heatmap, populations
+from mammojax.evaluate import exam_report, exam_split, heatmap
 from mammojax.evaluate.exams import ExamPredictor, of_split
 from mammojax.models import multi_view
 from mammojax.train import loop, mesh
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
-Scored = list[tuple[exams.Exam, np.ndarray]]
 PATIENTS = "train_patients.txt"
 
 
@@ -137,7 +134,7 @@ def experiment(
 
     def validate(variables: Tree) -> dict[str, float]:
         predictor.variables = variables
-        return summary(list(scored("val", "none")), target)
+        return exam_split.summary(list(scored("val", "none")), target)
 
     loop.train(config, multi_view.build(config.model), variables, batches, validate, workdir, None)
     _, _, predictor.variables = restore_best(workdir)
@@ -148,130 +145,8 @@ def experiment(
             if not found:
                 raise prepared.BadDataset(f"the {split} split has no exam with the views that this network needs.")
             name = split if tta == "none" else f"{split}_{tta}"
-            path = workdir / "predictions" / f"{name}.csv"
-            path.parent.mkdir(exist_ok=True)
-            (_write_birads if target == "birads" else _write_breasts)(path, found)
-            results[name] = measure(workdir, name, found, target, config)
+            exam_split.write(workdir, name, found, target)
+            results[name] = exam_split.measure(workdir, name, found, target, config.bootstrap_runs, config.seed)
     (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     exam_report.write_exam_report(workdir, title, notes)
     return results
-
-
-def _rows(scored: Scored, target: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each task's name, labels of 0 and 1 and scores, over the exams whose label is known.
-
-    Four labels for cancer, three one-vs-rest for BI-RADS.
-    """
-    if target == "birads":
-        known = [(e.birads, p[0]) for e, p in scored if e.birads >= 0]
-        for k, name in enumerate(exams.BIRADS):
-            yield name, np.array([int(b == k) for b, _ in known]), np.array([p[k] for _, p in known])
-        return
-    for k, name in enumerate(exams.LABELS):
-        pairs = [(e.label[k], p[k, 1]) for e, p in scored if e.label[k] >= 0]
-        yield name, np.array([label for label, _ in pairs]), np.array([score for _, score in pairs])
-
-
-def summary(scored: Scored, target: str) -> dict[str, float]:
-    """Loss of the averaged probabilities, in nats an exam, and the mean AUC that chooses the best epoch.
-
-    Of the four labels (section IV-A.1: "the average of the validation AUCs over the four prediction tasks"), or of
-    BI-RADS 0, 1, 2 against the others (section IV-C). A label that is all of one kind has no AUC and is not counted.
-    """
-    aucs, loss = [], 0.0
-    for _, label, score in _rows(scored, target):
-        if len(set(label.tolist())) == 2:
-            aucs.append(float(metrics.roc_auc(label, score)))
-        hit = score[label == 1]
-        misses = np.zeros(0) if target == "birads" else 1 - score[label == 0]
-        loss -= float(np.log(np.maximum(np.concatenate([hit, misses]), 1e-12)).sum())
-    return {"loss": loss / max(len(scored), 1), "auc": float(np.mean(aucs)) if aucs else float("nan")}
-
-
-def measure(
-    workdir: Path, name: str, scored: Scored, target: str, config: ml_collections.ConfigDict,
-) -> dict[str, Any]:  # fmt: skip
-    """What metrics.json holds of a split: each metric with its patient-clustered interval.
-
-    Cancer: auc_<finding>, pr_auc_<finding> by breast, the same of biopsied breasts as …_biopsied, and "auc", the mean
-    AUC of the four labels by exam. BI-RADS: auc_0, auc_1, auc_2 and their mean.
-    """
-    results: dict[str, Any] = {}
-    rows = list(_rows(scored, target))
-    kept = [exam for exam, _ in scored if target != "birads" or exam.birads >= 0]
-    if target == "birads":
-        patient = np.array([exam.patient_id for exam in kept])
-        for task, label, score in rows:
-            results[f"auc_{task}"] = metrics.bootstrap(
-                metrics.roc_auc, label, score, patient, config.bootstrap_runs, config.seed
-            )._asdict()
-        truth = np.stack([label for _, label, _ in rows], axis=1).argmax(1)
-        called = np.stack([score for *_, score in rows], axis=1).argmax(1)
-        results["accuracy"] = metrics.bootstrap(
-            metrics.accuracy, truth, called, patient, config.bootstrap_runs, config.seed
-        )._asdict()
-    else:
-        breasts = populations.read(workdir, name)
-        found = populations.measure(breasts, config.bootstrap_runs, config.seed)
-        for population, values in found.items():
-            suffix = "" if population == "screening" else f"_{population}"
-            for finding in populations.FINDINGS:
-                for metric, value in values[finding].items():
-                    if value is not None:
-                        results[f"{metric}_{finding}{suffix}"] = value
-    results["auc"] = _mean_auc(rows, kept, target, config)
-    results["exams"] = len(scored)
-    return results
-
-
-def _mean_auc(
-    rows: list[Any], kept: list[exams.Exam], target: str, config: ml_collections.ConfigDict
-) -> dict[str, float]:
-    """The mean over tasks of their AUC, with an interval over patients; see `summary`."""
-    tasks = []
-    for k, (_, label, score) in enumerate(rows):
-        known = [e.patient_id for e in kept if target == "birads" or e.label[k] >= 0]
-        if len(set(label.tolist())) == 2:
-            tasks.append((label, score, known))
-    ids = sorted({exam.patient_id for exam in kept})
-    place = {name: k for k, name in enumerate(ids)}
-
-    def mean(weights: np.ndarray | None) -> np.ndarray | float:
-        values = [
-            np.asarray(metrics.roc_auc(label, score, None if weights is None else weights[:, [place[p] for p in who]]))
-            for label, score, who in tasks
-        ]
-        return np.mean(values, axis=0)
-
-    if not tasks:
-        return metrics.Interval(float("nan"), float("nan"), float("nan"))._asdict()
-    return metrics.interval_of(mean, np.array(ids), config.bootstrap_runs, config.seed)._asdict()
-
-
-def _write_birads(path: Path, scored: Scored) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("exam_id", "patient_id", "birads", *(f"p_{name}" for name in exams.BIRADS)))
-        for exam, p in scored:
-            said = exams.BIRADS[exam.birads] if exam.birads >= 0 else ""
-            writer.writerow((exam.exam_id, exam.patient_id, said, *(repr(float(v)) for v in p[0])))
-
-
-def _write_breasts(path: Path, scored: Scored) -> None:
-    """A row for each breast that has an image: populations.KNOWN, biopsied, and the manifest's further columns."""
-    own = (*populations.KNOWN, "biopsied")
-    further = dict.fromkeys(c for exam, _ in scored for side in exam.columns.values() for c in side if c not in own)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow((*own, *further))
-        for exam, p in scored:
-            for side, breast in (("L", "left"), ("R", "right")):
-                views = [view[2:] for view in exam.images if view.startswith(side)]
-                if not views:
-                    continue
-                at = [exams.LABELS.index(f"{breast}_{finding}") for finding in ("benign", "malignant")]
-                scores = [repr(float(p[k, 1])) for k in at]
-                labels = ["" if exam.label[k] < 0 else int(exam.label[k]) for k in at]
-                facts = [exam.columns[side].get(column, "") for column in further]
-                known = [exam.exam_id, exam.patient_id, side, "+".join(views)]
-                writer.writerow((*known, *scores, *labels, int(exam.biopsied(side)), *facts))

@@ -95,6 +95,21 @@ def read_mammogram(path: str | Path) -> Mammogram:
     return mammogram
 
 
+def read_facts(path: str | Path) -> Mammogram:
+    """What `read_mammogram` says of a file, without its pixels (uint16 [0, 0]), which are not decoded.
+
+    Raises:
+        BadMammogram: the header is not of a single gray mammogram.
+    """
+    path, nothing = Path(path), np.zeros((0, 0), np.uint16)
+    if _is_png(path):
+        return Mammogram(nothing, *_from_name(path.stem))
+    with _lenient(path):
+        header = _header(path)
+        _refuse(path, header)
+        return _facts(path, header, nothing)
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """The stored values of a lesion mask, uint8 or uint16 [H, W], no LUT; lesion where > 0. Raises BadMammogram."""
     path = Path(path)
@@ -237,8 +252,13 @@ def _read_dicom(path: Path) -> Mammogram:
     unit = _voi(values, header, bounds)
     if header.get("PhotometricInterpretation") == "MONOCHROME1":
         unit = 1 - unit
+    return _facts(path, header, np.round(np.clip(unit, 0, 1) * 65535).astype(np.uint16))
+
+
+def _facts(path: Path, header: pydicom.Dataset, pixels: np.ndarray) -> Mammogram:
+    """What the header says, beside the pixels."""
     return Mammogram(
-        pixels=np.round(np.clip(unit, 0, 1) * 65535).astype(np.uint16),
+        pixels=pixels,
         laterality=_laterality(header, path),
         view=_view(header, path),
         pixel_spacing=_spacing(header),

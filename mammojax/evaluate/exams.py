@@ -6,6 +6,7 @@ manifest's horizontal_flip says it ("NO": left breasts face right, as images are
 
 import csv
 import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from mammojax.data import exams
 from mammojax.data.crop import NoTissue, crop, faces_right
-from mammojax.data.dicom import BadMammogram, read_mammogram
+from mammojax.data.dicom import BadMammogram, read_facts, read_mammogram
 from mammojax.data.exams import LABELS, VIEWS, View
 from mammojax.data.prepared import Prepared
 from mammojax.data.window import best_centre, standardise, window
@@ -64,6 +65,15 @@ class ExamPredictor:
         self._patch_net = patch_net
         self._windows = np.random.RandomState(0)
         self._steps: random.Random | None = random.Random(0)  # noqa: S311
+
+    @property
+    def looks(self) -> str:
+        """What its view of an exam depends on; one stream of random numbers for a run is nobody else's."""
+        exam = self.config.exam
+        if exam.random == "published":
+            return str(id(self))
+        net = self._patch_net.digest if self._patch_net else ""
+        return json.dumps([self.facts["crop"], net, exam.to_dict()], default=str)
 
     def view(self, pixels: np.ndarray, name: str, faces_right: bool) -> View:
         """One image made ready.
@@ -180,8 +190,8 @@ def restore(run: Path, patch_run: Path | None = None) -> ExamPredictor:
         raise BadCheckpoint(f'"{run}" is not a network for exams; give only such runs, or only whole-image ones.')
     if config.model.channels == 1:
         return ExamPredictor(config, facts, variables)
-    named = [patch_run, run / "patch", Path(config.get("patch_run", "") or run / "patch")]
-    found = next((folder for folder in named if folder is not None and (folder / "config.json").is_file()), patch_run)
+    own = [run / "patch", Path(config.get("patch_run", "") or run / "patch")]
+    found = patch_run or next((folder for folder in own if (folder / "config.json").is_file()), None)
     if found is None:
         raise BadCheckpoint("this network takes heatmaps: name the patch network's run with --patch-run.")
     net = heatmap.PatchNet(found)
@@ -222,11 +232,11 @@ def predict_exams(
     """
     models = [restore(run, patch_run) for run in runs]
     listed, rejected, key = predict.listing(source, output)
-    exams: dict[tuple[str, str], list[tuple[Path, dict[str, str]]]] = {}
+    grouped: dict[tuple[str, str], list[tuple[Path, dict[str, str]]]] = {}
     for path, facts in listed:
         try:
             known = facts if facts.get("laterality") and facts.get("view") and "patient_id" in facts else None
-            facts = known or predict.facts_of(read_mammogram(path), facts, key)
+            facts = known or predict.facts_of(read_facts(path), facts, key)
         except BadMammogram as error:
             rejected.append((facts["image"], str(error)))
             continue
@@ -234,18 +244,19 @@ def predict_exams(
             rejected.append((facts["image"], "its side or view (CC, MLO) is unknown; give them in a manifest"))
             continue
         group = (facts["exam_id"] or facts["patient_id"], facts["patient_id"])
-        exams.setdefault(group, []).append((path, facts))
+        grouped.setdefault(group, []).append((path, facts))
     done = 0
     output.mkdir(parents=True, exist_ok=True)
     with predict.table(output / "exams.csv") as exam_file, predict.table(output / "breasts.csv") as breast_file:
         exam_rows, breast_rows = csv.writer(exam_file), csv.writer(breast_file)
         exam_rows.writerow(EXAM_COLUMNS)
         breast_rows.writerow(predict.BREAST_COLUMNS)
-        for (exam_id, patient_id), images in tqdm(exams.items(), desc="predict", unit="exam", disable=None):
+        for (exam_id, patient_id), images in tqdm(grouped.items(), desc="predict", unit="exam", disable=None):
             try:
                 scores, exam = _score(models, exam_id, patient_id, images, tta, rejected)
             except BadMammogram as error:
-                rejected += [(facts["image"], str(error)) for _, facts in images]
+                told = {name for name, _ in rejected}
+                rejected += [(facts["image"], str(error)) for _, facts in images if facts["image"] not in told]
                 continue
             values = dict(zip(LABELS, scores, strict=True))
             cells = ["" if np.isnan(v) else repr(float(v)) for v in scores]
@@ -268,22 +279,29 @@ def _score(
     rejected: list[tuple[str, str]],
 ) -> tuple[np.ndarray, Exam]:  # fmt: skip
     """The mean of the models' scores of one exam; unreadable images of it are listed and left out."""
-    scores, exam = [], Exam(exam_id, patient_id)
     order = {view: k for k, view in enumerate(VIEWS)}
     images = sorted(images, key=lambda item: order[f"{item[1]['laterality']}-{item[1]['view']}"])
-    for number, model in enumerate(models):
-        exam = Exam(exam_id, patient_id)
-        for path, facts in images:
+    decoded: dict[Path, np.ndarray] = {}
+    for path, facts in images:
+        try:
+            decoded[path] = read_mammogram(path).pixels
+        except BadMammogram as error:
+            rejected.append((facts["image"], str(error)))
+    made: dict[str, Exam] = {}  # models that look alike share an exam's crops and heatmaps, which take longest
+    scores, exam = [], Exam(exam_id, patient_id)
+    for model in models:
+        exam = made.setdefault(model.looks, Exam(exam_id, patient_id))
+        for path, facts in images if not exam.views else ():
             name = f"{facts['laterality']}-{facts['view']}"
+            if path not in decoded:
+                continue
+            right = faces_right(decoded[path], facts["laterality"], facts.get("horizontal_flip", ""))
             try:
-                pixels = read_mammogram(path).pixels
-                exam.views.setdefault(name, []).append(
-                    model.view(pixels, name, faces_right(pixels, facts["laterality"], facts.get("horizontal_flip", "")))
-                )
-            except (BadMammogram, NoTissue) as error:
+                exam.views.setdefault(name, []).append(model.view(decoded[path], name, right))
+            except NoTissue as error:
                 if not exam.views.get(name):
                     exam.views.pop(name, None)
-                if number == 0:
+                if model is models[0]:
                     rejected.append((facts["image"], str(error)))
         if not exam.views:
             raise BadMammogram("no image of its exam can be used")

@@ -1,0 +1,71 @@
+"""A scored split of exams: written by breast, measured as scikit-learn does, missing labels left out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mammojax.data.exams import LABELS, VIEWS, Exam
+from mammojax.evaluate import exam_split, populations
+
+
+def _scored(count: int = 60) -> exam_split.Scored:
+    rng = np.random.default_rng(0)
+    scored = []
+    for k in range(count):
+        label = (rng.random(4) < 0.4).astype(int)
+        present = np.clip(0.3 * label + 0.7 * rng.random(4), 0.01, 0.99)
+        columns = {side: {"density": str(k % 4), "birads": str(k % 3)} for side in "LR"}
+        exam = Exam(f"e{k}", f"p{k // 2}", {view: [k] for view in VIEWS}, label, columns)
+        scored.append((exam, np.stack([1 - present, present], axis=1)))
+    return scored
+
+
+def test_a_split_is_written_by_breast_and_measured(tmp_path: Path) -> None:
+    scored = _scored()
+    scored[3][0].label[:] = -1  # a breast of unknown pathology is no negative
+    scored[4][0].images.pop("R-CC")
+    exam_split.write(tmp_path, "test", scored, "cancer")
+    breasts = populations.read(tmp_path, "test")
+    assert len(breasts.rows) == 2 * 59
+    assert breasts.rows[-1]["density"] == "3"
+    assert {row["views"] for row in breasts.rows} == {"CC+MLO", "MLO"}
+    results = exam_split.measure(tmp_path, "test", scored, "cancer", 50, 0)
+    known = [pair for pair in scored if pair[0].label[0] >= 0]
+    for finding in ("benign", "malignant"):
+        at = [k for k, name in enumerate(LABELS) if name.endswith(finding)]
+        label = np.concatenate([exam.label[at] for exam, _ in known])
+        score = np.concatenate([p[at, 1] for _, p in known])
+        assert results[f"auc_{finding}"]["value"] == pytest.approx(roc_auc_score(label, score))
+        assert results[f"pr_auc_{finding}"]["value"] == pytest.approx(average_precision_score(label, score))
+    four = [roc_auc_score([e.label[k] for e, _ in known], [p[k, 1] for _, p in known]) for k in range(4)]
+    assert results["auc"]["value"] == pytest.approx(np.mean(four))
+    assert results["auc"]["low"] < np.mean(four) < results["auc"]["high"]
+    assert exam_split.summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
+    loss = -sum(np.log(p[k, exam.label[k]]) for exam, p in known for k in range(4)) / len(scored)
+    assert exam_split.summary(scored, "cancer")["loss"] == pytest.approx(loss)
+
+
+def test_a_label_of_one_kind_only_is_left_out_of_the_mean() -> None:
+    scored = _scored()
+    for exam, _ in scored:
+        exam.label[2] = 0  # no malignant left breast
+    kept = [k for k in range(4) if k != 2]
+    four = [roc_auc_score([e.label[k] for e, _ in scored], [p[k, 1] for _, p in scored]) for k in kept]
+    assert exam_split.summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
+
+
+def test_birads_is_measured_one_against_the_rest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    scored = [(exam, rng.dirichlet(np.ones(3))[None]) for exam, _ in _scored()]
+    scored[0][0].columns["L"]["birads"] = "4"  # another category: not an exam of this task
+    exam_split.write(tmp_path, "test", scored, "birads")
+    results = exam_split.measure(tmp_path, "test", scored, "birads", 50, 0)
+    known = [pair for pair in scored if pair[0].birads >= 0]
+    assert len(known) == 59
+    three = [roc_auc_score([e.birads == k for e, _ in known], [p[0, k] for _, p in known]) for k in range(3)]
+    assert [results[f"auc_{k}"]["value"] for k in range(3)] == pytest.approx(three)
+    assert results["auc"]["value"] == pytest.approx(np.mean(three))
+    right = np.mean([e.birads == p[0].argmax() for e, p in known])
+    assert results["accuracy"]["value"] == pytest.approx(right)
