@@ -3,7 +3,7 @@
     python launch.py --config configs/exam_quickstart.py[:JOIN[+heatmaps][-scratch]]
 
 A software check, not a result: narrow networks on windows of 240 x 160 and 256 x 160. The argument is that of
-configs/exam.py, view-wise+heatmaps by default. Measured AUCs, with their commands, stand in docs/findings.md.
+configs/exam.py, view-wise+heatmaps by default; `mammojax reproduce wu2019` shows its runs as what they are. Measured AUCs, with their commands, stand in docs/findings.md.
 """
 
 from ml_collections import ConfigDict
@@ -21,19 +21,16 @@ def _small(config: ConfigDict, rate: float, epochs: int) -> None:
 def get_config(argument: str = "view-wise+heatmaps") -> ConfigDict:
     """The phantom recipe."""
     config = exam.get_config(argument)
-    config.row = f"exam_quickstart:{argument}"
     config.data.update(name="phantom_exams", split="all", patch_size=48, iterations=10, prepare=True, workers=2)
     config.phantom = ConfigDict({"exams": 400, "seed": 0, "contrast": 1.0})
     _small(config, 1e-3, 12)
     config.batch = 8
     if not argument.endswith("-scratch"):
         config.birads = birads.get_config()
-        config.birads.row = "exam_quickstart:birads"
         _small(config.birads, 1e-3, 8)
         config.birads.batch = 8
     if config.model.channels == 3:
         config.patch = exam_patch.get_config()
-        config.patch.row = "exam_quickstart:patch"
         config.patch.model.update(width=16, blocks=(2, 2, 2, 2), channels=1)
         config.patch.batch = config.patch.eval_batch = 32
         config.patch.stages.stage1.update(learning_rate=1e-3, epochs=4)
