@@ -3,7 +3,8 @@
     python launch.py --config configs/exam_quickstart.py[:JOIN[+heatmaps][-scratch]]
 
 A software check, not a result: narrow networks on windows of 240 x 160 and 256 x 160. The argument is that of
-configs/exam.py, view-wise+heatmaps by default; `mammojax reproduce wu2019` shows its runs as what they are. Measured AUCs, with their commands, stand in docs/findings.md.
+configs/exam.py, view-wise+heatmaps by default; `mammojax reproduce wu2019` says how its runs differ from the paper's.
+Measured AUCs, with their commands, stand in docs/findings.md.
 """
 
 from ml_collections import ConfigDict
