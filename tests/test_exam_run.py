@@ -137,6 +137,40 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
             assert found == pytest.approx(float(row[name]), abs=1e-3)
 
 
+def test_a_birads_network_does_not_predict_cancer(
+    exam_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--run", str(exam_run / "birads"), "--input", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert cli.main(["predict", *arguments]) == 2
+    assert "says nothing of cancer" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_tabulated_and_drawn(
+    exam_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(exam_run)
+    assert cli.main(["populations", "--run", run, "--by", "vendor", "--output", str(tmp_path / "p.json")]) == 0
+    assert "by vendor" in capsys.readouterr().out
+    assert json.loads((tmp_path / "p.json").read_text())
+    assert cli.main(["reproduce", "wu2019", "--runs", run, "--output", str(tmp_path / "wu.html")]) == 0
+    said = capsys.readouterr().out
+    assert "run on phantom_exams" in said
+    assert "0.886±0.003" in said
+    for name in ("lesions", "exam-heatmaps"):
+        assert cli.main(["figure", name, "--run", run, "--output", str(tmp_path / f"{name}.png")]) == 0
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    readers = tmp_path / "readers.csv"
+    rows = populations.read(exam_run, "test_random10").rows
+    lines = [
+        f"{who},{row['exam_id']},{row['laterality']},{(k * 7 + who) % 100}"
+        for who in (1, 2)
+        for k, row in enumerate(rows)
+    ]
+    readers.write_text("\n".join(["reader,exam_id,laterality,p_malignant", *lines]) + "\n")
+    assert cli.main(["readers", "--run", run, "--readers", str(readers), "--output", str(tmp_path / "readers")]) == 0
+    assert (tmp_path / "readers" / "fig9.png").is_file()
+
+
 @pytest.mark.slow
 def test_members_share_their_pretraining(exam_run: Path) -> None:
     workdir = exam_run.parent / "members"

@@ -231,6 +231,8 @@ def predict_exams(
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be.
     """
     models = [restore(run, patch_run) for run in runs]
+    if any(model.config.model.target == "birads" for model in models):
+        raise BadCheckpoint("a BI-RADS network says nothing of cancer; give runs whose config.model.target is cancer.")
     listed, rejected, key = predict.listing(source, output)
     grouped: dict[tuple[str, str], list[tuple[Path, dict[str, str]]]] = {}
     for path, facts in listed:
