@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mammojax import cli, run
-from mammojax.evaluate import populations
+from mammojax.data import prepared
+from mammojax.evaluate import heatmap, populations
 from mammojax.train.checkpoint import load_best
 from tests.tiny import ROOT, environment
 
@@ -66,6 +67,19 @@ def test_the_whole_path_leaves_what_is_documented(exam_run: Path) -> None:
     (folder,) = (exam_run.parent / "data").rglob("heatmaps/*")
     assert folder.name == f"{facts['heatmaps']}_p48s48"
     assert len(list(folder.rglob("*.png"))) == sum(sum(c.values()) for c in facts["counts"].values())
+
+
+def test_heatmaps_are_written_once_and_gone_ones_again(exam_run: Path) -> None:
+    config, _, _ = run.restore_best(exam_run)
+    data, net = prepared.of_run(exam_run), heatmap.PatchNet(exam_run / "patch")
+    folder = heatmap.write_channels(data, net, config.exam)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    gone = folder / "val" / "1.png"
+    content = gone.read_bytes()
+    gone.unlink()
+    heatmap.write_channels(data, net, config.exam)
+    assert {path for path in before if path.stat().st_mtime_ns != before[path]} == {gone}
+    assert gone.read_bytes() == content
 
 
 def test_columns_come_from_birads_and_the_stem_is_repeated(exam_run: Path) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.data import exams, prepared
+from mammojax.data import exams, pipeline, prepared
 from mammojax.data.builders import exams as builder
 
 SIZES = {"CC": (120, 80), "MLO": (128, 80)}
@@ -129,6 +129,25 @@ def test_windows_are_their_number_s_alone(data: prepared.Prepared) -> None:
     assert len(same) == 3  # an epoch has it once
     assert not np.array_equal(made[same[0]]["image"]["L-CC"], made[same[1]]["image"]["L-CC"])
     assert sorted(int(windows("birads")[k]["label"][0]) for k in (0, 1)) == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_the_windows_in_order_whatever_the_workers(data: prepared.Prepared, workers: int) -> None:
+    windows = exams.Windows(
+        data, SIZES, target="cancer", angles=("CC", "MLO"), noise=4, batch=2, epochs=3, seed=0
+    )  # fmt: skip
+    batches = pipeline.exam_batches(windows, batch=2, workers=workers)
+    assert batches.steps_per_epoch == 1
+    next(batches)
+    state = batches.get_state()
+    later = pipeline.exam_batches(windows, batch=2, workers=workers)
+    later.set_state(state)
+    for stream in (batches, later):
+        batch = next(stream)
+        assert batch["image_id"] == [windows[2]["image_id"], windows[3]["image_id"]]
+        np.testing.assert_array_equal(batch["image"]["R-MLO"][1], windows[3]["image"]["R-MLO"])
+        assert batch["label"].shape == (2, 4)
+        stream.close()
 
 
 def test_heatmap_channels_come_in_the_order_asked_for(data: prepared.Prepared, tmp_path: Path) -> None:
