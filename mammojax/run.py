@@ -20,7 +20,7 @@ from mammojax import exam_run
 from mammojax.data import pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
-from mammojax.evaluate import compare, heatmap, measure, predict, report
+from mammojax.evaluate import compare, heatmap, measure, paper_run, predict, report
 from mammojax.models import multi_view, pretrained, whole_image
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
@@ -120,7 +120,9 @@ def _experiment(
         patients = [row["patient_id"] for row in facts]
         results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
     (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    gallery = _gallery(config, data, scored, patch_run) if patch_run else []
+    gallery = []
+    if config.model.task == "whole":
+        gallery = _gallery(config, data, scored, paper_run.patch_run(workdir, config.init_from))
     page = report.write_report(workdir, title=_title(config), notes=_notes(config), gallery=gallery)
     _print_table(results, page)
     return results
@@ -330,9 +332,9 @@ def _write_config(config: ml_collections.ConfigDict, facts: dict[str, Any], work
 
 
 def _gallery(
-    config: ml_collections.ConfigDict, data: prepared.Prepared, scored: dict[str, np.ndarray], patch_run: Path
+    config: ml_collections.ConfigDict, data: prepared.Prepared, scored: dict[str, np.ndarray], patch_run: Path | None
 ) -> list[report.GalleryItem]:
-    """The surest and the worst test images, each with what the patch net sees in it."""
+    """The surest and the worst test images, each with what the patch net, where there is one, sees in it."""
     p, label = scored["scores"][:, 1], scored["label"]
     order = np.argsort(p)
     groups = {
@@ -341,17 +343,15 @@ def _gallery(
         "malignant scored lowest": [i for i in order if label[i] == 1],
         "benign scored highest": [i for i in order[::-1] if label[i] == 0],
     }
-    nested = patch_run / "patch"  # init_from may be a whole-image run that trained its own patch classifier
-    patch_config, facts, patch_variables = restore_best(nested if nested.is_dir() else patch_run)
+    net = restore_best(patch_run) if patch_run else None
     source, items = data.source("test"), []
     for group, indices in groups.items():
         for i in indices[: config.gallery]:
             example = source[int(i)]
             image = example["image"]
             seen = None
-            if patch_config.model.task == "patch":  # a whole-image run has no patch classes
-                grid = np.asarray(heatmap.heatmap(patch_config, facts, patch_variables, image[None])[0])
-                seen = heatmap.malignant(grid, image.shape[:2])
+            if net:
+                seen = heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
             items.append(
                 report.GalleryItem(
                     image=(image[..., 0] >> 8).astype(np.uint8),
@@ -383,6 +383,6 @@ def _print_table(results: dict[str, Any], page: Path) -> None:
     for name, value in results["test"].items():
         if isinstance(value, dict):
             found = [results[split].get(name) for split in ("val", "test")]  # a split may lack one of the classes
-            cells = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**one) if one else "–" for one in found]
+            cells = [report.interval_text(one) for one in found]
             print(f"{name:<34}{cells[0]:<26}{cells[1]}")
     print(f"\nreport: {page}", flush=True)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from mammojax import metrics
 from mammojax.evaluate import report
+from mammojax.evaluate.report import interval_text
 
 RUNS = 3000
 COLOURS = ("#1f6f8b", "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
@@ -204,17 +205,26 @@ def operating_point(scored: Scored, at: float, runs: int = RUNS, seed: int = 0) 
     return {"sensitivity": share(1), "specificity": share(0)}
 
 
-def _of_all(runs: Sequence[Path], split: str) -> list[Scored]:
-    """A split of all runs in one order; folders of one name are told apart by the folders they lie in."""
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """What to call runs: their folders' names; where two are alike, all by the folders they lie in too.
+
+    Raises:
+        NotComparable: a run is given twice.
+    """
     folders = [_folder(run) for run in runs]
     if len(set(folders)) < len(folders):
         twice = next(folder for k, folder in enumerate(folders) if folder in folders[:k])
         raise NotComparable(f'"{twice.name}" is given twice; name each run once.')
-    scored = [read(run, split) for run in runs]
-    if len({folder.name for folder in folders}) < len(folders):
-        above = os.path.commonpath(folders)
-        scored = [replace(s, name=os.path.relpath(f, above)) for s, f in zip(scored, folders, strict=True)]
-    return aligned(scored)
+    names = [folder.name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    above = os.path.commonpath(folders)
+    return [os.path.relpath(folder, above) for folder in folders]
+
+
+def _of_all(runs: Sequence[Path], split: str) -> list[Scored]:
+    """A split of all runs in one order, by the names of `names_of`."""
+    return aligned([replace(read(run, split), name=name) for run, name in zip(runs, names_of(runs), strict=True)])
 
 
 def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86) -> dict[str, Any]:
@@ -325,17 +335,20 @@ def write(runs: Sequence[Path], output: Path | None, split: str = "test", sensit
 
 def _sections(result: dict[str, Any]) -> list[report.Section]:
     split = result["split"]
-    rows = [[r["name"], _cell(r["auc"]), _cell(r["auc_flips"]), _cell(r["gain_flips"], "+.3f")] for r in result["rows"]]
+    rows = [
+        [r["name"], *(interval_text(r[k]) for k in ("auc", "auc_flips")), interval_text(r["gain_flips"], "+.3f")]
+        for r in result["rows"]
+    ]
     text = f"{split} split, {result['images']} images of {result['patients']} patients."
     if gain := result["ensemble_gain"]:
         text += f" The ensemble, the mean of all runs' scores with flips, minus the best of them ({gain['over']}): "
-        text += f"{_cell(gain, '+.3f')}."
+        text += f"{interval_text(gain, '+.3f')}."
     sections = [report.Section("AUC by image", text, ("run", "as is", "flips averaged", "flips − as is"), rows)]
     views = [r for r in result["rows"] if r["two_views"]]
     if views:
         rows = [
-            [r["name"], str(r["breasts"]), *(_cell(r["two_views"][k]) for k in ("CC", "MLO", "both")),
-             _cell(r["two_views"]["gain"], "+.3f")] for r in views
+            [r["name"], str(r["breasts"]), *(interval_text(r["two_views"][k]) for k in ("CC", "MLO", "both")),
+             interval_text(r["two_views"]["gain"], "+.3f")] for r in views
         ]  # fmt: skip
         text = (
             "Breasts with both views; their scores averaged, flips too. The gain is over the mean of the views' AUCs."
@@ -346,17 +359,10 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
     if split != "val":
         text += "A threshold chosen on val does not know these images; val also chose each run's epoch. "
     text += f"One read on {split} comes from the very images it is printed for, the paper's way, so it is optimistic."
-    rows = []
+    rows, shares = [], ("sensitivity", "specificity")
     for kind in [key for key in result["operating"][0] if key != "name"]:
         for point in result["operating"]:
             one = point[kind]
-            cells = [f"{one['threshold']:.3f}", _cell(one["sensitivity"]), _cell(one["specificity"])] if one else "–––"
+            cells = [f"{one['threshold']:.3f}", *(interval_text(one[k]) for k in shares)] if one else "–––"
             rows.append([point["name"], kind.replace("_", " "), *cells])
-    columns = ("run", "threshold", "at", "sensitivity", "specificity")
-    return [*sections, report.Section("Operating points", text, columns, rows)]
-
-
-def _cell(interval: dict[str, Any], form: str = ".3f") -> str:
-    if not np.isfinite(interval["value"]):
-        return "–"
-    return f"{interval['value']:{form}} [{interval['low']:{form}}, {interval['high']:{form}}]"
+    return [*sections, report.Section("Operating points", text, ("run", "threshold", "at", *shares), rows)]

@@ -350,7 +350,7 @@ def write(name: str, run: Path, output: Path, split: str = "test", readers: Path
                 wanted = "outlined lesion" if name == "lesions" else "malignant or benign breast"
                 raise BadCheckpoint(f'"{run}": its {split} split has no {wanted} to show.')
             figure = draw(shown)
-        figure.savefig(output, dpi=150, bbox_inches="tight", metadata=figures._UNDATED[output.suffix.lower()])
+        figure.savefig(output, dpi=150, bbox_inches="tight", metadata=figures.UNDATED[output.suffix.lower()])
     print(output, flush=True)
 
 

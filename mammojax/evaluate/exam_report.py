@@ -40,7 +40,7 @@ def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
     with matplotlib.rc_context(report.FONT):
         parts = _birads(workdir, results) if birads else _breasts(workdir, config, results)
         parts += [_training(log), _data(facts, results), *([] if birads else _gallery(workdir))]
-    shown = report._without_paths(config)
+    shown = report.without_paths(config)
     parts.append(Section("Config", commands=[json.dumps(shown, indent=2, ensure_ascii=False)]))
     parts.append(Section("Versions", commands=[(workdir / "versions.json").read_text()]))
     report.write_page(workdir / "report.html", title, notes, parts)
@@ -54,14 +54,14 @@ def _breasts(workdir: Path, config: dict[str, Any], results: dict[str, Any]) -> 
     measured = {SPLITS[split]: populations.measure(breasts, runs, seed) for split, breasts in read.items()}
     breasts = read["test_random10"]
     told = {name: populations.described(breasts, name) for name in populations.POPULATIONS}
-    by = populations._sections({"split": "test split", "populations": told, "runs": measured, "by": {}}, "")
+    by = populations.sections({"split": "test split", "populations": told, "runs": measured, "by": {}}, "")
     by = [replace(section, header=("predictions", *section.header[1:])) for section in by]
     curves = []
     for finding in populations.FINDINGS:
         label, score = breasts.label[finding], breasts.score[finding]
         figures: Pictures = []
         if populations.both_classes(label):
-            roc = _titled(report._roc(label, score, breasts.patient), f"ROC, {finding} or not")
+            roc = _titled(report.roc_figure(label, score, breasts.patient), f"ROC, {finding} or not")
             figures.append((f"ROC curve of {finding} with its band", report.png(roc)))
             figures.append((f"Scores of {finding} by class", report.png(_scores(label, score, finding))))
         text = "Every labelled breast; the mean of ten windows, moved and resized at random."
@@ -82,10 +82,10 @@ def _birads(workdir: Path, results: dict[str, Any]) -> list[Section]:
     for k, category in enumerate(CATEGORIES):
         if populations.both_classes(label := (truth == k).astype(int)):
             name = f"BI-RADS {category.replace('_', ', ')}, or not"
-            roc = _titled(report._roc(label, scores[:, k], patient), name)
+            roc = _titled(report.roc_figure(label, scores[:, k], patient), name)
             figures.append((f"ROC curve of {name}", report.png(roc)))
     matrix = metrics.confusion_matrix(truth, scores.argmax(1), len(BIRADS)).tolist()
-    confusion = [("Confusion matrix", report.png(report._confusion(matrix, CATEGORIES)))]
+    confusion = [("Confusion matrix", report.png(report.confusion_figure(matrix, CATEGORIES)))]
     words = "AUC 0, 1, 2 are of that BI-RADS category against the others; AUC alone is their mean."
     text = f"{len(rows)} test exams of {len(set(patient))} patients. A category that none or all have has no curve."
     return [
@@ -105,7 +105,7 @@ def _numbers(results: dict[str, Any], text: str) -> Section:
         word = (
             name.replace("pr_auc", "PR AUC").replace("auc", "AUC").replace("_", " ").replace("biopsied", "(biopsied)")
         )
-        rows.append([word, *(report._interval(cell) if cell else "–" for cell in cells)])
+        rows.append([word, *(report.interval_text(cell) for cell in cells)])
     text += " In brackets 95 % intervals, drawn by patient. The val numbers are optimistic: they chose the epoch."
     return Section("All numbers", text, ("", *(SPLITS[split] for split in splits)), rows)
 
@@ -115,7 +115,7 @@ def _training(log: list[dict[str, Any]]) -> Section:
     text = f"Kept: {best['stage']}, epoch {best['epoch']}. " if best else ""
     text += "The training loss is summed over the halves that predict apart (CC and MLO), "
     text += "the validation loss is of their averaged probabilities; both are nats an exam."
-    figure = report._curves(log)
+    figure = report.curves_figure(log)
     if legend := figure.axes[0].get_legend():
         legend.get_texts()[0].set_text("train (augmented)")  # exams are not weighted
     return Section("Training", text, figures=[("Loss and validation AUC by epoch", report.png(figure))])

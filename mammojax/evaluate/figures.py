@@ -20,7 +20,7 @@ from mammojax.data.breast import breast_mask
 from mammojax.data.patches import PATCH_CLASSES
 from mammojax.evaluate import compare, heatmap, report
 from mammojax.evaluate import saliency as guided
-from mammojax.evaluate.localise import patch_run
+from mammojax.evaluate.paper_run import patch_run
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 MALIGNANT, BENIGN = "#4fa3ff", "#62d26f"  # the outlines' colours in Fig. 4
@@ -87,9 +87,10 @@ def saliency(run: Path, split: str = "test") -> Figure:
 def heatmaps(run: Path, split: str = "test") -> Figure:
     """Fig. 4d: the four foreground classes of the patch classifier over the malignant image with the most of them."""
     config, _, _ = _whole(run)
-    patch = patch_run(run, config)
-    if patch is None:
-        raise BadCheckpoint(f'"{run}": the patch run it started from is gone; heatmaps need one.')
+    folder = patch_run(run, config.init_from)
+    if folder is None:
+        raise BadCheckpoint(f'"{run}" started from no patch run, or it is gone; name a run whose patch run is there.')
+    patch = restore_best(folder)
     data = prepared.of_run(run)
     source, label = data.source(split), data.labels(split)
     grids = {
@@ -166,8 +167,8 @@ def loss(runs: Sequence[Path]) -> Figure:
     return figure
 
 
-# Keeps dates out of the files: the same run gives the same bytes.
-_UNDATED: Any = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+UNDATED: Any = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+"""By suffix, metadata that keeps dates out of the files: the same run gives the same bytes."""
 NAMES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 
 
@@ -184,7 +185,7 @@ def write(name: str, runs: Sequence[Path], output: Path, split: str = "test") ->
             figure = confusion(runs, split)
         else:
             figure = {"intensity": intensity, "loss": loss}[name](runs)
-        figure.savefig(output, dpi=150, bbox_inches="tight", metadata=_UNDATED[output.suffix.lower()])
+        figure.savefig(output, dpi=150, bbox_inches="tight", metadata=UNDATED[output.suffix.lower()])
     print(output, flush=True)
 
 

@@ -23,6 +23,8 @@ from tqdm import tqdm
 from mammojax import metrics
 from mammojax.data import prepared
 from mammojax.evaluate import heatmap, saliency
+from mammojax.evaluate.paper_run import patch_run
+from mammojax.evaluate.report import interval_text
 from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
@@ -145,7 +147,8 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
     if not malignant:
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
     others = list(islice((k for k, row in enumerate(table) if row["label"] == "0"), limit or None))
-    patch = patch_run(run, config)
+    folder = patch_run(run, config.init_from)
+    patch = restore_best(folder) if folder else None
     nets = {"saliency": variables, "saliency, random weights": random_variables(variables, config.seed)}
     log_p = _log_p(whole_image.build(config.model), facts["mean"], config.model.channels)
     rows: dict[str, _Row] = {name: _Row() for name in (*nets, *(("heatmap",) if patch else ()), "area")}
@@ -221,16 +224,6 @@ class _Row:
         return result
 
 
-def patch_run(run: Path, config: Any) -> tuple[Any, Any, Any] | None:
-    """The patch run a whole-image run started from, where it still stands."""
-    for folder in (run / "patch", Path(config.init_from), Path(config.init_from) / "patch"):
-        if (folder / "config.json").is_file():
-            restored = restore_best(folder)
-            if restored[0].model.task == "patch":
-                return restored
-    return None
-
-
 def write(run: Path, split: str, limit: int, tolerance: int, output: Path | None) -> None:
     """Print what `localise` measures; also as JSON where `output` is given."""
     result = localise(run, split, limit, tolerance)
@@ -238,12 +231,8 @@ def write(run: Path, split: str, limit: int, tolerance: int, output: Path | None
     print(f"FROC: lesions hit at so many false marks per image, {result['others']} other images included")
     print(f"{'map':<26}{'share inside':<24}{'pointing game':<24}" + "".join(f"FROC {r:<19}" for r in RATES))
     for name, cells in result["maps"].items():
-        line = [_cell(cells["share"]), _cell(cells.get("pointing"))]
-        line += [_cell(cells["froc"][str(rate)]) if "froc" in cells else "–" for rate in RATES]
+        line = [interval_text(cells["share"]), interval_text(cells.get("pointing"))]
+        line += [interval_text(cells.get("froc", {}).get(str(rate))) for rate in RATES]
         print(f"{name:<26}" + "".join(f"{cell:<24}" for cell in line).rstrip())
     if output:
         output.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def _cell(interval: dict[str, float] | None) -> str:
-    return "–" if interval is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mammojax.evaluate import shen2019
-from mammojax.train.checkpoint import BadCheckpoint
+from mammojax.train.checkpoint import BadCheckpoint, read_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +73,33 @@ class PaperRun:
         """What is not the paper's about the weights it began with."""
         if self.row == "two_step" or self.row.endswith("-random") or self.config["model"]["pretrained"]:
             return []
-        folder = self.path / "patch"
-        if not (folder / "config.json").is_file():
-            folder = Path(self.config["init_from"])
-            if not self.config["init_from"]:
-                return ["not from ImageNet weights"]
-            if not (folder / "config.json").is_file() or folder.resolve() == self.path.resolve():
-                return ["the run it started from is not at hand"]
+        folder = started_from(self.path, self.config["init_from"])
+        if folder is None:
+            return ["not from ImageNet weights"]
+        if not (folder / "config.json").is_file() or folder.resolve() == self.path.resolve():
+            return ["the run it started from is not at hand"]
         before = _read(folder)
         found = [] if before.row == starts_from(self.row) else [f"started from {before.row or 'no row'}"]
         found += before.deviations("cbis_ddsm")
         return [text if text.startswith(("start", "not ", "the run")) else f"start {text}" for text in found]
+
+
+def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | None:
+    """The run whose weights a run began with: the one trained `inside` it, else the one that its config.init_from
+    names, which may be gone; None where that is empty."""
+    if (run / inside / "config.json").is_file():
+        return run / inside
+    return Path(init_from) if init_from else None
+
+
+def patch_run(run: Path, init_from: str) -> Path | None:
+    """The patch run that a whole-image run started from, or that the run it started from holds; None where neither is
+    at hand. `init_from` is that of the run's config, which may be empty."""
+    start = started_from(run, init_from)
+    for folder in (start, start / "patch") if start else ():
+        if (folder / "config.json").is_file() and read_config(folder)[0].model.task == "patch":
+            return folder
+    return None
 
 
 def epochs_of(row: str) -> int:

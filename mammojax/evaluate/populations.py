@@ -7,7 +7,6 @@ counts 401 breasts, each with a finding; so ours is of biopsied breasts. Our int
 
 import csv
 import json
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,8 @@ import numpy as np
 
 from mammojax import metrics
 from mammojax.evaluate import report
-from mammojax.evaluate.compare import RUNS, NotComparable
+from mammojax.evaluate.compare import RUNS, NotComparable, names_of
+from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.reproduce import WIDTH, text_table
 
 FINDINGS = ("malignant", "benign")
@@ -205,20 +205,12 @@ def subgroups(breasts: Breasts, column: str, runs: int = RUNS, seed: int = 0) ->
 
 
 def read_all(runs: Sequence[Path], split: str) -> list[Breasts]:
-    """A split of all runs in one order; folders of one name are told apart by the folders they lie in.
+    """A split of all runs in one order, by the names of `compare.names_of`.
 
     Raises:
-        NotComparable: a run is given twice; see `read` and `aligned`.
+        NotComparable: see `names_of`, `read` and `aligned`.
     """
-    folders = [Path(os.path.abspath(run)) for run in runs]
-    if len(set(folders)) < len(folders):
-        twice = next(folder for k, folder in enumerate(folders) if folder in folders[:k])
-        raise NotComparable(f'"{twice.name}" is given twice; name each run once.')
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names):
-        above = os.path.commonpath(folders)
-        names = [os.path.relpath(folder, above) for folder in folders]
-    return aligned([replace(read(run, split), name=name) for run, name in zip(runs, names, strict=True)])
+    return aligned([replace(read(run, split), name=name) for run, name in zip(runs, names_of(runs), strict=True)])
 
 
 def write(
@@ -248,7 +240,7 @@ def write(
         "runs": {one.name: measure(one) for one in breasts},
         "by": {column: subgroups(together, column) for column in by},
     }
-    for section in _sections(result, together.name):
+    for section in sections(result, together.name):
         print(f"\n## {section.heading}\n{section.text}\n\n{text_table(section.header, section.rows)}")
     print(
         "\n" + textwrap.fill(f"In brackets 95 % intervals from {RUNS} bootstrap draws of patients. {CASE_MIX}", WIDTH)
@@ -258,24 +250,24 @@ def write(
         print(f"\n→ {output}", flush=True)
 
 
-def _sections(result: dict[str, Any], together: str) -> list[report.Section]:
-    """A table for each population, of the runs and of each column's parts."""
+def sections(result: dict[str, Any], together: str) -> list[report.Section]:
+    """A table for each population, of the runs and of each column's parts.
+
+    Args:
+        result: as `write` puts it into its .json file.
+        together: whose parts those of the columns are.
+    """
     tables = [("run", result["runs"], "")]
     tables += [(column, values, f", {together} by {column}") for column, values in result["by"].items()]
     columns = ("breasts", "patients", *FINDINGS, *(f"{m} {f}" for m in ("AUC", "PR AUC") for f in FINDINGS))
-    sections = []
+    made = []
     for first, measured, further in tables:
         for name in POPULATIONS:
             rows = []
             for value, found in measured.items():
                 counts = [str(found[name]["counts"][key]) for key in ("breasts", "patients", *FINDINGS)]
-                rows.append([value, *counts, *(cell(found[name][f][m]) for m in METRICS for f in FINDINGS)])
+                rows.append([value, *counts, *(interval_text(found[name][f][m]) for m in METRICS for f in FINDINGS)])
             heading = f"{name.capitalize()} population, {result['split']}{further}"
             text = f"{result['populations'][name]} Not to be compared with AUCs of another case mix."
-            sections.append(report.Section(heading, text, (first, *columns), rows, words=True))
-    return sections
-
-
-def cell(found: dict[str, float] | None, form: str = ".3f") -> str:
-    """An estimate as text."""
-    return "–" if found is None else "{value:{0}} [{low:{0}}, {high:{0}}]".format(form, **found)
+            made.append(report.Section(heading, text, (first, *columns), rows, words=True))
+    return made

@@ -22,7 +22,8 @@ from mammojax import metrics
 from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import populations, report
 from mammojax.evaluate.compare import COLOURS, RUNS, NotComparable
-from mammojax.evaluate.populations import METRICS, Breasts, cell
+from mammojax.evaluate.populations import METRICS, Breasts
+from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.reproduce import text_table
 
 COLUMNS = ("reader", "exam_id", "laterality", "p_malignant")
@@ -371,10 +372,10 @@ def _tables(result: dict[str, Any]) -> list[report.Section]:
     rows = []
     for name, group in (("model", "model"), ("mean reader", "readers"), ("mean hybrid", "hybrids")):
         sds = [summary[group].get(f"{key}_sd") for key in measures]
-        cells = zip((cell(one[name]) for one in measures.values()), sds, strict=True)
+        cells = zip((interval_text(one[name]) for one in measures.values()), sds, strict=True)
         rows.append([name, *(f"{one}, sd {sd:.4f}" if sd is not None else one for one, sd in cells)])
     for name in measures["auc"]["differences"]:
-        rows.append([name, *(cell(one["differences"][name], "+.3f") for one in measures.values())])
+        rows.append([name, *(interval_text(one["differences"][name], "+.3f") for one in measures.values())])
     text = (
         f"{count} reader{'s' if count > 1 else ''}; {result['breasts']} breasts of {result['patients']} patients, "
         f"{result['malignant']} malignant. The model: {result['model_name']}."
@@ -383,7 +384,7 @@ def _tables(result: dict[str, Any]) -> list[report.Section]:
     rows = [[f"reader {k + 1}"] for k in range(count)]
     for one in measures.values():
         for k, row in enumerate(rows):
-            row += [cell(one["readers"][k]), cell(one["hybrids"][k]), f"{one['best_weight'][k]:.2f}"]
+            row += [interval_text(one["readers"][k]), interval_text(one["hybrids"][k]), f"{one['best_weight'][k]:.2f}"]
     rows.append(["mean", *(c for m in measures.values() for c in ("", "", f"{m['best_weight_mean']:.2f}"))])
     header = ("", *(f"{NAMES[key]}{of}" for key in METRICS for of in ("", ", hybrid", ", best λ")))
     text = f"In the order of their file. Hybrids are of λ = {result['weight']}; {BEST}."

@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,11 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     with matplotlib.rc_context(FONT):
         figures = []
         if scores.shape[1] == 1 and 0 < label.mean() < 1:
-            figures.append(("ROC curve with its band", png(_roc(label, scores[:, 0], patient))))
+            figures.append(("ROC curve with its band", png(roc_figure(label, scores[:, 0], patient))))
             figures.append(("Scores by class", png(_scores(label, scores[:, 0]))))
-        figures.append(("Confusion matrix", png(_confusion(results["test"]["confusion_matrix"], facts["classes"]))))
-        curves = png(_curves(log))
+        matrix = results["test"]["confusion_matrix"]
+        figures.append(("Confusion matrix", png(confusion_figure(matrix, facts["classes"]))))
+        curves = png(curves_figure(log))
         pictures = [{"src": _picture(item), "caption": item.caption} for item in gallery]
     best = next((row for row in reversed(log) if row["kind"] == "val" and row["best"]), None)
     page = _template("report.html.j2").render(
@@ -91,7 +92,7 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
         notes=notes,
         cards=[(_words(n), {k: _number(v) for k, v in results["test"][n].items()}) for n in measured[:4]],
         splits=splits,
-        results=[(_words(n), [_interval(results[s][n]) for s in splits]) for n in measured],
+        results=[(_words(n), [interval_text(results[s][n]) for s in splits]) for n in measured],
         classes=facts["classes"],
         counts=facts["counts"],
         data_line=f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {_made_by(facts)}; "
@@ -100,7 +101,7 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
         best=f"{best['stage']}, epoch {best['epoch']}" if best else "none",
         figures=figures,
         gallery=pictures,
-        config=json.dumps(_without_paths(saved["config"]), indent=2),
+        config=json.dumps(without_paths(saved["config"]), indent=2),
         versions=(workdir / "versions.json").read_text(),
     )
     path = workdir / "report.html"
@@ -121,19 +122,27 @@ def _words(name: str) -> str:
     return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
 
 
-def _number(value: float) -> str:
-    """Three places; a dash for what cannot be computed (one class only)."""
-    return f"{value:.3f}" if np.isfinite(value) else "–"
+def _number(value: float, form: str = ".3f") -> str:
+    """A dash for what cannot be computed (one class only)."""
+    return f"{value:{form}}" if np.isfinite(value) else "–"
 
 
-def _interval(cell: dict[str, float]) -> str:
-    return f"{_number(cell['value'])} [{_number(cell['low'])}, {_number(cell['high'])}]"
+def interval_text(found: Mapping[str, Any] | None, form: str = ".3f") -> str:
+    """An estimate {"value", "low", "high"} with its interval: "0.910 [0.870, 0.940]".
+
+    A dash where there is none, or where its value cannot be computed (NaN); a dash in place of a bound that cannot.
+    """
+    if found is None or not np.isfinite(found["value"]):
+        return "–"
+    value, low, high = (_number(found[part], form) for part in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
-def _without_paths(config: Any) -> Any:
+def without_paths(config: Any) -> Any:
+    """A config of dicts in dicts whose fields that name folders or files of the machine read "…"."""
     if not isinstance(config, dict):
         return config
-    return {k: "…" if k in _PATHS and v else _without_paths(v) for k, v in config.items()}
+    return {k: "…" if k in _PATHS and v else without_paths(v) for k, v in config.items()}
 
 
 def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,7 +164,8 @@ def png(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _roc(label: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Figure:
+def roc_figure(label: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Figure:
+    """ROC curve of labels [N], 0 and 1, and scores [N] with its 95 % band over draws of patients [N]."""
     figure = Figure(figsize=(4.6, 4.3))
     axes = figure.subplots()
     at = np.linspace(0, 1, 101)
@@ -180,7 +190,8 @@ def _scores(label: np.ndarray, score: np.ndarray) -> Figure:
     return figure
 
 
-def _confusion(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
+def confusion_figure(matrix: list[list[int]], classes: Sequence[str]) -> Figure:
+    """What `draw_confusion` draws, larger for more than two classes."""
     figure = Figure(figsize=(4.6, 4.3) if len(classes) == 2 else (6.2, 5.2))
     draw_confusion(figure.subplots(), matrix, classes)
     return figure
@@ -202,7 +213,8 @@ def draw_confusion(axes: Any, matrix: Sequence[Sequence[int]], classes: Sequence
         spine.set_visible(False)
 
 
-def _curves(log: list[dict[str, Any]]) -> Figure:
+def curves_figure(log: list[dict[str, Any]]) -> Figure:
+    """Loss, and validation AUC or else accuracy, by epoch through all stages; `log` is the rows of metrics.jsonl."""
     figure = Figure(figsize=(9.6, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     train = [row for row in log if row["kind"] == "train"]

@@ -72,7 +72,7 @@ def _value(intervals: Iterable[dict[str, float] | None], form: str = ".3f") -> s
     if not found:
         return "–"
     if len(found) == 1:
-        return f"{{value:{form}}} [{{low:{form}}}, {{high:{form}}}]".format(**found[0])
+        return report.interval_text(found[0], form)
     values = [interval["value"] for interval in found]
     return f"{np.mean(values):{form}}, {min(values):{form}} to {max(values):{form}} in {len(values)} runs"
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mammojax.data import pipeline, prepared
 from mammojax.data.patches import PATCH_CLASSES
-from mammojax.evaluate import heatmap, localise, measure, predict
+from mammojax.evaluate import heatmap, measure, paper_run, predict, report
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 CUTOFFS = (0.3, 0.5, 0.7, 0.9)
@@ -95,9 +95,10 @@ def two_step(
         raise BadCheckpoint(f'"{run}" is a patch run; two-step needs a whole-image run, which names the images.')
     if (output / "checkpoints").exists():  # what it has measured would be overwritten
         raise BadCheckpoint(f'"{output}" is the folder of a trained run; give two-step another --output.')
-    patch = restore_best(patch_run) if patch_run else localise.patch_run(run, config)
-    if patch is None:
-        raise BadCheckpoint(f'"{run}": the patch run it started from is not there; name one with --patch-run.')
+    folder = patch_run or paper_run.patch_run(run, config.init_from)
+    if folder is None:
+        raise BadCheckpoint(f'"{run}" started from no patch run, or it is gone; name one with --patch-run.')
+    patch = restore_best(folder)
     if patch[0].model.task != "patch":
         raise BadCheckpoint(f'"{patch_run}" is no patch run; name one with --patch-run.')
     data = prepared.of_run(run)
@@ -111,7 +112,7 @@ def two_step(
         )
     if len(np.unique(labels)) < 2:
         raise prepared.BadDataset("the training images are all of one class; two-step needs malignant and other ones.")
-    seen = _all_features(patch, data, "train", config.eval_batch, 1)[0]
+    seen = all_features(patch, data, "train", config.eval_batch, 1)[0]
     forest = RandomForestClassifier(
         trees, max_depth=depth, min_samples_split=min_split, random_state=seed, n_jobs=-1
     ).fit(seen, labels)
@@ -121,7 +122,7 @@ def two_step(
     for split in ("val", "test"):
         table, known = data.table(split), data.labels(split)
         patients = [row["patient_id"] for row in table]
-        votes = [forest.predict_proba(turned) for turned in _all_features(patch, data, split, config.eval_batch, 4)]
+        votes = [forest.predict_proba(turned) for turned in all_features(patch, data, split, config.eval_batch, 4)]
         for name, scores in ((f"{split}_flips", np.mean(votes, axis=0)), (split, votes[0])):
             scored = {"scores": scores, "label": known}
             predict.write_split(output / "predictions" / f"{name}.csv", scored, table, data.facts["classes"])
@@ -136,7 +137,7 @@ def two_step(
     return results
 
 
-def _all_features(
+def all_features(
     patch: tuple[Any, dict[str, Any], Any], data: prepared.Prepared, split: str, batch: int, flips: int
 ) -> np.ndarray:
     """Features of every image of a split, [flips, N, F]: as they are, then turned as `predict` turns them."""
@@ -156,4 +157,4 @@ def _all_features(
 def write(run: Path, output: Path, patch_run: Path | None, min_split: int) -> None:
     """`two_step` with its test AUC printed."""
     auc = two_step(run, output, patch_run=patch_run, min_split=min_split)["test"]["auc"]
-    print("test AUC {value:.3f} [{low:.3f}, {high:.3f}]".format(**auc), "→", output, flush=True)
+    print(f"test AUC {report.interval_text(auc)} → {output}", flush=True)

@@ -19,7 +19,7 @@ import numpy as np
 from mammojax import metrics
 from mammojax.evaluate import populations, report, wu2019
 from mammojax.evaluate.compare import NotComparable
-from mammojax.evaluate.paper_run import PaperRun, find_runs
+from mammojax.evaluate.paper_run import PaperRun, find_runs, started_from
 from mammojax.evaluate.populations import FINDINGS, POPULATIONS, Breasts
 from mammojax.evaluate.reproduce import WIDTH, text_table
 from mammojax.train.checkpoint import read_config
@@ -92,12 +92,12 @@ def _settings(config: dict[str, Any]) -> list[str]:
 
 def _start(run: PaperRun) -> list[str]:
     """What is not the paper's about the weights that an exam run began with."""
-    start = str(run.config.get("init_from") or "")
+    start = started_from(run.path, run.config.get("init_from") or "", "birads")
     if run.row.startswith("birads") or run.row.endswith("-scratch"):
         return ["started from another run"] if start else []
     if not start:
         return ["no BI-RADS pretraining"]
-    if not (Path(start) / "config.json").is_file():
+    if not (start / "config.json").is_file():
         return ["the run it started from is not at hand"]
     config, facts = read_config(start)
     row = config.get("row", "")
@@ -272,7 +272,7 @@ def _difference(first: Sequence[Breasts], second: Sequence[Breasts], population:
     found = metrics.paired_bootstrap(
         metrics.roc_auc, a.label[finding], a.score[finding], b.score[finding], a.patient, populations.RUNS
     )
-    return populations.cell(found._asdict(), "+.3f")
+    return report.interval_text(found._asdict(), "+.3f")
 
 
 def _reader_study(model: Group | None, readers: Path | None, further: str) -> report.Section:
@@ -330,7 +330,7 @@ def _spread(values: Sequence[float]) -> str:
 def _together(breasts: Sequence[Breasts], population: str, finding: str) -> str:
     """AUC of an ensemble with its interval."""
     part = populations.population(populations.ensemble(breasts), population)
-    return populations.cell(populations.estimate(part, finding, "auc"))
+    return report.interval_text(populations.estimate(part, finding, "auc"))
 
 
 def _join(row: str) -> str:
@@ -338,23 +338,29 @@ def _join(row: str) -> str:
 
 
 def commands(runs: Sequence[PaperRun], pretraining: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
-    """What to type for the runs that Table III lacks: the pretraining, then five seeds of each row into `root`.
+    """What to type for the runs that Table III lacks: patch and BI-RADS networks, then five seeds of each row.
 
     Args:
-        runs: the exam runs of one data set.
-        pretraining: the BI-RADS runs of that data set; the first is started from.
+        runs: the exam runs of one data set; the patch network of one of the paper's settings is taken again.
+        pretraining: the BI-RADS runs of that data set; the first of the paper's settings is started from.
         root: the folder of runs.
     """
-    start = shlex.quote(str(pretraining[0].path if pretraining else root / "birads"))
-    lines = [] if pretraining else [f"python launch.py --config configs/birads.py --workdir {start}"]
+    started = next((run.path for run in pretraining if not _settings(run.config)), None)
+    nets = (run.config.get("patch_run", "") for run in runs if not _settings(run.config))
+    known = next((net for net in nets if net), "")
+    start, net = (shlex.quote(str(path)) for path in (started or root / "birads", known or root / "exam_patch"))
+    lines = [] if known else [f"python launch.py --config configs/exam_patch.py --workdir {net}"]
+    lines += [] if started else [f"python launch.py --config configs/birads.py --workdir {start}"]
     there = {(run.row, run.config["seed"]) for run in runs}
+    before = len(lines)
     for row, seed in product(wu2019.TABLE_3, range(wu2019.SEEDS)):
         if (row.row, seed) not in there:
             name = row.row.partition(":")[2]
             line = f"python launch.py --config configs/exam.py:{name} --config.seed={seed}"
             line += "" if name.endswith("-scratch") else f" --config.init_from={start}"
+            line += f" --config.patch_run={net}" if "+heatmaps" in name else ""
             lines.append(f"{line} --workdir {shlex.quote(str(root / f'exam_{name}_{seed}'))}")
-    return lines
+    return lines if len(lines) > before else []
 
 
 def write(folder: Path, output: Path | None, readers: Path | None = None) -> None:
@@ -383,7 +389,11 @@ def write(folder: Path, output: Path | None, readers: Path | None = None) -> Non
         if todo := commands(members, pretraining, folder / name if len(sets) > 1 else folder):
             heading = "To fill the empty cells" + (f" of {name}" if name else "")
             print(f"\n## {heading}\n\n" + "\n".join(todo), flush=True)
-            text = "The pretraining first, as the others start from it."
+            text = (
+                "Patch network and pretraining first, as the others need them; each takes "
+                "--config.data.source=MANIFEST. configs/exam_ensemble.py runs five seeds of a row in one command."
+            )
+            print(textwrap.fill(text, WIDTH), flush=True)
             sections.append(report.Section(heading, text, commands=todo))
     if output:
         report.write_page(output, "Wu et al. 2019: published values and ours", wu2019.NOTES, sections)

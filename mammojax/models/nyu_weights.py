@@ -13,12 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from mammojax.models.densenet121 import DenseNet121
 from mammojax.models.multi_view import VIEWS, MultiView
-from mammojax.models.pretrained import TORCH_LEAVES, PretrainedMismatch, dense_name, torch_densenet121
+from mammojax.models.pretrained import TORCH_LEAVES, PretrainedMismatch, dense_name, read_tensors, torch_densenet121
 from mammojax.models.whole_image import PatchClassifier
 
 PATCH_CLASSES = 4  # malignant, benign, outside, negative
@@ -50,7 +48,7 @@ def load(path: str | Path) -> Published:
         ModuleNotFoundError: a torch file, and torch is not installed.
     """
     path = Path(path)
-    arrays = _canonical(path, _read(path))
+    arrays = _canonical(path, read_tensors(path))
     network, stem, inputs = _network(path, arrays)
     channels = arrays[stem].shape[1] if arrays[stem].ndim == 4 else 0
     allowed = (3,) if isinstance(network, PatchClassifier) else (1, 3)
@@ -157,32 +155,3 @@ def _column(module: list[str]) -> str:
     stage, unit = (int(number) - 1 for number in re.findall(r"\d+", module[0]))
     part = "downsample.0" if module[1] == "shortcut_conv" else module[1]
     return f"layer_list.{stage}.{unit}.{part}"
-
-
-def _read(path: Path) -> Arrays:
-    """The file's arrays by name."""
-    if not path.is_file():
-        raise ValueError(f"{path.name}: there is no such file; give the path of one of the published files.")
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError, TypeError) as error:
-            raise ValueError(f"{path.name} cannot be read ({error}); give a whole file of float32 weights.") from error
-    if suffix not in (".p", ".pt", ".pth"):
-        raise ValueError(f"{path.name}: {suffix or 'no suffix'} is unknown; use .p, .pt, .pth or .safetensors.")
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{path.name}: reading it needs torch; `pip install 'mammojax[convert]'`, or save it as .safetensors."
-        ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("model", state)  # the multi-view files hold their state dict one level down
-        return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
-    except Exception as error:  # torch raises pickle, zip, runtime and attribute errors alike
-        raise ValueError(
-            f"{path.name} is not a torch file of plain tensors by name, and nothing else is read from a pickle; give"
-            " one of the published files, as it is."
-        ) from error

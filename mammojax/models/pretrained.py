@@ -47,7 +47,7 @@ def load(
     """Put the weights of a file into a network's trunk.
 
     Args:
-        path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, torchvision `.pth`/`.pt` or `.safetensors`.
+        path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, or torchvision's, see `read_tensors`.
         trunk: "resnet50", "vgg16", or "densenet121", of torchvision files alone.
         variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
         input_std: where the file's network expects each input channel divided by a standard deviation, that, on the
@@ -199,28 +199,40 @@ def dense_name(name: str) -> str:
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     """The file's dialect ("keras" or "torch") and its arrays by name, Keras ones as "layer/variable"."""
-    if not path.is_file():
-        raise ValueError(f"{path.name}: there is no such file; give the path of a file of pretrained weights.")
-    suffix = path.suffix.lower()
+    if path.suffix.lower() not in (".h5", ".hdf5") or not path.is_file():
+        return "torch", read_tensors(path, ".h5, .weights.h5, ")
     try:
-        if suffix in (".h5", ".hdf5"):
-            return "keras", _read_keras(path)
-        if suffix == ".safetensors":
-            return "torch", load_file(path)
+        return "keras", _read_keras(path)
     except KeyError as error:
         raise ValueError(f"{path.name} does not name its layers; save it again with a newer Keras.") from error
-    except (OSError, SafetensorError, TypeError) as error:
-        raise ValueError(
-            f"{path.name} cannot be read ({error}); give a whole file of float16 or float32 weights."
-        ) from error
-    if suffix in (".pth", ".pt"):
-        return "torch", _read_torch(path)
-    raise ValueError(
-        f"{path.name}: {suffix or 'no suffix'} is unknown; use .h5, .weights.h5, .pth, .pt or .safetensors."
-    )
+    except (OSError, TypeError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error}); give a whole file of weights.") from error
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path, others: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a torch or safetensors file by name; torch's as float32.
+
+    Args:
+        path: `.p`, `.pt` or `.pth` of tensors by name, or with those one level down under "model"; or `.safetensors`.
+        others: what else the caller takes, for the sentence on an unknown suffix.
+
+    Raises:
+        ValueError: no such file, of another suffix, torn, or one that holds anything but tensors by name: nothing else
+            is read from a pickle.
+        ModuleNotFoundError: a torch file, and torch is not installed.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name}: there is no such file; give the path of a file of weights.")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError, TypeError) as error:
+            raise ValueError(
+                f"{path.name} cannot be read ({error}); give a whole file of float16 or float32 weights."
+            ) from error
+    if suffix not in (".p", ".pt", ".pth"):
+        raise ValueError(f"{path.name}: {suffix or 'no suffix'} is unknown; use {others}.p, .pt, .pth or .safetensors.")
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -229,9 +241,13 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in state.items()}
+        state = state.get("model", state)  # Wu et al.'s multi-view files hold their state dict one level down
+        return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
     except Exception as error:  # torch raises pickle, zip, runtime and attribute errors alike
-        raise ValueError(f"{path.name} is not a torch file of plain tensors by name; save its state_dict().") from error
+        raise ValueError(
+            f"{path.name} is not a torch file of plain tensors by name; give one as it was published, or save its"
+            " state_dict()."
+        ) from error
 
 
 def _read_keras(path: Path) -> dict[str, np.ndarray]:

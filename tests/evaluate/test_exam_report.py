@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mammojax.data import prepared
-from mammojax.evaluate import populations
+from mammojax.evaluate import populations, report
 from mammojax.evaluate.exam_report import write_exam_report
-from tests.evaluate.test_exam_figures import data, exam_run  # noqa: F401
+from tests.evaluate.conftest import exam_run
 
 NOTES = ["Synthetic <exams> & nothing else"]
 
@@ -36,13 +36,13 @@ def _cell(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
-def _private(data: prepared.Prepared, run: Path) -> list[str]:  # noqa: F811
+def _private(data: prepared.Prepared, run: Path) -> list[str]:
     rows = [row for split in ("train", "val", "test") for row in data.table(split)]
     return [*{row[c] for row in rows for c in ("patient_id", "exam_id", "image")}, str(data.path), str(run), "/secret"]
 
 
 @pytest.mark.parametrize("heatmaps", [False, True])
-def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps: bool) -> None:  # noqa: F811
+def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps: bool) -> None:
     run = exam_run(tmp_path / "run", data, heatmaps)
     split = {"auc": _cell(0.7), "auc_malignant": _cell(0.812), "pr_auc_benign_biopsied": _cell(0.3), "exams": 15}
     nothing = {"auc": {"value": float("nan"), "low": float("nan"), "high": float("nan")}, "exams": 9}
@@ -56,13 +56,13 @@ def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps
     assert "Synthetic &lt;exams&gt; &amp; nothing else" in page
     assert "<script>" not in page
     assert "<td>AUC malignant</td><td>–</td><td>0.812 [0.712, 0.912]</td>" in page
-    assert "<td>– [–, –]</td>" in page
+    assert "<tr><td>AUC</td><td>–</td><td>0.700 [0.600, 0.800]</td><td>–</td>" in page
     assert "all layers, epoch 2" in page  # the last that was better
     measured = populations.measure(populations.read(run, "test_random10"), 100, 0)
     for population in populations.POPULATIONS:
         for finding in populations.FINDINGS:
             for metric in ("auc", "pr_auc"):
-                assert populations.cell(measured[population][finding][metric]) in page
+                assert report.interval_text(measured[population][finding][metric]) in page
     findings = data.facts["findings"]["test"]
     seen = [findings[name][how] for name in ("malignant", "benign") for how in ("visible", "occult")]
     assert "<tr><td>test</td>" + "".join(f"<td>{n}</td>" for n in (15, len(data.table("test")), *seen)) in page
@@ -75,10 +75,7 @@ def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps
     assert path.read_text(encoding="utf-8") == page  # the same run gives the same bytes
 
 
-def test_without_its_data_set_a_report_has_no_exams(
-    data: prepared.Prepared,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_without_its_data_set_a_report_has_no_exams(data: prepared.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path / "run", data)
     saved = json.loads((run / "config.json").read_text())
     saved["config"]["data"]["data_dir"] = str(tmp_path / "gone")
@@ -93,7 +90,7 @@ def test_without_its_data_set_a_report_has_no_exams(
     assert "there is no curve" in page
 
 
-def test_a_birads_run_has_its_categories(data: prepared.Prepared, tmp_path: Path) -> None:  # noqa: F811
+def test_a_birads_run_has_its_categories(data: prepared.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path / "run", data, target="birads")
     shutil.rmtree(run / "predictions")
     (run / "predictions").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammojax.evaluate.report import GalleryItem, write_report
+from mammojax.evaluate.report import GalleryItem, interval_text, write_report
 
 PATCH = ["background", "malignant_mass", "benign_mass", "malignant_calcification", "benign_calcification"]
 
@@ -75,9 +75,17 @@ def test_a_whole_image_report_stands_alone(tmp_path: Path) -> None:
 def test_a_test_split_of_one_class_shows_dashes(tmp_path: Path) -> None:
     workdir = _workdir(tmp_path, ["not malignant", "malignant"], np.zeros(6, int), auc=float("nan"))
     page = write_report(workdir, title="one class").read_text(encoding="utf-8")
-    assert "– [–, –]" in page
+    assert "<td>AUC</td><td>–</td><td>–</td>" in page
     assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", page))  # "malignant" is no NaN
     assert "ROC curve" not in page
+
+
+def test_an_interval_as_text() -> None:
+    found = {"value": 0.9104, "low": 0.87, "high": float("nan"), "over": "what a caller keeps beside it"}
+    assert interval_text(found | {"high": 0.94}) == "0.910 [0.870, 0.940]"
+    assert interval_text(found | {"high": 0.94}, "+.2f") == "+0.91 [+0.87, +0.94]"
+    assert interval_text(found) == "0.910 [0.870, –]"
+    assert interval_text(found | {"value": float("nan")}) == interval_text(None) == "–"
 
 
 @pytest.mark.parametrize("count", [5, 40])

@@ -213,6 +213,24 @@ def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "name the one that holds the run folders" in capsys.readouterr().err
 
 
+def test_the_patch_run_is_found_inside_a_run_or_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path, task: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"config": {"model": {"task": task}}, "facts": {}}))
+        return folder
+
+    patch, other = write(tmp_path / "patches", "patch"), write(tmp_path / "other", "whole")
+    run = write(tmp_path / "run", "whole")
+    assert paper_run.patch_run(run, str(patch)) == patch
+    assert paper_run.patch_run(run, str(other)) is None
+    inner = write(other / "patch", "patch")
+    assert paper_run.patch_run(run, str(other)) == inner
+    monkeypatch.chdir(patch)
+    assert paper_run.patch_run(run, "") is None  # not the folder one stands in
+    own = write(run / "patch", "patch")
+    assert paper_run.patch_run(run, str(patch)) == paper_run.patch_run(run, "") == own
+
+
 def test_every_command_names_a_config_that_exists() -> None:
     import configs.inbreast
     import configs.label_efficiency

@@ -109,6 +109,13 @@ def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[st
     assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == said
 
 
+def test_pretraining_inside_the_run_is_seen(tmp_path: Path) -> None:
+    _run(tmp_path / "one", wu2019.MODEL, init_from="")
+    _run(tmp_path / "one" / "birads", "birads", width=8)
+    heading = "Table III: biopsied population, ours on ours"
+    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == "run on ours (start width 8)"
+
+
 def test_what_a_run_started_from_counts_too_and_settings_are_not_mixed(tmp_path: Path) -> None:
     _run(tmp_path / "birads", "birads:half", data="other", batch=8)
     _run(tmp_path / "one", wu2019.MODEL)
@@ -142,7 +149,7 @@ def test_data_sets_have_their_own_tables_and_columns(tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     for name in ("first", "second #1", "second #2"):  # what fills one set's cells does not write over another's
         (part,) = re.findall(rf"## To fill the empty cells of {name}\n(.*?)(?:\n##|\Z)", printed, re.DOTALL)
-        assert part.count("python launch.py") == 50
+        assert part.count("python launch.py") == 51  # a patch network, and but for one all seeds of all rows
         assert part.count(f"--workdir {shlex.quote(f'{tmp_path}/{name}/birads')}\n") == 1
     cells = _cells(tmp_path, "Table I: breasts with findings", "test", "malignant")
     assert cells["published, visible"] == "54"
@@ -280,7 +287,7 @@ def test_the_printed_tables_the_page_and_its_commands(tmp_path: Path, capsys: py
     assert f"{wu2019.MODEL.replace(':', '.py:')} --config.seed=3 " not in printed
     assert (
         f"configs/exam.py:joint+heatmaps --config.seed=4 --config.init_from='{root}/birads' "
-        f"--workdir '{root}/exam_joint+heatmaps_4'\n" in printed
+        f"--config.patch_run='{root}/exam_patch' --workdir '{root}/exam_joint+heatmaps_4'\n" in printed
     )
     assert f"configs/exam.py:view-wise-scratch --config.seed=0 --workdir '{root}/exam_view-wise-scratch_0'\n" in printed
     for text in (printed, written):
@@ -291,6 +298,7 @@ def test_the_printed_tables_the_page_and_its_commands(tmp_path: Path, capsys: py
     assert "configs/exam.py:joint+heatmaps" in written
     assert max(map(len, printed.partition("## To fill")[0].splitlines())) <= 120
     empty = wu_tables.commands([], [], Path("runs"))
-    assert empty[0] == "python launch.py --config configs/birads.py --workdir runs/birads"
-    assert len(empty) == 51
-    assert "--config.init_from=runs/birads " in empty[1]
+    assert empty[0] == "python launch.py --config configs/exam_patch.py --workdir runs/exam_patch"
+    assert empty[1] == "python launch.py --config configs/birads.py --workdir runs/birads"
+    assert len(empty) == 52
+    assert "--config.init_from=runs/birads " in empty[2]

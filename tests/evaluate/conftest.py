@@ -1,0 +1,76 @@
+"""A phantom of exams, and runs of a tiny network on it."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mammojax.data import prepared
+from mammojax.data.exams import LABELS, VIEWS, exams_of, write_heatmaps
+from mammojax.evaluate import populations
+from mammojax.models import multi_view
+from mammojax.train.checkpoint import save_best
+from tests.random_variables import random_variables
+
+SIZES = {"CC": (96, 64), "MLO": (112, 64)}
+PHANTOM = {"exams": 60, "seed": 0, "contrast": 1.0}
+HEATMAPS = "0123456789abcdef"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
+    """A phantom whose test split has 15 exams, five of them with outlined lesions."""
+    folder = tmp_path_factory.mktemp("data")
+    (path,) = prepared.prepare("phantom_exams", None, folder, kinds=("exams",), phantom=PHANTOM, iterations=10)
+    return prepared.Prepared(path)
+
+
+def exam_run(folder: Path, data: prepared.Prepared, heatmaps: bool = False, target: str = "cancer") -> Path:
+    """A run of a tiny network: what it says of the test exams is made up, higher for what they have."""
+    config = ConfigDict(
+        {
+            "row": "", "seed": 0, "bootstrap_runs": 100,
+            "data": {"name": "phantom_exams", "kind": "exams", "data_dir": str(data.path.parents[2]), "source": "",
+                     "split": "shen", "seed": 0, "patch_size": 224, "threshold": 0, "iterations": 10},
+            "phantom": PHANTOM,
+            "patch_run": "/secret/patch" if heatmaps else "",
+            "model": {"task": "exam", "join": "view-wise", "angles": ("CC", "MLO"), "tie": "sides", "target": target,
+                      "width": 2, "blocks": (1, 1, 1, 1, 1), "padding": "paper", "noise": 0.01,
+                      "channels": 3 if heatmaps else 1, "dtype": "float32"},
+            "exam": {"sizes": SIZES, "noise": 5, "random": "exam", "heatmaps": ("benign", "malignant"), "patch": 48,
+                     "stride": 13},
+        }
+    )  # fmt: skip
+    network = multi_view.build(config.model)
+    channels = config.model.channels
+    images = {view: jax.ShapeDtypeStruct((1, *SIZES[view[2:]], channels), jnp.float32) for view in VIEWS}
+    save_best(folder, random_variables(network, images))
+    facts = data.facts | ({"heatmaps": HEATMAPS} if heatmaps else {})
+    (folder / "config.json").write_text(
+        json.dumps({"config": json.loads(config.to_json_best_effort()), "facts": facts})
+    )
+    (folder / "predictions").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("test", "test_random10"):
+        with (folder / "predictions" / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*populations.KNOWN, "biopsied"])
+            for exam in exams_of(data, "test"):
+                for side, breast in (("L", "left"), ("R", "right")):
+                    label = [exam.label[LABELS.index(f"{breast}_{f}")] for f in ("benign", "malignant")]
+                    score = 0.8 * rng.random(2) + 0.2 * np.array(label)
+                    known = (exam.exam_id, exam.patient_id, side, "CC+MLO")
+                    writer.writerow([*known, *score, *label, int(any(label))])
+    if heatmaps:
+        out = data.path / "heatmaps" / f"{HEATMAPS}_p48s13" / "test"
+        out.mkdir(parents=True, exist_ok=True)
+        for k, example in enumerate(data.source("test")):  # blurred lesions: malignant first
+            seen = [cv2.GaussianBlur((example["masks"][..., 0] == v).astype(np.float32), (0, 0), 7) for v in (2, 1)]
+            write_heatmaps(out / f"{k}.png", np.stack(seen, axis=-1))
+    return folder
