@@ -1,9 +1,10 @@
 """The exams' half of docs/findings.md: python -m benchmarks findings --task exams [--only ARM] [--seeds 0 1 2].
 
 The nets of configs/exam_quickstart.py on its phantom exams, a task that was fixed when only the plain arm, view-wise
-with heatmaps and BI-RADS pretraining, had been run. A seed changes data, split and initialisation together; all arms of
-a seed share its data, its patch network and its BI-RADS network. Each arm's AUC by breast, ten windows averaged, is
-compared with the plain arm's on the same test breasts, with intervals from draws of patients (see findings.py).
+with heatmaps and BI-RADS pretraining, had been run; the arm with more pretraining exams was thought of when the others
+had been. A seed changes data, split and initialisation together; all arms of a seed share its data, its patch network
+and (but for that one) its BI-RADS network. Each arm's AUC by breast, ten windows averaged, is compared with the plain
+arm's on the same test breasts, with intervals from draws of patients (see findings.py).
 """
 
 import json
@@ -25,7 +26,11 @@ ARMS = {
     "image-wise": "image-wise+heatmaps",
     "breast-wise": "breast-wise+heatmaps",
     "joint": "joint+heatmaps",
+    "four times the pretraining exams": "view-wise+heatmaps",
 }
+MORE = (
+    1600  # exams of that arm's BI-RADS network; its training exams hold the other arms', its test exams are no other's
+)
 # What is taken from what beside the plain arm: heatmaps and pretraining help each with and without the other.
 AGAINST = {"image only, no pretraining": "no pretraining"}
 
@@ -59,19 +64,25 @@ def run_arms(workdir: Path, seeds: Sequence[int], only: str | None, book: Path) 
 
     for seed in seeds:
         whole = _config("view-wise+heatmaps", seed, workdir)
-        parts = {}
-        for name in ("patch", "birads"):
-            part = whole[name].copy_and_resolve_references()
-            with part.unlocked():
-                part.data.update(whole.data.copy_and_resolve_references())
-                part.data.kind, part.seed, part.phantom = whole[name].data.kind, seed, whole.phantom
-            parts[name] = workdir / f"exams_{name}_{seed}"
-            once(f"{name} network", seed, part, parts[name])
+
+        def part(name: str, exams: int, seed: int = seed, whole: ConfigDict = whole) -> str:
+            """A network that arms share: its run folder, trained now where it is not yet."""
+            config = whole[name].copy_and_resolve_references()
+            with config.unlocked():
+                config.data.update(whole.data.copy_and_resolve_references())
+                config.data.kind, config.seed = whole[name].data.kind, seed
+                config.phantom = ConfigDict(whole.phantom.to_dict() | {"exams": exams})
+            more = f" of {exams} exams" * (exams != whole.phantom.exams)
+            folder = workdir / f"exams_{name}{more.replace(' ', '_')}_{seed}"
+            once(f"{name} network{more}", seed, config, folder)
+            return str(folder)
+
         for arm, argument in ARMS.items():
             if only in (None, arm):
-                config = _config(argument, seed, workdir)
-                config.patch_run = str(parts["patch"]) if "patch" in config else ""
-                config.init_from = str(parts["birads"]) if "birads" in config else ""
+                config, exams = _config(argument, seed, workdir), whole.phantom.exams
+                config.patch_run = part("patch", exams) if "patch" in config else ""
+                exams = MORE if arm.startswith("four times") else exams
+                config.init_from = part("birads", exams) if "birads" in config else ""
                 once(arm, seed, config, _folder(workdir, arm, seed))
     return rows + _differences(workdir, seeds)
 
