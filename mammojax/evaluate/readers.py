@@ -294,7 +294,7 @@ def draw_panel(axes: Axes, panel: str, breasts: Breasts, scores: np.ndarray) -> 
     axes.set(title=f"({panel}) {PANELS[panel]}{kind}", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set(xlabel="1 − specificity" if roc else "recall (sensitivity)", ylabel="sensitivity" if roc else "precision")
     axes.legend(
-        loc="lower right" if roc else "upper right", fontsize=9, edgecolor="none", framealpha=0.85,
+        loc="lower right" if roc else "lower left", fontsize=9, edgecolor="none", framealpha=0.85,
         title=NAMES["auc" if roc else "pr_auc"], title_fontsize=9, alignment="left",
     )  # fmt: skip
 
