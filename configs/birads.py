@@ -15,7 +15,7 @@ from configs import exam
 
 def get_config() -> ConfigDict:
     """The paper's setting."""
-    config = exam.get_config("view-wise")
+    config = exam.base("view-wise")
     config.row = "birads"
     config.model.target = "birads"
     config.batch = 24

@@ -5,8 +5,9 @@
         --config.init_from=BIRADSRUN --config.patch_run=PATCHRUN --config.seed=0
 
 JOIN is view-wise (default), image-wise, breast-wise or joint; "-scratch" starts from random weights (the rows marked *)
-instead of a run of configs/birads.py. Published AUC of malignant/not by breast, screening population, single model
-(mean and sd of five seeds) and ensemble of the five (Table III):
+instead of a run of configs/birads.py. Where no finished run is named, the patch and the BI-RADS network are trained
+first, inside the run folder. Published AUC of malignant/not by breast, screening population, single model (mean and sd
+of five seeds) and ensemble of the five (Table III):
 
     view-wise 0.827±0.008, 0.840    view-wise+heatmaps 0.886±0.003, 0.895    (-scratch: 0.687, 0.703; 0.856, 0.868)
     image-wise 0.830, 0.841; breast-wise 0.821, 0.836; joint 0.822, 0.831; +heatmaps 0.885, 0.889, 0.876 as ensembles
@@ -27,14 +28,28 @@ JOINS = ("view-wise", "image-wise", "breast-wise", "joint")
 
 def get_config(argument: str = "view-wise") -> ConfigDict:
     """The paper's setting of a row."""
-    join, _, start = argument.partition("-scratch")
-    join, _, extra = join.partition("+")
-    if join not in JOINS or extra not in ("", "heatmaps") or start or argument.endswith("+"):
+    join, _, extra = argument.removesuffix("-scratch").partition("+")
+    known = {f"{join}{more}{end}" for more in ("", "+heatmaps") for end in ("", "-scratch")}
+    if join not in JOINS or argument not in known:
         raise ValueError(
             f'configs/exam.py has no row "{argument}"; write {", ".join(JOINS)}, then perhaps +heatmaps, -scratch'
         )
-    config = ConfigDict()
+    config = base(join)
     config.row = f"exam:{argument}"  # which row of the paper's table a run fills
+    from configs import birads, exam_patch  # they are made of `base`
+
+    if not argument.endswith("-scratch"):
+        config.birads = birads.get_config()
+    if extra:
+        config.model.channels = 3
+        config.patch = exam_patch.get_config()
+    return config
+
+
+def base(join: str) -> ConfigDict:
+    """What all runs on exams have in common: images alone, random weights."""
+    config = ConfigDict()
+    config.row = ""
     config.seed = 0
     config.init_from = ""  # a run of configs/birads.py, whose columns are the start
     config.patch_run = ""  # a run of configs/exam_patch.py, or of `mammojax convert nyu`, that makes the heatmaps
@@ -74,7 +89,7 @@ def get_config(argument: str = "view-wise") -> ConfigDict:
             "blocks": (2, 2, 2, 2, 2),
             "padding": "paper",
             "noise": 0.01,
-            "channels": 3 if extra else 1,
+            "channels": 1,  # 3: with heatmaps
             "dtype": "float32",
         }
     )

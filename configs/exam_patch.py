@@ -18,7 +18,7 @@ from configs.patch_resnet import stage
 
 def get_config() -> ConfigDict:
     """Our setting."""
-    config = exam.get_config()
+    config = exam.base("")
     del config.exam, config.patch_run
     config.row = "exam_patch"
     config.data.kind = "exam_patches"

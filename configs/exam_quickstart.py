@@ -9,7 +9,7 @@ Measured AUCs, with their commands, stand in docs/findings.md.
 
 from ml_collections import ConfigDict
 
-from configs import birads, exam, exam_patch
+from configs import exam
 
 
 def _small(config: ConfigDict, rate: float, epochs: int) -> None:
@@ -26,12 +26,10 @@ def get_config(argument: str = "view-wise+heatmaps") -> ConfigDict:
     config.phantom = ConfigDict({"exams": 400, "seed": 0, "contrast": 1.0})
     _small(config, 1e-3, 12)
     config.batch = 8
-    if not argument.endswith("-scratch"):
-        config.birads = birads.get_config()
+    if "birads" in config:
         _small(config.birads, 1e-3, 8)
         config.birads.batch = 8
-    if config.model.channels == 3:
-        config.patch = exam_patch.get_config()
+    if "patch" in config:
         config.patch.model.update(width=16, blocks=(2, 2, 2, 2), channels=1)
         config.patch.batch = config.patch.eval_batch = 32
         config.patch.stages.stage1.update(learning_rate=1e-3, epochs=4)

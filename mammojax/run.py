@@ -189,6 +189,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     for field in ("init_from", "patch_run"):
         if config.get(field, "") and not (Path(config[field]) / "config.json").is_file():
             raise BadConfig(f'config.{field}: "{config[field]}" is not a run folder; name a finished run\'s --workdir.')
+    if "birads" in _parts(config):
+        for field in ("width", "blocks", "tie", "padding"):
+            if config.birads.model[field] != config.model[field]:
+                raise BadConfig(
+                    f"config.birads.model.{field} is {config.birads.model[field]} and config.model.{field} "
+                    f"{config.model[field]}; set both, as the columns pass from one network to the other."
+                )
     for part in (config, *(config[name] for name in _parts(config))):
         plan = stages.from_config(part.stages)
         try:

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from configs import exam_quickstart
 from mammojax import cli, run
 from mammojax.data import prepared
 from mammojax.evaluate import heatmap, populations
@@ -149,6 +152,25 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
         for name in ("p_malignant", "p_benign"):
             found = float(ours[row["exam_id"], row["laterality"]][name])
             assert found == pytest.approx(float(row[name]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("model.tie", "all", "config.birads.model.tie is sides and config.model.tie all; set both"),
+        ("exam.noise", 90, "config.exam.noise=90: give a number of pixels below half"),
+        ("exam.stride", 200, "config.exam.stride=200: steps longer than exam.patch=48 leave gaps"),
+        ("exam.patch", 64, "config.exam.patch=64: heatmaps slide what was learned"),
+        ("exam.heatmaps", ("malignant", "outside"), "name malignant and benign"),
+        ("patch_run", "nowhere", 'config.patch_run: "nowhere" is not a run folder'),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_is_made(tmp_path: Path, field: str, value: Any, said: str) -> None:
+    config = exam_quickstart.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(run.BadConfig, match=re.escape(said)):
+        run.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_birads_network_does_not_predict_cancer(
