@@ -308,8 +308,10 @@ def _score(
         if not exam.views:
             raise BadMammogram("no image of its exam can be used")
         scores.append(model.predict(exam, tta))
-    if len(exam.views) < len(VIEWS):
-        exam.notes.append(f"{len(exam.views)} of 4 views")
-        if not any({f"L-{angle}", f"R-{angle}"} <= set(exam.views) for angle in ("CC", "MLO")):
+    angles = sorted({angle for model in models for angle in model.config.model.angles})
+    there = [view for view in exam.views if view[2:] in angles]
+    if len(there) < 2 * len(angles):
+        exam.notes.append(f"{len(there)} of {2 * len(angles)} views")
+        if not any({f"L-{angle}", f"R-{angle}"} <= set(there) for angle in angles):
             exam.notes.append("no pair is complete: one side stood for both")
     return np.mean(scores, axis=0), exam
