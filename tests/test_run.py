@@ -61,7 +61,7 @@ def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Signals) -> None:
     workdir = finished.parent / f"killed{int(how)}"
     process = subprocess.Popen(
