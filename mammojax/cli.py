@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--split", choices=["test_random10", "test", "val_random10", "val"], default="test_random10"
     )
     populations.add_argument("--by", action="append", default=[], help="a column of the manifest, such as density")
+    populations.add_argument("--readers", type=Path, help="a reader study's CSV: the breasts read are measured too")
     populations.add_argument("--output", type=_file(".json"), help="also write the numbers to this file")
 
     readers = commands.add_parser("readers", help="a reader study beside exam runs: curves, hybrids, Figs. 8 and 9")
@@ -200,7 +201,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _populations(args: argparse.Namespace) -> int:
     from mammojax.evaluate import populations
 
-    populations.write(args.run, args.split, args.by, args.output)
+    populations.write(args.run, args.split, args.by, args.output, args.readers)
     return 0
 
 

@@ -214,8 +214,9 @@ def read_all(runs: Sequence[Path], split: str) -> list[Breasts]:
 
 
 def write(
-    runs: Sequence[Path], split: str = "test_random10", by: Sequence[str] = (), output: Path | None = None
-) -> None:
+    runs: Sequence[Path], split: str = "test_random10", by: Sequence[str] = (), output: Path | None = None,
+    readers: Path | None = None,
+) -> None:  # fmt: skip
     """Print what `mammojax populations` prints: each run, their ensemble, and parts of the breasts by columns.
 
     Args:
@@ -223,10 +224,11 @@ def write(
         split: as of `read`.
         by: columns of the predictions; their parts are measured of the ensemble, or of the only run.
         output: a .json file for the numbers: {"split", "populations": {name: what it is made of}, "runs": {name: as
-            `measure`}, "by": {column: as `subgroups`}}.
+            `measure`}, "by": {column: as `subgroups`}}, with `readers` also "readers": as "runs", of the breasts read.
+        readers: a reader study's CSV; the breasts that were read are a further population (section V-A).
 
     Raises:
-        NotComparable: as `read_all` and `parts`.
+        NotComparable: as `read_all`, `parts` and `readers.matched`.
     """
     breasts = read_all(runs, split)
     if len(breasts) > 1:
@@ -234,12 +236,18 @@ def write(
     together = breasts[-1]
     for column in by:  # a mistyped one is told before the long computation
         parts(together, column)
-    result = {
+    result: dict[str, Any] = {
         "split": split,
         "populations": {name: described(together, name) for name in POPULATIONS},
         "runs": {one.name: measure(one) for one in breasts},
         "by": {column: subgroups(together, column) for column in by},
     }
+    if readers is not None:
+        from mammojax.evaluate import readers as study  # which is made of this file
+
+        who = study.read(readers)
+        result["readers"] = {one.name: measure(study.matched(one, who)[0]) for one in breasts}
+        result["populations"]["reader study"] = "The breasts of the readers' file."
     for section in sections(result, together.name):
         print(f"\n## {section.heading}\n{section.text}\n\n{text_table(section.header, section.rows)}")
     print(
@@ -251,23 +259,28 @@ def write(
 
 
 def sections(result: dict[str, Any], together: str) -> list[report.Section]:
-    """A table for each population, of the runs and of each column's parts.
+    """A table for each population, of the runs and of each column's parts; one of the breasts that readers read.
 
     Args:
         result: as `write` puts it into its .json file.
         together: whose parts those of the columns are.
     """
-    tables = [("run", result["runs"], "")]
-    tables += [(column, values, f", {together} by {column}") for column, values in result["by"].items()]
+    tables = [("run", result["runs"], name, name, "") for name in POPULATIONS]
+    if "readers" in result:  # all of what was read
+        tables.append(("run", result["readers"], POPULATIONS[0], "reader study", ""))
+    tables += [
+        (column, values, name, name, f", {together} by {column}")
+        for column, values in result["by"].items()
+        for name in POPULATIONS
+    ]
     columns = ("breasts", "patients", *FINDINGS, *(f"{m} {f}" for m in ("AUC", "PR AUC") for f in FINDINGS))
     made = []
-    for first, measured, further in tables:
-        for name in POPULATIONS:
-            rows = []
-            for value, found in measured.items():
-                counts = [str(found[name]["counts"][key]) for key in ("breasts", "patients", *FINDINGS)]
-                rows.append([value, *counts, *(interval_text(found[name][f][m]) for m in METRICS for f in FINDINGS)])
-            heading = f"{name.capitalize()} population, {result['split']}{further}"
-            text = f"{result['populations'][name]} Not to be compared with AUCs of another case mix."
-            made.append(report.Section(heading, text, (first, *columns), rows, words=True))
+    for first, measured, part, name, further in tables:
+        rows = []
+        for value, found in measured.items():
+            counts = [str(found[part]["counts"][key]) for key in ("breasts", "patients", *FINDINGS)]
+            rows.append([value, *counts, *(interval_text(found[part][f][m]) for m in METRICS for f in FINDINGS)])
+        heading = f"{name.capitalize()} population, {result['split']}{further}"
+        text = f"{result['populations'][name]} Not to be compared with AUCs of another case mix."
+        made.append(report.Section(heading, text, (first, *columns), rows, words=True))
     return made
