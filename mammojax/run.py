@@ -283,6 +283,10 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
     if not part.data.data_dir and part.data.name.startswith("phantom"):
         part.data.data_dir = str(workdir / "data")
     folder = workdir / name
+    if (folder / "report.html").is_file():  # what a run writes last
+        saved = json.loads((folder / "config.json").read_text())["config"]
+        if saved == json.loads(part.to_json_best_effort()):
+            return folder
     folder.mkdir(exist_ok=True)
     print(f"{name} network → {folder}", flush=True)
     data = dataset(part, folder)
