@@ -32,7 +32,7 @@ MORE = (
     1600  # exams of that arm's BI-RADS network; its training exams hold the other arms', its test exams are no other's
 )
 # What is taken from what beside the plain arm: heatmaps and pretraining help each with and without the other.
-AGAINST = {"image only, no pretraining": "no pretraining"}
+AGAINST = dict.fromkeys(("image only, no pretraining", "four times the pretraining exams"), "no pretraining")
 
 
 def _config(argument: str, seed: int, workdir: Path) -> ConfigDict:
