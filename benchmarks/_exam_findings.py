@@ -28,9 +28,7 @@ ARMS = {
     "joint": "joint+heatmaps",
     "four times the pretraining exams": "view-wise+heatmaps",
 }
-MORE = (
-    1600  # exams of that arm's BI-RADS network; its training exams hold the other arms', its test exams are no other's
-)
+MORE = 1600  # exams of that arm's BI-RADS network; its training exams hold the other arms'
 # What is taken from what beside the plain arm: heatmaps and pretraining help each with and without the other.
 AGAINST = dict.fromkeys(("image only, no pretraining", "four times the pretraining exams"), "no pretraining")
 

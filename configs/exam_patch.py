@@ -12,8 +12,7 @@ Not run here at this size: no such data, no ImageNet weights and no GPU.
 
 from ml_collections import ConfigDict
 
-from configs import exam
-from configs.patch_resnet import stage
+from configs import exam, patch_resnet
 
 
 def get_config() -> ConfigDict:
@@ -39,21 +38,11 @@ def get_config() -> ConfigDict:
             "pretrained_std": (),
         }
     )
-    config.augment = ConfigDict(
-        {
-            "enabled": True,
-            "flip_horizontal": True,
-            "flip_vertical": True,
-            "rotation": 25.0,
-            "zoom": (0.9, 1.1),
-            "shear": 0.0,
-            "intensity": 0.1,  # of the image's standard deviation
-            "order": "linear",
-        }
-    )
+    config.augment = patch_resnet.get_config().augment
+    config.augment.update(zoom=(0.9, 1.1), intensity=0.1, order="linear")  # intensity: of the image's sd
     config.batch = config.eval_batch = 64
     config.balance_loss = True
     config.monitor = "accuracy"
-    config.stages = ConfigDict({"stage1": stage("all layers", (".*",), (), 1e-4, 20)})
+    config.stages = ConfigDict({"stage1": patch_resnet.stage("all layers", (".*",), (), 1e-4, 20)})
     config.stages.stage1.schedule = "cosine"
     return config

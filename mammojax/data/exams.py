@@ -186,8 +186,8 @@ class Windows:
         self.left_out = len(every) - len(self.exams)
         first = np.array([target == "birads" or e.biopsied("L") or e.biopsied("R") for e in self.exams])
         self._always, self._others = np.flatnonzero(first), np.flatnonzero(~first)
-        count = len(self._always) + min(len(self._others), len(self._always) or len(self._others))
-        self.per_epoch = max(count // batch, 1) * batch
+        self._drawn = min(len(self._others), len(self._always) or len(self._others))
+        self.per_epoch = max((len(self._always) + self._drawn) // batch, 1) * batch
         self._length, self._epoch = self.per_epoch * max(epochs, 1), (-1, np.zeros(0, int))
 
     def __len__(self) -> int:
@@ -196,8 +196,7 @@ class Windows:
     def chosen(self, epoch: int) -> np.ndarray:
         """Indices of the epoch's exams in their order, int [per_epoch]."""
         rng = np.random.default_rng([self._seed, epoch])
-        count = min(len(self._others), len(self._always) or len(self._others))
-        drawn = rng.choice(self._others, count, replace=False)
+        drawn = rng.choice(self._others, self._drawn, replace=False)
         return np.resize(rng.permutation(np.concatenate([self._always, drawn])), self.per_epoch)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
