@@ -29,7 +29,10 @@ def stage(name: str, learn: tuple[str, ...], freeze: tuple[str, ...], rate: floa
             "move_frozen_statistics": False,  # True: the published code, whose frozen BatchNorms went on averaging
             "learning_rate": rate,
             "schedule": "constant",
+            "slow": (),  # parameters that learn at learning_rate * slow_factor
+            "slow_factor": 1.0,
             "weight_decay": 0.0,
+            "decay": (".*",),  # kernels that weight_decay acts on; ("head/.*",): the published code's new layers alone
             "decoupled_decay": False,
             "epochs": epochs,
             "patience": 0,  # epochs without a better `monitor` after which the stage ends; 0: never
@@ -92,6 +95,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "rotation": 25.0,
             "zoom": (0.8, 1.2),
             "shear": 0.0,  # 0.2 rad in the published code, not in the paper
+            "translation": 0.0,  # share of each side; ours, for patch sets whose lesions all stand in the middle
             "intensity": 20.0,
             "order": "nearest",
         }

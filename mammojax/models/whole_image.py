@@ -63,7 +63,7 @@ class WholeImageClassifier(nn.Module):
     `stages` holds the trunk's, "features" (the trunk's output) and the head's as "head/block1", … "head/pooled".
     Params: "trunk" and "head". `head` is a spec that `parse_head` reads, or a ready `Head`, which then overrules
     the fields after it. With `auxiliary_classes` there is also "auxiliary", a patch classifier's Dense layer on the
-    same trunk: `patches` [P, h, w, C] beside the images give `stages["patch_logits"]`, float32 [P, auxiliary_classes].
+    same trunk: called with `auxiliary`, x are patches and the logits float32 [B, auxiliary_classes].
     """
 
     trunk: nn.Module
@@ -85,15 +85,15 @@ class WholeImageClassifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never, patches: Array | None = None
+        self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never, auxiliary: bool = False
     ) -> Output:
         features, stages = self.trunk(x_BxHxWxC, train, frozen)
+        if self.auxiliary_classes and (auxiliary or self.is_initializing()):
+            patch_logits = nn.Dense(self.auxiliary_classes, kernel_init=HE_NORMAL, name="auxiliary")(pool(features))
+            if auxiliary:
+                return patch_logits, stages
         logits, head_stages = self.head(features, train, frozen)
         stages = {**stages, "features": features, **{f"head/{name}": x for name, x in head_stages.items()}}
-        if self.auxiliary_classes and (patches is not None or self.is_initializing()):
-            pooled = pool(features if patches is None else self.trunk(patches, train, frozen)[0])
-            dense = nn.Dense(self.auxiliary_classes, kernel_init=HE_NORMAL, name="auxiliary")
-            stages["patch_logits"] = dense(pooled)
         return logits, stages
 
 

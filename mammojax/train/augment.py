@@ -48,7 +48,7 @@ def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: s
 def random_matrices(key: jax.Array, count: int, size: tuple[int, int], config: ml_collections.ConfigDict) -> jax.Array:
     """One random map from output to input pixels for each of `count` images, float32 [count, 2, 3].
 
-    The map is about the centre of the image: flip, zoom, shear and rotation in one matrix.
+    The map is about the centre of the image: flip, zoom, shear and rotation in one matrix, then the translation.
     """
     keys = jax.random.split(key, 5)
 
@@ -68,6 +68,8 @@ def random_matrices(key: jax.Array, count: int, size: tuple[int, int], config: m
     linear_Bx2x2 = rotation * (zoom_Bx2 * signs_Bx2)[:, None, :]
     centre = (jnp.array(size, jnp.float32) - 1) / 2
     offset_Bx2 = centre[None, :] - jnp.einsum("bij,j->bi", linear_Bx2x2, centre)
+    most = config.get("translation", 0.0)  # absent from the configs of older runs
+    offset_Bx2 += uniform(keys[4], -most, most, (count, 2)) * jnp.array([size], jnp.float32)
     return jnp.concatenate([linear_Bx2x2, offset_Bx2[..., None]], -1)
 
 
@@ -78,7 +80,8 @@ def augment(key: jax.Array, images_BxHxWx1: jax.Array, config: ml_collections.Co
         key: a JAX random key.
         images_BxHxWx1: float32 on the 0 … 255 scale.
         config: flip_horizontal, flip_vertical (bool), rotation (degrees), zoom (low, high), shear (radians),
-            intensity (gray values of 255), order "nearest" or "linear".
+            translation (share of each side, by which the image moves at most; in neither paper), intensity (gray
+            values of 255), order "nearest" or "linear".
 
     Returns:
         float32 [B, H, W, 1]; the shift may leave 0 … 255.

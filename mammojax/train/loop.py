@@ -70,20 +70,20 @@ def make_step(
             return centre(gray, mean or 0.0, config.model.channels)
 
         x = seen(batch["image"], augment_key)
-        patches: dict[str, Any] = {}
+        patches = None
         if "patch_image" in batch:
-            patches["patches"] = seen(batch["patch_image"], jax.random.fold_in(augment_key, 1))
+            patches = seen(batch["patch_image"], jax.random.fold_in(augment_key, 1))
 
         def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
-            (logits, stages), moved = model.apply(
+            run = partial(
+                model.apply,
                 {"params": params, "batch_stats": state.batch_stats},
-                x,
-                **patches,
                 train=True,
                 frozen=frozen,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
+            (logits, _), moved = run(x)
             if config.model.task == "exam":
                 loss, answer = losses.exam_loss(logits, label)
             else:
@@ -91,8 +91,8 @@ def make_step(
                 if config.balance_loss:
                     loss = loss * losses.balanced_weights(label, config.model.classes)
             loss = total = loss.mean()
-            if patches:
-                beside, truth = stages["patch_logits"], batch["patch_label"]
+            if patches is not None:  # by themselves: the running statistics stay those of whole images
+                ((beside, _), _), truth = run(patches, auxiliary=True), batch["patch_label"]
                 weights = losses.balanced_weights(truth, beside.shape[-1])
                 total += config.auxiliary.weight * (losses.cross_entropy(beside, truth) * weights).mean()
             return total, (loss, answer, moved.get("batch_stats", {}))
@@ -149,8 +149,9 @@ def train(
         model: a network of mammojax.models.
         variables: where to start, unless the workdir holds a checkpoint of this run.
         batches: an endless stream; `batches.steps_per_epoch` steps are one epoch.
-        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch
-            (patches: accuracy; whole images: AUC; Shen et al. keep the best, across stages).
+        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch, the
+            highest, of "loss" the lowest (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
+            stages).
         workdir: the run folder.
         mean: gray value subtracted, 0 … 255; None for images that come standardised.
 
@@ -256,6 +257,16 @@ def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> boo
     return epochs - (best["epoch"] if best["stage"] == stage.name else 0) >= stage.patience
 
 
+def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
+    """Whether an epoch's value beats the best so far: the higher one, of "loss" the lower one.
+
+    A value that cannot be computed (one class only) never beats one that can; the first epoch is always kept.
+    """
+    if best is None:
+        return True
+    return bool(np.isfinite(value) and (value < best["value"] if monitor == "loss" else value > best["value"]))
+
+
 def _on_sigterm(act: Callable[[], None]) -> Any:
     """Call `act` on SIGTERM; the handler that was there before, None outside the main thread."""
     try:
@@ -285,11 +296,11 @@ def _end_epoch(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     measured = validate(variables)
     value, best = measured[monitor], host["best"]
-    # A value that cannot be computed (one class only) never beats one that can; the first epoch is always kept.
-    better = best is None or (np.isfinite(value) and not value <= best["value"])
+    better = _better(monitor, value, best)
     log.write({"kind": "val", **common, **measured, "best": better})
     if better:
-        best = {"value": value if np.isfinite(value) else -1.0, "epoch": epoch, "stage": stage.name}
+        worst = 1e9 if monitor == "loss" else -1.0
+        best = {"value": value if np.isfinite(value) else worst, "epoch": epoch, "stage": stage.name}
         save_best(workdir, variables)
     print(
         f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"

@@ -30,7 +30,10 @@ class Stage:
         move_frozen_statistics: the published code's behaviour: frozen BatchNorm layers normalise with the batch and
             go on averaging. The default, as the paper's "frozen" says, is False.
         learning_rate, schedule: "constant", or "cosine" down to zero over the stage.
+        slow, slow_factor: regular expressions of learning parameters whose rate is `learning_rate` times the factor.
         weight_decay: factor of L2 on kernels in the gradient, before Adam (or decoupled: `decoupled_decay`, AdamW).
+        decay: regular expressions of the kernels it acts on. The published code of Shen et al. 2019 decays the new top
+            layers alone, the paper says nothing of it; all is the default.
         epochs: length.
         patience: the stage ends before that where so many epochs in a row brought no better `monitor`; 0: never.
     """
@@ -47,6 +50,9 @@ class Stage:
     decoupled_decay: bool
     epochs: int
     patience: int = 0
+    slow: tuple[str, ...] = ()
+    slow_factor: float = 1.0
+    decay: tuple[str, ...] = (".*",)
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of the stage's `steps`."""
@@ -68,8 +74,10 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
         stage = Stage(key=key, **fields)
         if stage.schedule not in ("constant", "cosine"):
             raise BadStage(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
-        if min(stage.epochs, stage.learning_rate, stage.weight_decay, stage.patience) < 0:
-            raise BadStage(f"config.stages.{key}: epochs, patience, learning_rate, weight_decay must not be negative.")
+        if min(stage.epochs, stage.learning_rate, stage.slow_factor, stage.weight_decay, stage.patience) < 0:
+            raise BadStage(
+                f"config.stages.{key}: epochs, patience, learning_rate, slow_factor, weight_decay must not be negative."
+            )
         result.append(stage)
     if not result:
         raise BadStage("config.stages is empty; give it at least one stage, stage1.")
@@ -86,13 +94,13 @@ def _matches(patterns: tuple[str, ...], path: str) -> bool:
 
 
 def labels(stage: Stage, params: Tree) -> Tree:
-    """ "learn" or "freeze" for each parameter, in the tree's shape.
+    """ "learn", "slow" (learns at the lower rate) or "freeze" for each parameter, in the tree's shape.
 
     Raises:
         BadStage: a pattern that matches no parameter, a parameter that no pattern covers, or a stage that learns none.
     """
     names = paths(params)
-    for field in ("learn", "freeze"):
+    for field in ("learn", "freeze", "slow", "decay"):
         for pattern in getattr(stage, field):
             if not any(re.fullmatch(pattern, name) for name in names):
                 raise BadStage(
@@ -107,7 +115,7 @@ def labels(stage: Stage, params: Tree) -> Tree:
         )
     if not any(_matches(stage.learn, n) for n in names):
         raise BadStage(f"config.stages.{stage.key}.learn names no parameter; nothing would be trained.")
-    flat = ["learn" if _matches(stage.learn, n) else "freeze" for n in names]
+    flat = [("slow" if _matches(stage.slow, n) else "learn") if _matches(stage.learn, n) else "freeze" for n in names]
     return jax.tree.unflatten(jax.tree.structure(params), flat)
 
 
@@ -133,9 +141,13 @@ def optimizer(stage: Stage, params: Tree) -> optax.GradientTransformation:
     """
 
     def kernels(tree: Tree) -> Tree:
-        return jax.tree_util.tree_map_with_path(lambda path, _: str(path[-1].key) == "kernel", tree)
+        decayed = [name.endswith("kernel") and _matches(stage.decay, name) for name in paths(tree)]
+        return jax.tree.unflatten(jax.tree.structure(tree), decayed)
 
     decay = [optax.add_decayed_weights(stage.weight_decay, mask=kernels)] if stage.weight_decay else []
     adam = [optax.scale_by_adam()]
     chain = adam + decay if stage.decoupled_decay else decay + adam
-    return optax.multi_transform({"learn": optax.chain(*chain), "freeze": optax.set_to_zero()}, labels(stage, params))
+    groups = {"learn": optax.chain(*chain), "freeze": optax.set_to_zero()}
+    if stage.slow:
+        groups["slow"] = optax.chain(*chain, optax.scale(stage.slow_factor))
+    return optax.multi_transform(groups, labels(stage, params))

@@ -73,3 +73,12 @@ def test_shear_zero_by_default_changes_nothing() -> None:
     images = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 1)).astype(np.float32)
     np.testing.assert_array_equal(augment.augment(jax.random.key(0), images, _config()), images)
     assert not np.array_equal(augment.augment(jax.random.key(0), images, _config(shear=0.2)), images)
+
+
+def test_translation_moves_each_image_by_at_most_its_share() -> None:
+    matrices = np.asarray(augment.random_matrices(jax.random.key(0), 500, (40, 20), _config(translation=0.25)))
+    offset = matrices[..., 2]
+    assert np.abs(offset[:, 0]).max() <= 10
+    assert np.abs(offset[:, 1]).max() <= 5
+    assert np.abs(offset).max(0) == pytest.approx([10, 5], rel=0.05)
+    assert (np.asarray(augment.random_matrices(jax.random.key(0), 9, (40, 20), _config()))[..., 2] == 0).all()

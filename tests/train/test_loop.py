@@ -1,5 +1,7 @@
 """One device's losses on two, BatchNorm included; mixed precision keeps float32 parameters."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from mammojax.models import whole_image
 from mammojax.train import mesh, stages
-from mammojax.train.loop import make_step
+from mammojax.train.loop import _better, make_step
 from mammojax.train.state import TrainState, init_variables
 
 
@@ -100,3 +102,38 @@ def test_the_auxiliary_loss_teaches_the_trunk_from_patches_alone() -> None:
     before = variables["params"]["trunk"]["stem_conv"]["kernel"]
     np.testing.assert_array_equal(trunk_after(0.0), before)
     assert np.abs(trunk_after(1.0) - before).max() > 1e-3
+
+
+def test_the_auxiliary_patches_leave_the_running_statistics_to_the_images() -> None:
+    """The trunk runs twice a step; patches of another gray value once moved the statistics of the images."""
+    config = quickstart.get_config()
+    config.model.update(width=4, blocks=(1, 1, 1, 1), head="8x1", auxiliary_classes=5)
+    config.augment.enabled = False
+    model = whole_image.build(config.model)
+    variables = init_variables(model, (64, 64), 1, 0)
+    stage = stages.from_config(config.stages)[0]
+    stage = replace(stage, learn=(".*",), freeze=())
+    tx = stages.optimizer(stage, variables["params"])
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.integers(0, 20_000, (2, 64, 64, 1), np.uint16), "label": np.array([0, 1], np.int32)}
+    patches = {
+        "patch_image": rng.integers(40_000, 65536, (10, 32, 32, 1), np.uint16),
+        "patch_label": np.arange(10, dtype=np.int32) % 5,
+    }
+
+    def statistics(batch: dict) -> dict:
+        state = TrainState(
+            jnp.int32(0), *(jax.tree.map(jnp.array, variables[k]) for k in ("params", "batch_stats")),
+            tx.init(variables["params"]), jax.random.key_data(jax.random.key(0)),
+        )  # fmt: skip
+        return make_step(model, tx, stage, config, 100.0)(state, batch, np.float32(1e-2))[0].batch_stats
+
+    alone, beside = statistics(batch), statistics(batch | patches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, beside)
+
+
+def test_the_best_epoch_is_the_highest_and_of_losses_the_lowest() -> None:
+    best = {"value": 0.5}
+    assert [_better("auc", value, best) for value in (0.4, 0.5, 0.6, float("nan"))] == [False, False, True, False]
+    assert [_better("loss", value, best) for value in (0.4, 0.5, 0.6, float("inf"))] == [True, False, False, False]
+    assert _better("loss", float("nan"), None)

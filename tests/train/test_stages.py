@@ -115,6 +115,24 @@ def test_weight_decay_is_l2_in_the_gradient_of_kernels_only() -> None:
     jax.tree.map(np.testing.assert_array_equal, updates, expected)
 
 
+def test_slow_parameters_take_a_share_of_the_rate_and_decay_can_be_the_heads_alone() -> None:
+    config = _tiny()
+    config.stages.stage1 = patch_resnet.stage("all", (".*",), (), 1e-2, 1)
+    config.stages.stage1.update(weight_decay=0.5, slow=("trunk/.*",), slow_factor=0.1, decay=("classifier/.*",))
+    stage = stages.from_config(config.stages)[0]
+    params = {name: {"kernel": jnp.full((2, 2), 3.0)} for name in ("trunk", "classifier")}
+    grads = jax.tree.map(lambda p: 0.1 * jnp.ones_like(p), params)
+    tx = stages.optimizer(stage, params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    adam = optax.scale_by_adam()
+
+    def by_adam(gradient: jax.Array) -> jax.Array:
+        return adam.update(gradient, adam.init(gradient))[0]
+
+    np.testing.assert_allclose(updates["trunk"]["kernel"], 0.1 * by_adam(grads["trunk"]["kernel"]), rtol=1e-6)
+    np.testing.assert_array_equal(updates["classifier"]["kernel"], by_adam(grads["classifier"]["kernel"] + 1.5))
+
+
 def test_balanced_weights_equal_the_worked_example() -> None:
     weights = losses.balanced_weights(jnp.array([0, 0, 0, 1]), 5)
     np.testing.assert_allclose(weights, [4 / 3, 4 / 3, 4 / 3, 4], rtol=1e-6)
