@@ -159,7 +159,8 @@ class Windows:
         target: "cancer", an epoch being all biopsied exams and as many others; or "birads", all exams of BIRADS.
         angles: ("CC", "MLO") or one of them.
         noise: greatest move of a window and of its borders in pixels.
-        batch: an epoch is a multiple of it: its last few examples are dropped.
+        batch: an epoch is a multiple of it. Its last batch is filled with further exams without a biopsy, and where
+            there are no more of those with exams that the epoch already has: none is dropped.
         epochs: how many there are.
         seed: of everything random.
 
@@ -187,7 +188,7 @@ class Windows:
         first = np.array([target == "birads" or e.biopsied("L") or e.biopsied("R") for e in self.exams])
         self._always, self._others = np.flatnonzero(first), np.flatnonzero(~first)
         self._drawn = min(len(self._others), len(self._always) or len(self._others))
-        self.per_epoch = max((len(self._always) + self._drawn) // batch, 1) * batch
+        self.per_epoch = -(-(len(self._always) + self._drawn) // batch) * batch
         self._length, self._epoch = self.per_epoch * max(epochs, 1), (-1, np.zeros(0, int))
 
     def __len__(self) -> int:
@@ -197,7 +198,11 @@ class Windows:
         """Indices of the epoch's exams in their order, int [per_epoch]."""
         rng = np.random.default_rng([self._seed, epoch])
         drawn = rng.choice(self._others, self._drawn, replace=False)
-        return np.resize(rng.permutation(np.concatenate([self._always, drawn])), self.per_epoch)
+        order = np.concatenate([self._always, drawn])
+        if missing := self.per_epoch - len(order):
+            further = rng.permutation(np.setdiff1d(self._others, drawn))
+            order = np.concatenate([order, np.resize(np.concatenate([further, rng.permutation(order)]), missing)])
+        return rng.permutation(order)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         epoch, place = divmod(int(index), self.per_epoch)

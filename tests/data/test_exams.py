@@ -78,26 +78,36 @@ def test_images_face_right_with_their_masks(data: prepared.Prepared) -> None:
     assert (marked == 2).sum() == 200
 
 
-def test_an_epoch_is_all_biopsied_exams_and_as_many_others(tmp_path: Path) -> None:
+class FortyExams:
+    """Made-up facts of 40 exams of which the first `biopsied` were biopsied; no images."""
+
+    facts = {"crop": {"threshold": 0}}  # noqa: RUF012
+
+    def __init__(self, biopsied: int) -> None:
+        self._rows = []
+        for k in range(40):
+            facts = {"benign": int(k < biopsied), "malignant": 0, "reach": 60, "lowest": 90, "columns": {"birads": "1"}}
+            for view in exams.VIEWS:
+                names = (f"{k}_{view}", f"p{k}", f"e{k}", view[0], view[2:])
+                self._rows.append(
+                    dict(zip(prepared.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)}
+                )
+
+    def table(self, split: str) -> list[dict[str, str]]:
+        return self._rows
+
+    def source(self, split: str, masks: bool = True) -> list[dict[str, np.ndarray]]:
+        return []
+
+    def windows(self, batch: int, target: str = "cancer") -> exams.Windows:
+        return exams.Windows(
+            self, SIZES, target=target, angles=("CC", "MLO"), noise=2, batch=batch, epochs=30, seed=1  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def test_an_epoch_is_all_biopsied_exams_and_as_many_others() -> None:
     """Wu et al., section IV-A.1, on made-up facts of 40 exams of which 6 were biopsied."""
-    rows = []
-    for k in range(40):
-        facts = {"benign": int(k < 6), "malignant": 0, "reach": 60, "lowest": 90, "columns": {}}
-        for view in exams.VIEWS:
-            names = (f"{k}_{view}", f"p{k}", f"e{k}", view[0], view[2:])
-            rows.append(dict(zip(prepared.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)})
-
-    class Data:
-        facts = {"crop": {"threshold": 0}}  # noqa: RUF012
-
-        def table(self, split: str) -> list[dict[str, str]]:
-            return rows
-
-        def source(self, split: str, masks: bool = True) -> list[dict[str, np.ndarray]]:
-            return []
-
-    how = {"target": "cancer", "angles": ("CC", "MLO"), "noise": 2, "batch": 4, "seed": 1}
-    windows = exams.Windows(Data(), SIZES, epochs=30, **how)  # type: ignore[arg-type]
+    windows = FortyExams(6).windows(batch=4)
     assert windows.per_epoch == 12
     seen: set[int] = set()
     orders = [windows.chosen(epoch).tolist() for epoch in range(30)]
@@ -107,8 +117,31 @@ def test_an_epoch_is_all_biopsied_exams_and_as_many_others(tmp_path: Path) -> No
         seen |= set(order)
     assert len(seen) == 40  # every other exam comes sooner or later
     assert orders[0] != orders[1]
-    again = exams.Windows(Data(), SIZES, epochs=30, **how)  # type: ignore[arg-type]
-    assert again.chosen(7).tolist() == orders[7]
+    assert FortyExams(6).windows(batch=4).chosen(7).tolist() == orders[7]
+
+
+@pytest.mark.parametrize("batch", [5, 7, 16])
+def test_the_last_batch_of_an_epoch_is_filled_with_exams_without_a_biopsy(batch: int) -> None:
+    """6 biopsied and 6 other exams are no multiple of the batch: none of the 12 is dropped, others are added."""
+    windows = FortyExams(6).windows(batch=batch)
+    assert windows.per_epoch == {5: 15, 7: 14, 16: 16}[batch]
+    for epoch in range(30):
+        order = windows.chosen(epoch).tolist()
+        assert len(order) == windows.per_epoch
+        assert set(range(6)) <= set(order)
+        assert len(set(order)) == len(order)
+        assert sum(k >= 6 for k in order) == windows.per_epoch - 6
+
+
+@pytest.mark.parametrize(("biopsied", "target"), [(30, "cancer"), (40, "cancer"), (6, "birads")])
+def test_the_last_batch_of_an_epoch_repeats_exams_where_there_are_no_others(biopsied: int, target: str) -> None:
+    """All 40 exams are in the epoch; 48 is the next multiple of 12, so 8 are there twice."""
+    windows = FortyExams(biopsied).windows(batch=12, target=target)
+    assert windows.per_epoch == 48
+    twice = [np.flatnonzero(np.bincount(windows.chosen(epoch), minlength=40) == 2).tolist() for epoch in range(30)]
+    assert all(set(windows.chosen(epoch).tolist()) == set(range(40)) for epoch in range(30))
+    assert all(len(repeated) == 8 for repeated in twice)
+    assert twice[0] != twice[1]
 
 
 def test_windows_are_their_number_s_alone(data: prepared.Prepared) -> None:
