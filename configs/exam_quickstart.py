@@ -13,7 +13,12 @@ from configs import exam
 
 
 def _small(config: ConfigDict, rate: float, epochs: int) -> None:
-    """A narrow network on small windows, a cosine schedule instead of patience."""
+    """A narrow network on small windows, a cosine schedule instead of patience.
+
+    The best epoch is that of the lowest validation loss: on 120 exams the AUC, the paper's choice, is so uneven from
+    epoch to epoch that the first of twelve was once kept.
+    """
+    config.monitor = "loss"
     config.exam.update(sizes={"CC": (240, 160), "MLO": (256, 160)}, noise=8, patch=48, stride=24)
     config.model.update(width=8, blocks=(1, 1, 1, 1, 1))
     config.stages.stage1.update(learning_rate=rate, schedule="cosine", epochs=epochs, patience=0)
@@ -23,7 +28,7 @@ def get_config(argument: str = "view-wise+heatmaps") -> ConfigDict:
     """The phantom recipe."""
     config = exam.get_config(argument)
     config.data.update(name="phantom_exams", split="all", patch_size=48, iterations=10, prepare=True, workers=2)
-    config.phantom = ConfigDict({"exams": 400, "seed": 0, "contrast": 1.0})
+    config.phantom = ConfigDict({"exams": 480, "first": 0, "seed": 0, "contrast": 1.0})
     _small(config, 1e-3, 12)
     config.batch = 8
     if "birads" in config:

@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--workers", type=int, default=1)
     prepare.add_argument("--patients", type=int, default=340, help="of the phantom")
     prepare.add_argument("--exams", type=int, default=300, help="of the phantom exams")
+    prepare.add_argument(
+        "--first-exam", type=_count, default=0, help="of the phantom exams: other exams, other patients"
+    )
     prepare.add_argument("--phantom-seed", type=int, default=0)
     prepare.add_argument("--contrast", type=float, default=1.0, help="factor of the phantom's lesion contrast")
     prepare.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
@@ -164,7 +167,11 @@ def _prepare(args: argparse.Namespace) -> int:
     of_exams = args.name == "phantom_exams"
     kinds = args.kinds or ("exams,exam_patches" if of_exams else "whole,patches_s10")
     phantom: dict[str, Any] = {"seed": args.phantom_seed, "contrast": args.contrast}
-    phantom |= {"exams": args.exams} if of_exams else {"patients": args.patients, "both_breasts": args.both_breasts}
+    phantom |= (
+        {"exams": args.exams, "first": args.first_exam}
+        if of_exams
+        else {"patients": args.patients, "both_breasts": args.both_breasts}
+    )
     for path in prepared.prepare(
         args.name, args.source, args.data_dir, kinds=tuple(kinds.split(",")), size=args.size,
         patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), crop=args.crop,

@@ -76,7 +76,8 @@ def exam(seed: int, index: int) -> Exam:
     if biopsied and rng.random() < _FURTHER:  # in either breast: one may hold a benign and a malignant finding
         further = "MALIGNANT" if rng.random() < _MALIGNANT else "BENIGN"
         breasts[_one(rng, "LR")].append(_finding(rng, further))
-    birads = 0 if biopsied else 2 if index_finding else 1
+    seen = [f for side in "LR" for f in breasts[side] if f.visible]  # a radiologist reads what the views show
+    birads = 0 if any(f.pathology != "NORMAL" for f in seen) else 2 if seen else 1
     if rng.random() < _NOISE:
         birads = (birads + int(rng.integers(1, 3))) % 3
     views = list(itertools.product("LR", ("CC", "MLO")))
@@ -100,6 +101,7 @@ def write_exams(
     root: Path,
     *,
     exams: int = 300,
+    first: int = 0,
     seed: int = 0,
     image_size: tuple[int, int] = (288, 224),
     contrast: float = 1.0,
@@ -118,6 +120,7 @@ def write_exams(
     Args:
         root: a new folder.
         exams: their number, four images each, in a tenth of them five.
+        first: index of the first exam: exams of other indices are other patients'.
         seed: of everything.
         image_size: (height, width) in pixels; lesions scale with the height.
         contrast: factor of the lesions' contrast; below 1 the task is harder.
@@ -125,28 +128,30 @@ def write_exams(
     """
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    work = partial(_write_exam, root, seed, image_size, contrast)
+    work = partial(_write_exam, root, seed, image_size, contrast, first)
     rows: list[list[str]] = [list(COLUMNS)]
     for made in tqdm(phantom.each(work, exams, workers), total=exams, desc="phantom exams", disable=None):
         rows += made
     phantom.write_table(root / phantom.MANIFEST, rows)
 
 
-def _write_exam(root: Path, seed: int, size: tuple[int, int], contrast: float, index: int) -> list[list[str]]:
+def _write_exam(
+    root: Path, seed: int, size: tuple[int, int], contrast: float, first: int, number: int
+) -> list[list[str]]:
     """The images and masks of one exam; its rows of the manifest."""
+    index = first + number
     facts = exam(seed, index)
     patient, exam_id = f"P_{index + 1:05d}", f"E_{index + 1:05d}"
-    split = ("train", "val", "test")[
-        (index % 20 >= 12) + (index % 20 >= 15)
-    ]  # findings are shuffled: any part is alike
+    # Half trains, a quarter each validates and tests; findings are shuffled: any part is alike.
+    split = ("train", "train", "val", "test")[index % 20 // 5]
     rng = np.random.default_rng([seed, index, 1])
     study = generate_uid(entropy_srcs=[str(seed), exam_id, phantom.LEVELS[0]])
     rows = []
-    for number, (side, view) in enumerate(facts.views, start=1):
+    for place, (side, view) in enumerate(facts.views, start=1):
         findings = facts.breasts[side]
         shown = [(f.kind, f.pathology == "MALIGNANT") for f in findings if f.visible]
         pixels, drawn = phantom.draw(size, side, view, shown, rng, contrast, digital=True)
-        name = f"{exam_id}_{number}_{side}_{view}"
+        name = f"{exam_id}_{place}_{side}_{view}"
         uids = [study, *(generate_uid(entropy_srcs=[str(seed), name, level]) for level in phantom.LEVELS[1:])]
         image = f"images/{name}.dcm"
         phantom.save_dicom(root / image, patient, f"{side} {view}", pixels, uids)

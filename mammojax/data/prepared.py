@@ -35,7 +35,7 @@ DIGESTS = {"cbis_ddsm": cbis_ddsm.digest, "inbreast": inbreast.digest}  # of the
 DRAWN = ("shen", "official", "all")
 PHANTOMS: dict[str, dict[str, Any]] = {
     "phantom": {"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False},
-    "phantom_exams": {"exams": 300, "seed": 0, "contrast": 1.0},
+    "phantom_exams": {"exams": 300, "first": 0, "seed": 0, "contrast": 1.0},
 }
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
 FRAMED: dict[str, Any] = {"size": (1152, 896), "crop": "none", "keep_aspect": False}
@@ -149,7 +149,8 @@ def _config(
 def _phantom_name(name: str, phantom: dict[str, Any] | None) -> str:
     chosen = PHANTOMS[name] | (phantom or {})
     if name == "phantom_exams":
-        return f"n{chosen['exams']}p{chosen['seed']}" + f"c{chosen['contrast']:g}" * (chosen["contrast"] != 1)
+        name = f"e{chosen['exams']}p{chosen['seed']}" + f"f{chosen['first']}" * (chosen["first"] != 0)
+        return name + f"c{chosen['contrast']:g}" * (chosen["contrast"] != 1)
     name = f"n{chosen['patients']}p{chosen['seed']}"
     return name + f"c{chosen['contrast']:g}" * (chosen["contrast"] != 1) + "b" * chosen["both_breasts"]
 
@@ -193,6 +194,7 @@ def find(
             chosen["contrast"] != 1
         )
         command += " --both-breasts" * chosen.get("both_breasts", False)
+        command += f" --first-exam {chosen.get('first')}" * (chosen.get("first", 0) != 0)
     raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run: {command}")
 
 

@@ -42,6 +42,14 @@ def test_the_same_bytes_whatever_the_workers_and_the_number_of_exams(tmp_path: P
     assert (tmp_path / "other/manifest.csv").read_bytes() != (tmp_path / "fewer/manifest.csv").read_bytes()
 
 
+def test_exams_of_other_indices_are_other_patients(written: Path, tmp_path: Path) -> None:
+    phantom_exams.write_exams(tmp_path, exams=5, first=78, seed=0, image_size=SIZE)
+    rows, before = _rows(tmp_path), _rows(written)
+    assert sorted({row["patient_id"] for row in rows}) == [f"P_{k:05d}" for k in range(79, 84)]
+    shared = [row for row in rows if row["patient_id"] in {row["patient_id"] for row in before}]
+    assert shared == [row for row in before if row["patient_id"] in ("P_00079", "P_00080")]
+
+
 def test_the_labels_are_composed_as_described(written: Path) -> None:
     exams: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in _rows(written):
@@ -77,7 +85,8 @@ def test_the_labels_are_composed_as_described(written: Path) -> None:
                     assert exam == {"NORMAL"}
         seen["biopsied"] += exam != {"NORMAL"}
         seen["malignant and benign"] += exam >= {"MALIGNANT", "BENIGN"}
-        clean = 0 if exam != {"NORMAL"} else 2 if any(row["abnormality"] for row in rows) else 1
+        visible = [row["pathology"] for row in rows if row["visible"] == "1"]  # what a radiologist can see
+        clean = 0 if set(visible) - {"NORMAL"} else 2 if visible else 1
         seen["noisy"] += int(rows[0]["birads"]) != clean
     for row in _rows(written):
         drawn = row["visible"] == "1" and row["pathology"] != "NORMAL"
