@@ -1,20 +1,18 @@
 """The exams' half of docs/findings.md: python -m benchmarks findings --task exams [--only ARM] [--seeds 0 1 2].
 
-The nets of configs/exam_quickstart.py on its phantom exams. A seed changes data, split and initialisation together; all
-arms of a seed share its data, its patch network and its BI-RADS network, which learns from OTHERS: exams of patients who
-stand in no split of the arms. Each arm's AUC by breast, ten windows averaged, is compared with the plain arm's on the
-same test breasts, with intervals from draws of patients (see findings.py).
+The nets of configs/exam_quickstart.py on its phantom exams. A seed changes data, split and initialisation together;
+all arms of a seed share its data, its patch network and its BI-RADS network, which learns from OTHERS: exams of
+patients who stand in no split of the arms. Each arm's AUC by breast, ten windows averaged, is compared with the plain
+arm's on the same test breasts, with intervals from draws of patients (see findings.py).
 """
 
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks._arms import Book, over_seeds
 from configs import exam_quickstart
 from mammojax.evaluate import compare, populations
 
@@ -41,25 +39,9 @@ def _config(argument: str, seed: int, workdir: Path) -> ConfigDict:
     return config
 
 
-def run_arms(workdir: Path, seeds: Sequence[int], only: str | None, book: Path) -> list[dict[str, Any]]:
+def run_arms(workdir: Path, seeds: Sequence[int], only: Sequence[str], book: Path) -> list[dict[str, Any]]:
     """Run the arms that have no result yet; a row for each arm, seed and finding, then the differences."""
-    from mammojax.run import run
-
-    rows = [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
-
-    def once(arm: str, seed: int, config: ConfigDict, folder: Path) -> None:
-        if any(row["arm"] == arm and row["seed"] == seed for row in rows):
-            return
-        started = time.perf_counter()
-        results = run(config, folder)
-        test = results.get("test_random10", results["test"])
-        minutes = (time.perf_counter() - started) / 60
-        for name in ("auc_malignant", "auc_benign", "auc", "accuracy"):
-            if name in test:
-                rows.append({"arm": arm, "seed": seed, "measure": name, **test[name], "minutes": minutes})
-                with book.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-
+    results = Book(book)
     for seed in seeds:
         whole = _config("view-wise+heatmaps", seed, workdir)
 
@@ -72,17 +54,17 @@ def run_arms(workdir: Path, seeds: Sequence[int], only: str | None, book: Path) 
                 config.phantom = ConfigDict(whole.phantom.to_dict() | others)
             network = f"{name} network{' of other exams' * bool(others)}"
             folder = workdir / f"exams_{network.replace(' ', '_')}_{seed}"
-            once(network, seed, config, folder)
+            results.once(network, seed, config, folder)
             return str(folder)
 
         for arm, argument in ARMS.items():
-            if only in (None, arm):
+            if not only or arm in only:
                 config = _config(argument, seed, workdir)
                 config.patch_run = part("patch", {}) if "patch" in config else ""
                 others = {} if arm.endswith("own exams") else OTHERS
                 config.init_from = part("birads", others) if "birads" in config else ""
-                once(arm, seed, config, _folder(workdir, arm, seed))
-    return rows + _differences(workdir, seeds)
+                results.once(arm, seed, config, _folder(workdir, arm, seed))
+    return results.rows + _differences(workdir, seeds)
 
 
 def _folder(workdir: Path, arm: str, seed: int) -> Path:
@@ -110,31 +92,6 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
             ours = arms[arm]
             if not ours:
                 continue
-            row = {"finding": finding, **over_seeds(arm, ours, {})}
-            compared = [
-                {"finding": finding, **over_seeds(arm, ours, theirs, name)}
-                for name, theirs in arms.items()
-                if name != arm
-            ]
-            rows += compared or [row]
+            others = [name for name in arms if name != arm] or [""]
+            rows += [{"finding": finding, **over_seeds(arm, ours, arms.get(o, {}), o)} for o in others]
     return rows
-
-
-def over_seeds(
-    arm: str, ours: dict[int, compare.Scored], theirs: dict[int, compare.Scored], against: str = ""
-) -> dict[str, Any]:
-    """An arm's AUC by seed and its mean, and the same of its difference from another arm on the seeds both have.
-
-    The interval is of the test patients' chance, the spread (standard deviation over seeds) also of data and training.
-    """
-
-    def mean(repeats: list[tuple[compare.Scored, compare.Scored | None]]) -> dict[str, Any]:
-        values = [compare.over_repeats([pair], runs=1).value for pair in repeats]
-        mean = compare.over_repeats(repeats)
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return {"by_seed": values, "mean": mean.value, "low": mean.low, "high": mean.high, "spread": spread}
-
-    row: dict[str, Any] = {"arm": arm, "seeds": sorted(ours), "auc": mean([(ours[s], None) for s in sorted(ours)])}
-    if both := sorted(set(ours) & set(theirs)):
-        row |= {"minus": against, "difference": mean([(ours[s], theirs[s]) for s in both])}
-    return row

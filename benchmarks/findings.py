@@ -1,4 +1,4 @@
-"""The experiments of docs/findings.md: python -m benchmarks findings [--only ARM] [--seeds 0 1 2] [--workdir DIR].
+"""The experiments of docs/findings.md: python -m benchmarks findings [--only ARM …] [--seeds 0 1 2] [--workdir DIR].
 
 With --task exams those of four-view exams, see _exam_findings.py; here those of single mammograms.
 
@@ -6,134 +6,182 @@ The nets of configs/quickstart.py on phantom mammograms of CONTRAST, where the p
 perfect; that factor was fixed before any other arm was run. One arm and seed at a time: a run that was stopped goes on,
 a finished one is not run again. A seed changes data, split and initialisation together; all arms of a seed share its
 data, and its patch classifiers where they start from the same one. Results are appended to findings.jsonl.
-Then each arm's AUC is compared with the plain arm's on the same test images: the mean difference over seeds, with an
-interval from bootstrap draws of patients, each seed's own (paired; Shen et al. report such differences too).
+Then each arm's AUC is compared with another arm's (the plain one's, where none is named) on the same test images: the
+difference by seed, its mean over seeds with an interval from bootstrap draws of patients, each seed's own (paired; Shen
+et al. report such differences too), and its spread over seeds.
 """
 
 import argparse
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import _exam_findings as exam_findings
+from benchmarks._arms import Book, over_seeds
 from configs import patch_resnet, quickstart
-from mammojax.evaluate import compare, two_step
+from mammojax.data import prepared
+from mammojax.evaluate import compare, predict, two_step
+from mammojax.models import whole_image
+from mammojax.train.checkpoint import restore_best
 
 CONTRAST = 0.6
 RESIDUAL, VGG = "32-32-128x1,32-32-128x1", "64x1,32x1"
-# What an arm changes: the patch run it starts from ("" for none), the head, and the words of `_config`.
+# Patch classifiers: TRUNK_SET, and what is changed. "wide" ones see the same pictures 3.5 times enlarged, so that a
+# patch has 7 x 7 positions at the trunk's end as in the paper, not 2 x 2; "double" ones twice enlarged. Both have half
+# the patients and "wide" ones half the width, for want of time.
+PATCHES: dict[str, dict[str, Any]] = {
+    "resnet50_s10": {},
+    "resnet50_s10_shuffled": {"data.shuffle_labels": True},
+    "resnet50_s1": {},
+    "resnet50_s1_moved": {"augment.translation": 0.25},
+    "resnet50_s1g": {},
+    "vgg16_s10": {},
+    "wide_s10": {},
+    "wide_s1": {},
+    "wide_s1_moved": {"augment.translation": 0.25},
+    "double_s10": {},
+}
+SCALES = {"wide": (3.5, 8, 170), "double": (2, 16, 170)}  # how many times enlarged, the trunk's width, patients
+# Random weights: as many updates as the patch and the whole-image net of the plain arm had together, a rate that falls
+# to zero, and running statistics averaged over the last hundred batches.
+ANNEALED = {"stages.stage1.schedule": "cosine", "stages.stage1.epochs": 32, "model.bn_momentum": 0.99}
+# What an arm changes: the run it starts from (a patch classifier or another arm; "" for none), the head, the stages
+# that it runs (both where none is named), fields of the config, and the arm it is compared with.
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "shuffled labels": {"patch": "resnet50_s10_shuffled"},
-    "random weights": {"patch": ""},
-    "random weights, lesion labels beside": {"patch": ""},
-    "S1 patches": {"patch": "resnet50_s1"},
-    "S1g patches": {"patch": "resnet50_s1g"},
-    "all layers at once": {},
+    "shuffled labels": {"start": "resnet50_s10_shuffled", "set": {"data.shuffle_labels": True}},
+    "random weights": {"start": "", "stages": ("all",), "set": ANNEALED},
+    "random weights, lesion labels beside": {
+        "start": "",
+        "stages": ("all",),
+        "set": ANNEALED | {"model.auxiliary_classes": 5},
+    },
+    "S1 patches": {"start": "resnet50_s1"},
+    "S1 patches, translated": {"start": "resnet50_s1_moved"},
+    "S1g patches": {"start": "resnet50_s1g"},
+    "all layers at once": {"stages": ("stage2",), "set": {"stages.stage2.epochs": 11}},
+    "all layers at once, new ones at 1e-3": {
+        "stages": ("stage2",),
+        "set": {
+            "stages.stage2.epochs": 11, "stages.stage2.learning_rate": 1e-3, "stages.stage2.slow": ("trunk/.*",),
+            "stages.stage2.slow_factor": 0.1,
+        },
+    },
     "heatmap, residual blocks": {"head": f"heatmap2,{RESIDUAL}"},
     "heatmap, FC": {"head": "heatmap2,fc64-32"},
     "ResNet, VGG head": {"head": VGG},
-    "VGG, small VGG head": {"patch": "vgg16_s10", "head": VGG},
-    "VGG, large VGG head": {"patch": "vgg16_s10", "head": "128x3,128x3"},
-    "VGG, residual head": {"patch": "vgg16_s10"},
-}
+    "VGG, small VGG head": {"start": "vgg16_s10", "head": VGG},
+    "VGG, large VGG head": {"start": "vgg16_s10", "head": "128x3,128x3"},
+    "VGG, residual head": {"start": "vgg16_s10"},
+    "wide": {"start": "wide_s10"},
+    "wide, S1 patches": {"start": "wide_s1", "minus": "wide"},
+    "wide, S1 patches, translated": {"start": "wide_s1_moved", "minus": "wide"},
+    "batches of 2, new layers": {
+        "start": "double_s10", "stages": ("stage1",),
+        "set": {"batch": 2, "stages.stage1.epochs": 3, "stages.stage1.learning_rate": 3e-4},
+    },
+}  # fmt: skip
+# Stage 2 on batches of 2, as the paper's: do the trunk's BatchNorms keep the patches' statistics, what does decay act
+# on?
+for fixed in (True, False):
+    for decay in (".*", "head/.*"):
+        name = f"batches of 2, all layers, {'fixed' if fixed else 'moving'} statistics, "
+        ARMS[name + f"decay on {'all' if decay == '.*' else 'new'} layers"] = {
+            "start": "batches of 2, new layers", "stages": ("stage2",), "minus": "batches of 2, new layers",
+            "set": {
+                "batch": 2, "stages.stage2.weight_decay": 1e-2, "stages.stage2.decay": (decay,),
+                "stages.stage2.fix_statistics": ("trunk/.*",) if fixed else (),
+            },
+        }  # fmt: skip
 FOUR_BEST = ("plain", "ResNet, VGG head", "VGG, small VGG head", "VGG, residual head")  # the paper's four
 
 
-def _quickstart(seed: int, workdir: Path) -> ConfigDict:
+def _quickstart(seed: int, workdir: Path, patch: str) -> ConfigDict:
+    """The quickstart on the seed's phantom, its nets and images as the name of the patch classifier says."""
     config = quickstart.get_config()
     config.seed = config.data.seed = config.phantom.seed = seed
     config.phantom.contrast = CONTRAST
     config.data.data_dir = str(workdir / f"data_{seed}")
+    config.gallery = 0
+    trunk = patch.split("_")[0]
+    if trunk in SCALES:
+        scale, width, config.phantom.patients = SCALES[trunk]
+        config.data.update(size=(round(288 * scale), round(224 * scale)), patch_size=round(64 * scale))
+        config.model.width = config.patch.model.width = width
+    if trunk == "vgg16":
+        config.model.trunk = config.patch.model.trunk = trunk
+        config.model.width = config.patch.model.width = 8  # at full resolution its convolutions cost ten times as much
+        config.stages.stage2.fix_statistics = ()
     return config
 
 
-def _trunk(model: ConfigDict, trunk: str) -> None:
-    model.trunk = trunk
-    if trunk == "vgg16":
-        model.width = 8  # its convolutions at full resolution cost ten times those of the ResNet
-
-
 def _patch_config(name: str, seed: int, workdir: Path) -> ConfigDict:
-    """A patch run: trunk_set or trunk_set_shuffled."""
-    trunk, patch_set, *shuffled = name.split("_")
-    config = _quickstart(seed, workdir)
-    patch = config.patch
+    """A patch run of PATCHES."""
+    config = _quickstart(seed, workdir, name)
+    patch, patch_set = config.patch, name.split("_")[1]
     with patch.unlocked():
         patch.data = config.data.copy_and_resolve_references()
         patch.phantom, patch.seed = config.phantom, seed
-    patch.data.kind, patch.data.shuffle_labels = f"patches_{patch_set}", bool(shuffled)
+    patch.data.kind = f"patches_{patch_set}"
     if patch_set != "s10":  # a tenth of the patches: as many steps
         patch.stages.stage1.epochs *= 10
-    _trunk(patch.model, trunk)
+    patch.update_from_flattened_dict(PATCHES[name])
     return patch
 
 
 def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
-    """The quickstart's whole-image run with one thing changed."""
+    """The quickstart's whole-image run with what the arm changes."""
     change = ARMS[arm]
-    patch = change.get("patch", "resnet50_s10")
-    config = _quickstart(seed, workdir)
+    start = change.get("start", "resnet50_s10")
+    config = _quickstart(seed, workdir, ARMS[start]["start"] if start in ARMS else start)
     del config.patch
     config.model.head = change.get("head", RESIDUAL)
-    config.gallery = 0
-    if patch:
-        config.init_from = str(workdir / f"{patch}_{seed}")
-        _trunk(config.model, patch.split("_")[0])
+    if start:
+        config.init_from = str(_folder(workdir, start, seed))
     if config.model.head.startswith("heatmap"):  # the heatmap is the patch classifier's: it stays with the trunk
         config.stages.stage1.update(learn=("head/(?!heatmap/).*",), freeze=("trunk/.*", "head/heatmap/.*"))
-    if config.model.trunk == "vgg16":
-        config.stages.stage2.fix_statistics = ()
-    config.data.shuffle_labels = arm == "shuffled labels"
-    if arm.startswith("random weights"):  # nothing is worth freezing
-        stage = patch_resnet.stage("all layers", (".*",), (), 1e-3, 11)
-        config.stages = ConfigDict({"stage1": stage})
-        config.model.auxiliary_classes = 5 if arm.endswith("beside") else 0
-    if arm == "all layers at once":
-        config.stages.stage2.epochs = 11
-        config.stages = ConfigDict({"stage1": config.stages.stage2})
+    if change.get("stages") == ("all",):  # nothing is worth freezing
+        config.stages = ConfigDict({"stage1": patch_resnet.stage("all layers", (".*",), (), 1e-3, 11)})
+    config.update_from_flattened_dict(change.get("set", {}))
+    if change.get("stages", ("all",)) != ("all",):
+        config.stages = ConfigDict({stage: config.stages[stage] for stage in change["stages"]})
     return config
 
 
 def main(arguments: Sequence[str]) -> list[dict]:
-    """Run the arms that have no result yet; a row for each arm and seed, then the differences from the plain arm."""
+    """Run the arms that have no result yet; a row for each arm and seed, then the differences."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks findings")
     parser.add_argument("--task", choices=["mammograms", "exams"], default="mammograms")
-    parser.add_argument("--only", choices=[*ARMS, *exam_findings.ARMS])
+    parser.add_argument("--only", nargs="+", choices=[*ARMS, *exam_findings.ARMS], default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workdir", type=Path, default=Path("runs/findings"))
     args = parser.parse_args(arguments)
-    from mammojax.run import run
-
     args.workdir.mkdir(parents=True, exist_ok=True)
-    if args.only and args.only not in (exam_findings.ARMS if args.task == "exams" else ARMS):
-        parser.error(f'--task {args.task} has no arm "{args.only}"')
+    arms = exam_findings.ARMS if args.task == "exams" else ARMS
+    for name in args.only:
+        if name not in arms:
+            parser.error(f'--task {args.task} has no arm "{name}"')
     if args.task == "exams":
         return exam_findings.run_arms(args.workdir, args.seeds, args.only, args.workdir / "exam_findings.jsonl")
-    book = args.workdir / "findings.jsonl"
-    rows = [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
+    book = Book(args.workdir / "findings.jsonl")
 
-    def once(arm: str, seed: int, config: ConfigDict, folder: Path) -> None:
-        if any(row["arm"] == arm and row["seed"] == seed for row in rows):
+    def train(arm: str, seed: int) -> None:
+        """An arm, after what it starts from."""
+        folder = _folder(args.workdir, arm, seed)
+        if arm in PATCHES:
+            book.once(f"patch {arm}", seed, _patch_config(arm, seed, args.workdir), folder)
             return
-        started = time.perf_counter()
-        test = run(config, folder)["test"]
-        name = "auc" if "auc" in test else "accuracy"
-        row = {"arm": arm, "seed": seed, "measure": name, **test[name], "minutes": (time.perf_counter() - started) / 60}
-        rows.append(row)
-        with book.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if start := ARMS[arm].get("start", "resnet50_s10"):
+            train(start, seed)
+        book.once(arm, seed, _config(arm, seed, args.workdir), folder)
 
     for seed in args.seeds:
-        for arm in [args.only] if args.only else ARMS:
-            if patch := ARMS[arm].get("patch", "resnet50_s10"):
-                once(f"patch {patch}", seed, _patch_config(patch, seed, args.workdir), args.workdir / f"{patch}_{seed}")
-            once(arm, seed, _config(arm, seed, args.workdir), _folder(args.workdir, arm, seed))
-    return rows + _differences(args.workdir, args.seeds)
+        for arm in args.only or ARMS:
+            train(arm, seed)
+    return book.rows + _differences(args.workdir, args.seeds) + _off_centre(args.workdir, args.seeds)
 
 
 def _folder(workdir: Path, arm: str, seed: int) -> Path:
@@ -141,50 +189,85 @@ def _folder(workdir: Path, arm: str, seed: int) -> Path:
 
 
 def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
-    """Each arm's mean AUC over the seeds, and its mean difference from the plain arm's with an interval.
+    """Each arm's AUC over its finished seeds, and its difference from another arm's.
 
     Beside the trained arms those that come of them: flips averaged, a breast's two views averaged, the four best as an
     ensemble (flips averaged, as the paper's), and the two-step forest on the plain arm's patch classifier.
     """
+
+    def scored(arm: str, split: str = "test") -> dict[int, compare.Scored]:
+        finished = [seed for seed in seeds if (_folder(workdir, arm, seed) / "metrics.json").is_file()]
+        return {seed: compare.read(_folder(workdir, arm, seed), split) for seed in finished}
+
     rows: list[dict] = []
-
-    def row(arm: str, a: list[compare.Scored], b: list[compare.Scored] | None, against: str = "plain") -> None:
-        mean = compare.over_repeats([(one, None) for one in a])
-        found: dict[str, Any] = {
-            "arm": arm,
-            "seeds": len(a),
-            "mean_auc": mean.value,
-            "low": mean.low,
-            "high": mean.high,
-        }
-        if b:
-            gap = compare.over_repeats(list(zip(a, b, strict=True)))
-            found |= {"minus": against, "difference": gap.value, "from": gap.low, "to": gap.high}
-        rows.append(found)
-
-    def read(arm: str, split: str = "test") -> list[compare.Scored]:
-        return [compare.read(_folder(workdir, arm, seed), split) for seed in seeds]
-
-    def done(arm: str) -> bool:
-        return all((_folder(workdir, arm, seed) / "metrics.json").is_file() for seed in seeds)
-
-    if not done("plain"):
+    plain, flips = scored("plain"), scored("plain", "test_flips")
+    for arm, change in ARMS.items():
+        if ours := scored(arm):
+            against = change.get("minus", "plain")
+            rows.append(over_seeds(arm, ours, {} if arm in ("plain", "wide") else scored(against), against))
+    if not plain:
         return rows
-    plain, flips = read("plain"), read("plain", "test_flips")
-    for arm in filter(done, ARMS):
-        row(arm, read(arm), None if arm == "plain" else plain)
-    row("plain, flips averaged", flips, plain)
-    if all(map(done, FOUR_BEST)):
-        group = [read(arm, "test_flips") for arm in FOUR_BEST]
-        row("ensemble of four, flips", [compare.ensemble(m) for m in zip(*group, strict=True)], flips, "plain, flips")
-    for seed in seeds:
+    rows.append(over_seeds("plain, flips averaged", flips, plain, "plain"))
+    four = [scored(arm, "test_flips") for arm in FOUR_BEST]
+    if together := set.intersection(*map(set, four)):
+        mean = {seed: compare.ensemble([one[seed] for one in four]) for seed in together}
+        rows.append(over_seeds("ensemble of four, flips", mean, flips, "plain, flips"))
+    for seed in plain:
         folder = workdir / f"two-step_{seed}"
         if not (folder / "metrics.json").is_file():
             two_step.two_step(_folder(workdir, "plain", seed), folder)
-    row("two-step forest", [compare.read(workdir / f"two-step_{seed}", "test") for seed in seeds], plain)
-    gains = [compare.two_views(compare.breasts(one))["gain"] for one in plain]
-    for seed, gain in zip(seeds, gains, strict=True):
+    rows.append(over_seeds("two-step forest", scored("two-step"), plain, "plain"))
+    for seed, one in plain.items():
+        gain = compare.two_views(compare.breasts(one))["gain"]
         rows.append(
             {"arm": "plain, two views - one", "seed": seed, "difference": gain.value, "from": gain.low, "to": gain.high}
         )
     return rows
+
+
+def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
+    """How often a patch net calls a patch a lesion whose middle is so far from a test lesion's, by shares of its side.
+
+    Beside it "background": how often it does so of the background patches of S10.
+    """
+    rows = []
+    for name in PATCHES:
+        if name.startswith("vgg16") or "shuffled" in name or name.endswith("s1g"):
+            continue
+        for seed in seeds:
+            folder = _folder(workdir, name, seed)
+            if not (folder / "metrics.json").is_file():
+                continue
+            config, facts, variables = restore_best(folder)
+            apply = predict.make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
+            side = config.data.patch_size
+
+            def called(patches: list[np.ndarray], apply: Any = apply, variables: Any = variables) -> float:
+                batches = [np.stack(patches[k : k + 32]) for k in range(0, len(patches), 32)]
+                answers = np.concatenate([np.asarray(apply(variables, batch[..., None])) for batch in batches])
+                return float((answers.argmax(1) != 0).mean())
+
+            asked = prepared.asked_for(config, folder)
+            whole = prepared.find(**{**asked, "kind": "whole"})
+            s10 = prepared.find(**{**asked, "kind": "patches_s10"})
+            background = [example["image"][..., 0] for example in s10.source("test") if example["label"] == 0]
+            row: dict[str, Any] = {"patch net": name, "seed": seed, "background": called(background)}
+            for share in (0, 0.125, 0.25, 0.375):
+                row[f"off by {share:g}"] = called(_around_lesions(whole, side, round(share * side)))
+            rows.append(row)
+    return rows
+
+
+def _around_lesions(whole: prepared.Prepared, side: int, distance: int) -> list[np.ndarray]:
+    """Patches uint16 [side, side] whose middle is `distance` pixels above, below, left and right of a lesion's."""
+    patches = []
+    for example in whole.source("test"):
+        rows, columns = np.nonzero(example["masks"][..., 0])
+        if not len(rows):
+            continue
+        padded = np.pad(example["image"][..., 0], side)
+        y, x = round(float(rows.mean())) + side - side // 2, round(float(columns.mean())) + side - side // 2
+        for dy, dx in {(0, 0)} if not distance else ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            top, left = y + dy * distance, x + dx * distance
+            patches.append(padded[top : top + side, left : left + side])
+    return patches
