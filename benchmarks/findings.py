@@ -29,58 +29,60 @@ from mammojax.train.checkpoint import restore_best
 
 CONTRAST = 0.6
 RESIDUAL, VGG = "32-32-128x1,32-32-128x1", "64x1,32x1"
-# Patch classifiers: TRUNK_SET, and what is changed. "wide" ones see the same pictures 3.5 times enlarged, so that a
-# patch has 7 x 7 positions at the trunk's end as in the paper, not 2 x 2; "double" ones twice enlarged. Both have half
-# the patients and "wide" ones half the width, for want of time.
+# Patch classifiers: TRUNK_SET, and what is changed.
 PATCHES: dict[str, dict[str, Any]] = {
     "resnet50_s10": {},
     "resnet50_s10_shuffled": {"data.shuffle_labels": True},
-    "resnet50_s1": {},
-    "resnet50_s1_moved": {"augment.translation": 0.25},
     "resnet50_s1g": {},
     "vgg16_s10": {},
+    "narrow_s10": {},
+    "narrow_s1": {},
+    "narrow_s1_moved": {"augment.translation": 0.25},
     "wide_s10": {},
     "wide_s1": {},
     "wide_s1_moved": {"augment.translation": 0.25},
     "double_s10": {},
 }
-SCALES = {"wide": (3.5, 8, 170), "double": (2, 16, 170)}  # how many times enlarged, the trunk's width, patients
-# Random weights: as many updates as the patch and the whole-image net of the plain arm had together, a rate that falls
+# Half as wide nets, for arms that would take too long: by how much the pictures are enlarged, and how many patients. Of
+# "wide" ones a patch has 7 x 7 positions at the trunk's end as in the paper, not 2 x 2.
+NARROW = {"narrow": (1, 340), "wide": (3.5, 120), "double": (2, 170)}
+# Random weights: as many updates as the patch and the whole-image net of the narrow arm had together, a rate that falls
 # to zero, and running statistics averaged over the last hundred batches.
 ANNEALED = {"stages.stage1.schedule": "cosine", "stages.stage1.epochs": 32, "model.bn_momentum": 0.99}
 # What an arm changes: the run it starts from (a patch classifier or another arm; "" for none), the head, the stages
-# that it runs (both where none is named), fields of the config, and the arm it is compared with.
+# that it runs (both where none is named), fields of the config; and the arm it is compared with.
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "shuffled labels": {"start": "resnet50_s10_shuffled", "set": {"data.shuffle_labels": True}},
-    "random weights": {"start": "", "stages": ("all",), "set": ANNEALED},
-    "random weights, lesion labels beside": {
-        "start": "",
-        "stages": ("all",),
-        "set": ANNEALED | {"model.auxiliary_classes": 5},
-    },
-    "S1 patches": {"start": "resnet50_s1"},
-    "S1 patches, translated": {"start": "resnet50_s1_moved"},
     "S1g patches": {"start": "resnet50_s1g"},
-    "all layers at once": {"stages": ("stage2",), "set": {"stages.stage2.epochs": 11}},
-    "all layers at once, new ones at 1e-3": {
-        "stages": ("stage2",),
-        "set": {
-            "stages.stage2.epochs": 11, "stages.stage2.learning_rate": 1e-3, "stages.stage2.slow": ("trunk/.*",),
-            "stages.stage2.slow_factor": 0.1,
-        },
-    },
     "heatmap, residual blocks": {"head": f"heatmap2,{RESIDUAL}"},
     "heatmap, FC": {"head": "heatmap2,fc64-32"},
     "ResNet, VGG head": {"head": VGG},
     "VGG, small VGG head": {"start": "vgg16_s10", "head": VGG},
     "VGG, large VGG head": {"start": "vgg16_s10", "head": "128x3,128x3"},
     "VGG, residual head": {"start": "vgg16_s10"},
-    "wide": {"start": "wide_s10"},
+    "narrow": {"start": "narrow_s10", "minus": ""},
+    "narrow, all layers at once": {
+        "start": "narrow_s10", "minus": "narrow", "stages": ("stage2",), "set": {"stages.stage2.epochs": 11},
+    },
+    "narrow, all layers at once, new ones at 1e-3": {
+        "start": "narrow_s10", "minus": "narrow", "stages": ("stage2",),
+        "set": {
+            "stages.stage2.epochs": 11, "stages.stage2.learning_rate": 1e-3, "stages.stage2.slow": ("trunk/.*",),
+            "stages.stage2.slow_factor": 0.1,
+        },
+    },
+    "narrow, S1 patches": {"start": "narrow_s1", "minus": "narrow"},
+    "narrow, S1 patches, translated": {"start": "narrow_s1_moved", "minus": "narrow"},
+    "narrow, random weights": {"start": "", "minus": "narrow", "stages": ("all",), "set": ANNEALED},
+    "narrow, random weights, lesion labels beside": {
+        "start": "", "minus": "narrow", "stages": ("all",), "set": ANNEALED | {"model.auxiliary_classes": 5},
+    },
+    "wide": {"start": "wide_s10", "minus": ""},
     "wide, S1 patches": {"start": "wide_s1", "minus": "wide"},
     "wide, S1 patches, translated": {"start": "wide_s1_moved", "minus": "wide"},
     "batches of 2, new layers": {
-        "start": "double_s10", "stages": ("stage1",),
+        "start": "double_s10", "minus": "", "stages": ("stage1",),
         "set": {"batch": 2, "stages.stage1.epochs": 3, "stages.stage1.learning_rate": 3e-4},
     },
 }  # fmt: skip
@@ -88,7 +90,7 @@ ARMS: dict[str, dict[str, Any]] = {
 # on?
 for fixed in (True, False):
     for decay in (".*", "head/.*"):
-        name = f"batches of 2, all layers, {'fixed' if fixed else 'moving'} statistics, "
+        name = f"batches of 2, {'fixed' if fixed else 'moving'} statistics, "
         ARMS[name + f"decay on {'all' if decay == '.*' else 'new'} layers"] = {
             "start": "batches of 2, new layers", "stages": ("stage2",), "minus": "batches of 2, new layers",
             "set": {
@@ -99,18 +101,17 @@ for fixed in (True, False):
 FOUR_BEST = ("plain", "ResNet, VGG head", "VGG, small VGG head", "VGG, residual head")  # the paper's four
 
 
-def _quickstart(seed: int, workdir: Path, patch: str) -> ConfigDict:
-    """The quickstart on the seed's phantom, its nets and images as the name of the patch classifier says."""
+def _quickstart(seed: int, workdir: Path, trunk: str) -> ConfigDict:
+    """The quickstart on the seed's phantom, with a trunk of PATCHES."""
     config = quickstart.get_config()
     config.seed = config.data.seed = config.phantom.seed = seed
     config.phantom.contrast = CONTRAST
     config.data.data_dir = str(workdir / f"data_{seed}")
     config.gallery = 0
-    trunk = patch.split("_")[0]
-    if trunk in SCALES:
-        scale, width, config.phantom.patients = SCALES[trunk]
+    if trunk in NARROW:
+        scale, config.phantom.patients = NARROW[trunk]
         config.data.update(size=(round(288 * scale), round(224 * scale)), patch_size=round(64 * scale))
-        config.model.width = config.patch.model.width = width
+        config.model.width = config.patch.model.width = 8
     if trunk == "vgg16":
         config.model.trunk = config.patch.model.trunk = trunk
         config.model.width = config.patch.model.width = 8  # at full resolution its convolutions cost ten times as much
@@ -120,8 +121,9 @@ def _quickstart(seed: int, workdir: Path, patch: str) -> ConfigDict:
 
 def _patch_config(name: str, seed: int, workdir: Path) -> ConfigDict:
     """A patch run of PATCHES."""
-    config = _quickstart(seed, workdir, name)
-    patch, patch_set = config.patch, name.split("_")[1]
+    trunk, patch_set = name.split("_")[:2]
+    config = _quickstart(seed, workdir, trunk)
+    patch = config.patch
     with patch.unlocked():
         patch.data = config.data.copy_and_resolve_references()
         patch.phantom, patch.seed = config.phantom, seed
@@ -136,7 +138,8 @@ def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
     """The quickstart's whole-image run with what the arm changes."""
     change = ARMS[arm]
     start = change.get("start", "resnet50_s10")
-    config = _quickstart(seed, workdir, ARMS[start]["start"] if start in ARMS else start)
+    patch = ARMS[start]["start"] if start in ARMS else start
+    config = _quickstart(seed, workdir, patch.split("_")[0] or arm.split(",")[0])
     del config.patch
     config.model.head = change.get("head", RESIDUAL)
     if start:
@@ -204,7 +207,7 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
     for arm, change in ARMS.items():
         if ours := scored(arm):
             against = change.get("minus", "plain")
-            rows.append(over_seeds(arm, ours, {} if arm in ("plain", "wide") else scored(against), against))
+            rows.append(over_seeds(arm, ours, {} if against in ("", arm) else scored(against), against))
     if not plain:
         return rows
     rows.append(over_seeds("plain, flips averaged", flips, plain, "plain"))
