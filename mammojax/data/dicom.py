@@ -32,6 +32,7 @@ VIEW_CODES = {
     "399260004": "ML", "R-10224": "ML",
     "399352003": "LM", "R-10228": "LM",
 }  # fmt: skip
+_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG: dict[str, Callable[[bytes], Any]] = {
     "1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_decode,  # baseline
     "1.2.840.10008.1.2.4.51": imagecodecs.jpeg_decode,  # extended, 12 bit, which pydicom's plugins cannot
@@ -139,21 +140,31 @@ def _lenient(path: Path) -> Iterator[None]:
             ) from None
 
 
-def series_description(path: str | Path) -> str:
-    """SeriesDescription in lower case, "" where absent or unreadable; pixels are not read."""
+def peek(path: str | Path, *keywords: str) -> pydicom.Dataset:
+    """Some fields of a DICOM header; pixels are not read. Empty where the file is no DICOM or its header is broken.
+
+    The deflated form, which would be inflated whole, is not looked at either.
+    """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Path(path).open("rb") as file:
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesDescription"], force=True)
-            return str(header.get("SeriesDescription", "")).lower()
-    except Exception:  # pydicom raises many kinds on a broken header; the pixels decide then
-        return ""
+            head = file.read(132)
+            if head.startswith(_PNG):
+                return pydicom.Dataset()
+            meta = pydicom.filereader.read_file_meta_info(path) if head[128:] == b"DICM" else None
+            if meta is not None and meta.get("TransferSyntaxUID") == DEFLATED:
+                return pydicom.Dataset()
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(keywords), force=True)
+            return pydicom.Dataset({tag: header[tag] for tag in header.keys()})  # noqa: SIM118  parses each field now
+    except Exception:  # pydicom raises many kinds on a broken header
+        return pydicom.Dataset()
 
 
 def _is_png(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(8) == b"\x89PNG\r\n\x1a\n"
+            return file.read(8) == _PNG
     except OSError as error:
         raise BadMammogram(f"{path.name}: the file cannot be opened ({error.strerror}); check its path.") from None
 

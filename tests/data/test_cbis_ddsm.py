@@ -98,8 +98,10 @@ HEADER = "patient_id,breast density,left or right breast,image view,pathology,im
 NAME = "Mass-Training_P_00001_LEFT_CC"
 
 
-def _source(folder: Path, *pathologies: str, lesion: dict[str, np.ndarray]) -> Path:
-    """One view of 40 x 30 with as many lesions; the files of the first are given."""
+def _source(
+    folder: Path, *pathologies: str, lesion: dict[str, np.ndarray], described: dict[str, str] | None = None
+) -> Path:
+    """One view of 40 x 30 with as many lesions; the files of the first are given, and perhaps their descriptions."""
     for name in cbis_ddsm.CSVS.values():
         (folder / name).write_text(HEADER)
     lines = [
@@ -112,6 +114,8 @@ def _source(folder: Path, *pathologies: str, lesion: dict[str, np.ndarray]) -> P
     for path, pixels in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         header = pydicom.Dataset()
+        if text := (described or {}).get(path.removeprefix(f"{NAME}_1/")):
+            header.SeriesDescription = text
         header.SOPClassUID, header.PhotometricInterpretation = "1.2.840.10008.5.1.4.1.1.7", "MONOCHROME2"
         header.Rows, header.Columns = pixels.shape
         header.BitsAllocated = header.BitsStored = 8
@@ -127,6 +131,7 @@ def _source(folder: Path, *pathologies: str, lesion: dict[str, np.ndarray]) -> P
 @pytest.mark.parametrize(
     ("shapes", "wanted"),
     [
+        ({"1/1-1.dcm": (80, 60), "1/1-2.dcm": (10, 12)}, "1/1-1.dcm"),  # of twice its image's size
         ({"1/000000.dcm": (10, 12), "1/000001.dcm": (40, 30)}, "1/000001.dcm"),  # the first is the crop
         ({"1/000000.dcm": (40, 30), "2/000000.dcm": (10, 12)}, "1/000000.dcm"),  # each in a series of its own
         ({"1/1-1.dcm": (42, 31), "1/1-2.dcm": (10, 12)}, "1/1-1.dcm"),  # another size than the image
@@ -150,3 +155,83 @@ def test_an_unknown_pathology_is_listed_and_never_benign(tmp_path: Path) -> None
     table = cbis_ddsm.read_tree(source, cbis_ddsm.read_rows(source))
     assert [lesion.pathology for lesion in table.images[0].lesions] == ["MALIGNANT", "BENIGN"]
     assert "pathology" in dict(table.rejected)[f"{NAME}_1"]
+
+
+def _lesion_files(mask: tuple[int, int], crop: tuple[int, int]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    drawn = np.zeros(mask, np.uint8)
+    drawn[5:12, 4:14] = 255
+    return {"1/1-1.dcm": rng.integers(1, 256, crop, np.uint8), "2/1-1.dcm": drawn}
+
+
+@pytest.mark.parametrize("size", [(40, 30), (42, 31), (44, 33)])
+def test_swapped_descriptions_do_not_make_a_mask_of_a_crop(tmp_path: Path, size: tuple[int, int]) -> None:
+    """The crop is described as mask and the mask as crop: size and values decide."""
+    described = {"1/1-1.dcm": "ROI mask images", "2/1-1.dcm": "cropped images"}
+    source = _source(tmp_path, "MALIGNANT", lesion=_lesion_files(size, (7, 10)), described=described)
+    table = cbis_ddsm.read_tree(source, cbis_ddsm.read_rows(source))
+    assert table.images[0].lesions[0].mask == source / f"{NAME}_1" / "2/1-1.dcm"
+    assert not table.rejected
+
+
+def test_a_gray_image_of_the_mammogram_s_size_is_no_mask(tmp_path: Path) -> None:
+    source = _source(
+        tmp_path, "MALIGNANT", lesion={"1/1-1.dcm": np.random.default_rng(1).integers(1, 256, (42, 31), np.uint8)},
+        described={"1/1-1.dcm": "ROI mask images"},
+    )  # fmt: skip
+    table = cbis_ddsm.read_tree(source, cbis_ddsm.read_rows(source))
+    assert table.images[0].lesions[0].mask is None
+    assert "none has its mammogram's size or aspect, and two values" in dict(table.rejected)[f"{NAME}_1"]
+
+
+def test_what_is_ambiguous_is_listed_and_not_used(tmp_path: Path) -> None:
+    """Two masks of a lesion, then two full mammograms; a copy of a file is no second one."""
+    files = _lesion_files((40, 30), (7, 10))
+    files["3/1-1.dcm"] = files["2/1-1.dcm"][::-1].copy()
+    source = _source(tmp_path, "MALIGNANT", lesion=files)
+    rows = cbis_ddsm.read_rows(source)
+    table = cbis_ddsm.read_tree(source, rows)
+    assert table.images[0].lesions[0].mask is None
+    assert "several of its files" in dict(table.rejected)[f"{NAME}_1"]
+    _source(tmp_path, "MALIGNANT", lesion=files, described={"3/1-1.dcm": "ROI mask images"})
+    table = cbis_ddsm.read_tree(source, rows)  # then the description decides
+    assert table.images[0].lesions[0].mask == source / f"{NAME}_1" / "3/1-1.dcm"
+    full = source / NAME / "1" / "000000.dcm"
+    (source / NAME / "again").mkdir()
+    (source / NAME / "again" / "1-1.dcm").write_bytes(full.read_bytes())
+    assert cbis_ddsm.read_tree(source, rows).images[0].path == full
+    (source / NAME / "again" / "1-1.dcm").write_bytes((source / f"{NAME}_1" / "2" / "1-1.dcm").read_bytes())
+    with pytest.raises(manifest.BadManifest, match="none of the 1 rows"):
+        cbis_ddsm.read_tree(source, rows)
+
+
+def test_folders_of_other_names_are_joined_by_the_headers_uids(shared: Path, tmp_path: Path) -> None:
+    """The same real files, each under a number of its own: every image and mask is the one of the named folders."""
+    source = shared / "data" / "mias_as_cbis"
+    for name in cbis_ddsm.CSVS.values():
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    for k, file in enumerate(sorted(source.rglob("*.dcm"))):
+        (tmp_path / f"{k % 7}" / f"{k}").mkdir(parents=True)
+        (tmp_path / f"{k % 7}" / f"{k}" / "image.dcm").symlink_to(file)
+    rows = cbis_ddsm.read_rows(source)
+    wanted, table = cbis_ddsm.read_tree(source, rows), cbis_ddsm.read_tree(tmp_path, rows)
+    assert not table.rejected
+    assert len(table.images) == len(wanted.images)
+    for a, b in zip(wanted.images, table.images, strict=True):
+        assert b.path.resolve() == a.path.resolve()
+        assert [x.mask.resolve() for x in b.lesions] == [x.mask.resolve() for x in a.lesions]
+        assert (b.image, b.patient_id, b.pathology) == (a.image, a.patient_id, a.pathology)
+
+
+def test_only_what_headers_leave_open_is_decoded(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Path] = []
+
+    def read(path: Path) -> np.ndarray:
+        decoded.append(path)
+        return read_mask(path)
+
+    monkeypatch.setattr(cbis_ddsm, "read_mask", read)
+    source = shared / "data" / "mias_as_cbis"
+    rows = cbis_ddsm.read_rows(source)
+    assert not cbis_ddsm.read_tree(source, rows).rejected
+    assert len(set(decoded)) == len(decoded) < len(rows) / 4

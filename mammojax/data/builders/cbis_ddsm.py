@@ -1,8 +1,9 @@
 """CBIS-DDSM as downloaded from TCIA: four CSVs and a tree of DICOMs (Lee et al. 2017, CC BY 3.0).
 
 Downloads differ in depth and file names (000000.dcm under UID folders; 1-1.dcm under dated ones), and the CSVs' crop
-and mask columns are swapped in some rows. So files are found by the folder of their image or lesion, such as
-Mass-Training_P_00001_LEFT_CC_1, and mask and crop are told apart by SeriesDescription, then by content.
+and mask columns are swapped in some rows, as are some descriptions. So files are found by the folder of their image or
+lesion, such as Mass-Training_P_00001_LEFT_CC_1, elsewhere by the UIDs of their headers, and mask and crop are told
+apart by size and content, last by SeriesDescription. What stays ambiguous is listed and not used.
 An example is (patient, side, view): mass and calcification folders of one view are merged, with all their masks.
 """
 
@@ -10,16 +11,13 @@ import csv
 import hashlib
 import os
 import re
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
-
 from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
-from mammojax.data.dicom import BadMammogram, read_mask, series_description
+from mammojax.data.dicom import BadMammogram, peek, read_mask
 
 FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 PATHOLOGIES = {"MALIGNANT": "MALIGNANT", "BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN"}
@@ -30,7 +28,13 @@ CSVS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One lesion of the CSVs; `pathology` is "BENIGN" or "MALIGNANT", or "" where the cell says nothing known."""
+    """One lesion of the CSVs.
+
+    Attributes:
+        pathology: "BENIGN" or "MALIGNANT", or "" where the cell says nothing known.
+        image_uids: StudyInstanceUID and SeriesInstanceUID of the full mammogram, as the path's cell has them.
+        lesion_uids: those of crop and mask, which the cells may have the wrong way round.
+    """
 
     patient: str
     side: str
@@ -41,6 +45,8 @@ class Row:
     official: str
     image_folder: str
     lesion_folder: str
+    image_uids: tuple[str, ...] = ()
+    lesion_uids: tuple[str, ...] = ()
 
 
 def _csv(source: Path, name: str) -> Path:
@@ -65,12 +71,14 @@ def read_rows(source: Path) -> list[Row]:
             for cells in reader:
                 cells = {str(k).replace("_", " "): (v or "").strip() for k, v in cells.items() if isinstance(v, str)}
                 try:
+                    image, mask = cells["image file path"].split("/"), cells["ROI mask file path"].split("/")
+                    crop = cells.get("cropped image file path", "").split("/")
                     rows.append(
                         Row(
                             cells["patient id"], {"LEFT": "L", "RIGHT": "R"}[cells["left or right breast"]],
                             cells["image view"], {"mass": "mass", "calc": "calcification"}[kind],
                             PATHOLOGIES.get(cells["pathology"], ""), cells["breast density"], half,
-                            cells["image file path"].split("/")[0], cells["ROI mask file path"].split("/")[0],
+                            image[0], mask[0], tuple(image[1:-1]), (*crop[1:-1], *mask[1:-1]),
                         )
                     )  # fmt: skip
                 except KeyError as error:
@@ -124,45 +132,75 @@ class CbisDdsm(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
         return table, chosen
 
 
-def _index(source: Path) -> dict[str, list[Path]]:
-    """Image or lesion folder → its DICOM files at any depth; the tree is walked once, through links as well."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    seen = set()
-    for folder, below, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above would never end
-            below.clear()
-            continue
-        seen.add(real)
-        owner = next((part for part in reversed(Path(folder).parts) if FOLDER.fullmatch(part)), None)
-        if owner:
-            files[owner] += [Path(folder) / name for name in names if name.lower().endswith(".dcm") and name[0] != "."]
-    return {owner: sorted(found) for owner, found in files.items()}
+class Files:
+    """The DICOM files of a download.
+
+    Attributes:
+        by_folder: image or lesion folder, such as Mass-Training_P_00001_LEFT_CC_1 → its files at any depth.
+        by_uid: study or series → its files, of those in no such folder.
+    """
+
+    def __init__(self, source: Path) -> None:
+        """Walk the tree once, through links as well; only headers of files in unknown folders are read."""
+        self.by_folder: dict[str, list[Path]] = defaultdict(list)
+        self.by_uid: dict[str, list[Path]] = defaultdict(list)
+        seen = set()
+        for folder, below, names in os.walk(source, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link to a folder above would never end
+                below.clear()
+                continue
+            seen.add(real)
+            owner = next((part for part in reversed(Path(folder).parts) if FOLDER.fullmatch(part)), None)
+            paths = [Path(folder) / name for name in sorted(names) if name.lower().endswith(".dcm") and name[0] != "."]
+            if owner:
+                self.by_folder[owner] += paths
+            else:
+                for path in paths:
+                    for uid in _uids(path):
+                        self.by_uid[uid].append(path)
+
+    def of(self, folder: str, uids: tuple[str, ...]) -> list[Path]:
+        """The files of an image or lesion, sorted."""
+        return sorted(self.by_folder.get(folder) or {path for uid in uids for path in self.by_uid.get(uid, ())})
+
+
+def _uids(path: Path) -> set[str]:
+    """Study and series of a file's header."""
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID")
+    header = peek(path, *keywords)
+    return {str(header[keyword].value) for keyword in keywords if keyword in header} - {""}
 
 
 def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
     """Join the rows with the files; every row that is left out stands in the table's `rejected` with its reason."""
-    files, table = _index(source), manifest.Table([])
+    files, table = Files(source), manifest.Table([])
     for (patient, side, view), group in views(rows).items():
         table.rejected += [
             (row.lesion_folder, "its pathology is none of CBIS-DDSM's; the lesion is left out")
             for row in group if not row.pathology
         ]  # fmt: skip
         group = [row for row in group if row.pathology]
-        folders = sorted({row.image_folder for row in group})
-        full = next((path for folder in folders for path in files.get(folder, [])), None)
+        folders = dict(sorted((row.image_folder, row.image_uids) for row in group))
+        there = {folder: files.of(folder, uids) for folder, uids in folders.items()}
+        images = {folder: _full(there[folder], uids) for folder, uids in folders.items()}
+        full = next((path for path in images.values() if path), None)
+        several = "several files could be the full mammogram; leave it one"
+        table.rejected += [(folder, several) for folder in folders if there[folder] and not images[folder]]
         if full is None:
-            table.rejected += [(row.lesion_folder, "its full mammogram is not in the source folder") for row in group]
+            why = several if any(there.values()) else "its full mammogram is not in the source folder"
+            table.rejected += [(row.lesion_folder, why) for row in group]
             continue
         lesions = []
         for row in group:
-            mask = _mask(files.get(row.lesion_folder, []), full)
+            candidates = files.of(row.lesion_folder, row.lesion_uids)
+            mask, why = _mask(candidates, images[row.image_folder] or full)
             if mask is None:
-                table.rejected.append((row.lesion_folder, "no mask in the source folder; the lesion gives no patches"))
+                table.rejected.append((row.lesion_folder, f"{why}; the lesion gives no patches"))
             lesions.append(manifest.Lesion(mask, row.pathology, row.abnormality))
         table.images.append(
             manifest.Image(
-                image=folders[0], path=full, patient_id=patient, exam_id=patient, laterality=side, view=view,
+                image=next(iter(folders)), path=full, patient_id=patient, exam_id=patient, laterality=side, view=view,
                 pathology=manifest.worst(row.pathology for row in group), lesions=tuple(lesions),
                 density=group[0].density,
             )
@@ -175,41 +213,77 @@ def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
     return table
 
 
-def _mask(candidates: list[Path], full: Path) -> Path | None:
-    """The mask among a lesion's files: by SeriesDescription, then by its image's shape, then by having two values.
+def _full(candidates: list[Path], uids: tuple[str, ...]) -> Path | None:
+    """The full mammogram among an image's files: the only one, else the one of the CSV's series; copies are one."""
+    if len(candidates) > 1:
+        candidates = [path for path in candidates if set(uids) & _uids(path)] or candidates
+        candidates = [path for path in candidates if set(uids) <= _uids(path)] or candidates
+    return _single(candidates)
 
-    Where one series holds both, both are described as masks. A crop has the size of a lesion; a mask has its image's
-    shape, or (some of CBIS-DDSM's) nearly so. Only those that the headers leave open are decoded: 3,500 masks of 20
-    million pixels take a while.
+
+def _single(paths: list[Path]) -> Path | None:
+    """The first of files that are copies of each other; None where they differ, or there is none."""
+    if len(paths) > 1 and len({hashlib.sha256(path.read_bytes()).digest() for path in paths}) > 1:
+        return None
+    return paths[0] if paths else None
+
+
+def _mask(candidates: list[Path], full: Path) -> tuple[Path | None, str]:
+    """The mask among a lesion's files, or None and why.
+
+    A mask has its mammogram's size, or (some of CBIS-DDSM's) nearly that or its aspect, and two values; a crop has the
+    size of a lesion and gray values. SeriesDescription decides last: where one series holds both, both are described
+    as masks, and others have theirs swapped. Only what the headers leave open is decoded: 3,500 masks of 20 million
+    pixels take a while.
     """
-    described = {path: series_description(path) for path in candidates}
-    masks = [path for path, text in described.items() if "mask" in text]
-    crops = [path for path, text in described.items() if "crop" in text and "mask" not in text]
-    if len(masks) == 1 and len(crops) == len(candidates) - 1 > 0:
-        return masks[0]
-    left = [path for path in candidates if path not in crops]
+    if not candidates:
+        return None, "no mask in the source folder"
     shape = _shape(full)
-    alike = [path for path in left if _shape(path) == shape]
-    if len(alike) == 1 and shape is not None:
-        return alike[0]
-    best, size = None, 0
-    for path in alike or left:
-        try:
-            pixels = read_mask(path)
-        except BadMammogram:
-            continue
-        low, high = pixels.min(), pixels.max()
-        if pixels.size > size and low < high and ((pixels == low) | (pixels == high)).all():
-            best, size = path, pixels.size
-    return best
+    alike = [path for path in candidates if shape is not None and _shape(path) == shape]
+    if len(alike) == 1 and _described(alike[0]) != "crop" and _bits(alike[0]) <= 8:
+        return alike[0], ""
+    possible = [path for path in candidates if _plausible(_shape(path), shape) and _two_values(path)]
+    if not possible:
+        return None, "no mask among its files: none has its mammogram's size or aspect, and two values"
+    possible = [path for path in possible if path in alike] or possible
+    if len(possible) > 1:
+        possible = [path for path in possible if _described(path) == "mask"] or possible
+    mask = _single(possible)
+    return mask, "" if mask else "no mask is certain: several of its files could be it"
 
 
 def _shape(path: Path) -> tuple[int, int] | None:
     """Rows and Columns of the header, None where it cannot be read: then the pixels decide."""
+    header = peek(path, "Rows", "Columns")
+    sides = header.get("Rows"), header.get("Columns")
+    return sides if isinstance(sides[0], int) and isinstance(sides[1], int) else None
+
+
+def _bits(path: Path) -> int:
+    """BitsAllocated: CBIS-DDSM's masks have 8, its mammograms and crops 16."""
+    bits = peek(path, "BitsAllocated").get("BitsAllocated")
+    return bits if isinstance(bits, int) else 16
+
+
+def _described(path: Path) -> str:
+    """What SeriesDescription calls a lesion's file: "mask", "crop" or ""."""
+    text = str(peek(path, "SeriesDescription").get("SeriesDescription", "")).lower()
+    return next((word for word in ("mask", "crop") if word in text), "")
+
+
+def _plausible(shape: tuple[int, int] | None, full: tuple[int, int] | None) -> bool:
+    """Whether a mask of that size can be of that mammogram: half to twice its sides, or its aspect within 2 %."""
+    if shape is None or full is None or 0 in (*shape, *full):
+        return True
+    down, across = shape[0] / full[0], shape[1] / full[1]
+    return 0.5 <= min(down, across) <= max(down, across) <= 2 or abs(down / across - 1) < 0.02
+
+
+def _two_values(path: Path) -> bool:
+    """Whether a file's pixels have two values: a mask's, never a mammogram's."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"], force=True)
-            return int(header.Rows), int(header.Columns)
-    except Exception:  # pydicom raises many kinds on a broken header
-        return None
+        pixels = read_mask(path)
+    except BadMammogram:
+        return False
+    low, high = pixels.min(), pixels.max()
+    return bool(low < high and ((pixels == low) | (pixels == high)).all())
