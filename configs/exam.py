@@ -63,6 +63,7 @@ def base(join: str) -> ConfigDict:
             "iterations": 100,  # of the crop's erosion, for images of about 3000 x 2000
             "data_dir": "",
             "source": "",
+            "map": "",  # a manifest's words for pathologies, such as "0=BENIGN,1=MALIGNANT"
             "prepare": False,
             "seed": 0,
             "workers": 8,

@@ -60,6 +60,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "keep_aspect": False,
             "data_dir": "",  # WORKDIR/data for the phantom, ~/mammojax_data else
             "source": "",
+            "map": "",  # a manifest's words for pathologies, such as "0=BENIGN,1=MALIGNANT"
             "prepare": False,  # prepare the data set on demand
             "seed": 0,
             "workers": 4,

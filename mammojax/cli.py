@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--crop", choices=["none", "breast"], default="none")
     prepare.add_argument("--keep-aspect", action="store_true")
     prepare.add_argument("--split", choices=["shen", "official", "all"], default="shen")
+    prepare.add_argument("--map", default="", help="a manifest's words for pathologies, such as 0=BENIGN,1=MALIGNANT")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.add_argument("--workers", type=int, default=1)
     prepare.add_argument("--patients", type=int, default=340, help="of the phantom")
@@ -176,7 +177,7 @@ def _prepare(args: argparse.Namespace) -> int:
         args.name, args.source, args.data_dir, kinds=tuple(kinds.split(",")), size=args.size,
         patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), crop=args.crop,
         keep_aspect=args.keep_aspect, split=args.split, seed=args.seed, workers=args.workers, phantom=phantom,
-        threshold=args.threshold, iterations=args.iterations,
+        threshold=args.threshold, iterations=args.iterations, label_map=args.map,
     ):  # fmt: skip
         print(path)
     return 0

@@ -285,7 +285,7 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
     folder = workdir / name
     if (folder / "report.html").is_file():  # what a run writes last
         saved = json.loads((folder / "config.json").read_text())["config"]
-        if saved == json.loads(part.to_json_best_effort()):
+        if saved | {"data": {"map": "", **saved["data"]}} == json.loads(part.to_json_best_effort()):
             return folder
     folder.mkdir(exist_ok=True)
     print(f"{name} network → {folder}", flush=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from configs import patch_resnet
+from configs import patch_resnet, quickstart
 from mammojax import run
 from mammojax.models import whole_image
 from mammojax.train.checkpoint import load_best, save_best
@@ -144,3 +145,26 @@ def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) ->
     jax.tree.map(
         np.testing.assert_array_equal, run._start(config, model, None), init_variables(model, (224, 224), 3, 0)
     )
+
+
+def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quickstart.get_config()
+    asked = []
+
+    def dataset(part: ConfigDict, _: Path) -> None:
+        asked.append(json.loads(part.to_json_best_effort()))
+        raise InterruptedError
+
+    monkeypatch.setattr(run, "dataset", dataset)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            run._nested(config, "patch", tmp_path, "")
+        (tmp_path / "patch" / "report.html").touch()
+        saved = {**asked[0], "data": {k: v for k, v in asked[0]["data"].items() if k not in ("map", "seed")}}
+        (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
+    saved["data"]["seed"] = config.data.seed
+    (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
+    assert run._nested(config, "patch", tmp_path, "") == tmp_path / "patch"
+    assert len(asked) == 2

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from mammojax.data.crop import Crop
+from mammojax.data.manifest import is_yes, merged
 from mammojax.data.prepared import BadDataset, Prepared
 from mammojax.data.window import best_centre, standardise, window
 
@@ -40,7 +41,7 @@ class Exam:
         exam_id, patient_id: as the manifest says; an exam without an id is its patient's only one.
         images: rows of the split's table by view ("L-CC", …), in the table's order.
         label: int [4] as LABELS, 1, 0, or -1 where the manifest says nothing of the breast.
-        columns: for "L" and "R" what the manifest's further columns say of the breast, the first that is filled.
+        columns: for "L" and "R" what the manifest's further columns say of the breast (`manifest.merged`).
     """
 
     exam_id: str
@@ -60,9 +61,9 @@ class Exam:
     def biopsied(self, side: str) -> bool:
         """Whether the breast, "L" or "R", was biopsied: as the column says, else where it has a benign or malignant
         finding, since those labels come from biopsies (section II)."""
-        said = self.columns[side].get("biopsied", "").lower()
+        said = self.columns[side].get("biopsied", "")
         if said:
-            return said in ("1", "true", "yes")
+            return is_yes(said)
         return bool((self.label[[k for k, name in enumerate(LABELS) if name[0].upper() == side]] == 1).any())
 
 
@@ -78,7 +79,7 @@ def exams_of(data: Prepared, split: str) -> list[Exam]:
             place = LABELS.index(f"{'left' if side == 'L' else 'right'}_{name}")
             exam.label[place] = max(exam.label[place], facts[name])
         for column, value in facts["columns"].items():
-            exam.columns[side].setdefault(column, value)
+            exam.columns[side][column] = merged(column, (exam.columns[side].get(column, ""), value))
     return list(found.values())
 
 

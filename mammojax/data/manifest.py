@@ -1,11 +1,15 @@
 """The one table that every data set becomes: an image a row, its lesions inside it."""
 
-import csv
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+from mammojax.data.identity import hashed, id_key, patient_in
+from mammojax.data.sheet import BadManifest, read_rows
 
 WORSE = {"": -1, "NORMAL": 0, "BENIGN": 1, "MALIGNANT": 2}
 # Findings that are no calcification are masses to a patch classifier with two kinds of lesion (Shen et al. 2019).
@@ -15,14 +19,15 @@ ABNORMALITIES = {
 }  # fmt: skip
 
 
+_REQUIRED = ("image", "pathology")
 _OWN = (
-    "image", "patient_id", "exam_id", "laterality", "view", "pathology", "abnormality", "mask", "visible", "split",
+    *_REQUIRED, "patient_id", "exam_id", "laterality", "view", "abnormality", "mask", "visible", "split",
     "horizontal_flip",
 )  # fmt: skip
-
-
-class BadManifest(ValueError):
-    """A table that cannot be read, in one sentence: the file, the field, the remedy."""
+_KNOWN = (*_OWN, "density", "birads", "biopsied")
+BIRADS_ORDER = ("1", "2", "3", "0", "4", "4a", "4b", "4c", "5", "6")
+"""BI-RADS categories by suspicion; what is none of them counts as the most suspicious, as it must not pass for another.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Image:
         horizontal_flip: "NO" (left breasts face right), "YES" (mirrored), or "" where the pixels are to tell.
         findings: (pathology, visible) of each row that says BENIGN or MALIGNANT, with or without a mask.
         columns: the table's further columns, such as density, birads, biopsied or age_band.
+        drawn_as: what its patient is sorted by when splits are drawn; "": patient_id. It differs where that is a keyed
+            hash, so that another key draws the same split.
     """
 
     image: str
@@ -66,6 +73,7 @@ class Image:
     horizontal_flip: str = ""
     findings: tuple[tuple[str, bool], ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    drawn_as: str = ""
 
     @property
     def label(self) -> int:
@@ -86,63 +94,163 @@ def worst(pathologies: Iterable[str]) -> str:
     return max(pathologies, key=WORSE.__getitem__, default="")
 
 
-def read_manifest(path: str | Path) -> Table:
-    """Read a manifest: CSV, a row for each image or lesion; docs/data.md describes the columns.
+def merged(column: str, values: Iterable[str]) -> str:
+    """What several rows of an image, or images of a breast, say: of birads and biopsied the worst, else the first."""
+    filled = [value for value in values if value]
+    if column == "birads":
+        place = {category: k for k, category in enumerate(BIRADS_ORDER)}
+        return max(filled, key=lambda value: place.get(value.lower(), len(place)), default="")
+    if column == "biopsied":
+        return max(filled, key=is_yes, default="")
+    return filled[0] if filled else ""
 
-    Required columns: image, pathology. Optional: patient_id (default: the image's own name), exam_id, laterality,
-    view, abnormality, mask, density, visible, split, horizontal_flip. Paths are relative to the CSV. Rows that cannot
-    be used stand in `rejected` with their reason; other columns are kept as they are.
+
+def is_yes(cell: str) -> bool:
+    """Whether a cell says 1, true or yes."""
+    return cell.lower() in ("1", "true", "yes")
+
+
+def read_map(text: str) -> dict[str, str]:
+    """What a manifest's words for pathologies mean: "0=BENIGN,1=MALIGNANT" as {"0": "BENIGN", "1": "MALIGNANT"}.
+
+    Words count in any case; nothing after "=" means unknown.
 
     Raises:
-        BadManifest: no such file, a missing column, or no usable row.
+        BadManifest: a part has no "=", a pathology is none of ours, or a word has two meanings.
+    """
+    words: dict[str, str] = {}
+    for part in text.split(",") if text.strip() else ():
+        word, equals, pathology = (piece.strip() for piece in part.partition("="))
+        pathology = pathology.upper()
+        if not word or not equals:
+            raise BadManifest(f'the map "{text}" has the part "{part}"; write such as 0=BENIGN,1=MALIGNANT.')
+        if pathology not in WORSE:
+            raise BadManifest(f'the map "{text}" makes "{pathology}" of "{word}"; write NORMAL, BENIGN or MALIGNANT.')
+        if words.setdefault(word.lower(), pathology) != pathology:
+            raise BadManifest(f'the map "{text}" has two meanings for "{word}"; leave one.')
+    return words
+
+
+def read_manifest(
+    path: str | Path, words: Mapping[str, str] | None = None, id_folder: Path | None = None
+) -> Table:  # fmt: skip
+    """Read a manifest: CSV, a row for each image or lesion; docs/data.md describes the columns.
+
+    Required columns: image, pathology. Optional: patient_id, exam_id, laterality, view, abnormality, mask, density,
+    birads, biopsied, visible, split, horizontal_flip. Paths are relative to the CSV. Rows that cannot be used stand in
+    `rejected` with their reason, as do images whose rows contradict each other; other columns are kept as they are.
+    Several names of one file are one image. Without patient_id an image's patient is that of its DICOM's header and of
+    its exam's images; without those the exam, and at last the image itself.
+
+    Args:
+        path: the CSV, or the folder of a manifest.csv.
+        words: what other words for pathologies mean, see `read_map`.
+        id_folder: where the key of the hashes of ids from headers lies; None: no header is read.
+
+    Raises:
+        BadManifest: no such file, no such table (see `sheet.read_rows`), or no usable row.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "manifest.csv"
     if not path.is_file():
         raise BadManifest(f'"{path.name}": there is no such manifest; give the path of a CSV or of its folder.')
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"image", "pathology"} - set(reader.fieldnames or ())
-            rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
-    except (UnicodeDecodeError, csv.Error):
-        raise BadManifest(f"{path.name}: it is no CSV in UTF-8; save it as one, separated by commas.") from None
-    if missing:
-        raise BadManifest(f"{path.name}: the column {min(missing)} is missing; docs/data.md lists the columns.")
-    table = Table([])
+    rows, wrong = read_rows(path, _REQUIRED, _KNOWN[len(_REQUIRED) :])
+    table = Table([], wrong)
     groups: dict[str, list[dict[str, str]]] = {}
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows:
+        row["pathology"] = (words or {}).get(row["pathology"].lower(), row["pathology"])
         if reason := _wrong(row):
-            table.rejected.append((row.get("image") or f"{path.name} line {number}", reason))
+            table.rejected.append((row["image"] or f"{path.name} line {line}", reason))
         else:
-            groups.setdefault(row["image"], []).append(row)
-    for name, group in groups.items():
+            groups.setdefault(os.path.realpath(path.parent / row["image"]), []).append(row)
+    for group in groups.values():
+        name = group[0]["image"]
         file_path = path.parent / name
-        patients = {row["patient_id"] for row in group if row.get("patient_id")}
-        # Rows of one image may leave a cell to another of its rows: the first that is filled counts.
-        first = {column: next((r[column] for r in group if r[column]), "") for column in group[0]}
-        if len(patients) > 1:
-            table.rejected.append((name, "its rows name different patients"))
+        if reason := _contradiction(group):
+            table.rejected.append((name, reason))
         elif not file_path.is_file():
             table.rejected.append((name, "the file does not exist"))
         else:
-            lesions = tuple(_lesion(row, path.parent, table) for row in group if _is_lesion(row))
+            # Rows of one image may leave a cell to another of its rows.
+            said = {column: merged(column, (row[column] for row in group)) for column in group[0]}
+            lesions = [_lesion(row, path.parent, table) for row in group]
             table.images.append(
                 Image(
-                    image=name, path=file_path, patient_id=first.get("patient_id") or name,
-                    exam_id=first.get("exam_id", ""), laterality=first.get("laterality", "").upper()[:1],
-                    view=first.get("view", "").upper(), pathology=worst(row["pathology"].upper() for row in group),
-                    lesions=lesions, density=first.get("density", ""), split=first.get("split", "").lower(),
-                    horizontal_flip=first.get("horizontal_flip", "").upper(),
+                    image=name, path=file_path, patient_id=said.get("patient_id", ""),
+                    exam_id=said.get("exam_id", ""), laterality=said.get("laterality", "").upper()[:1],
+                    view=said.get("view", "").upper(), pathology=worst(row["pathology"].upper() for row in group),
+                    lesions=tuple(lesion for lesion in lesions if lesion), density=said.get("density", ""),
+                    split=said.get("split", "").lower(), horizontal_flip=said.get("horizontal_flip", "").upper(),
                     findings=tuple((r["pathology"].upper(), _visible(r)) for r in group if _is_finding(r)),
-                    columns={column: value for column, value in first.items() if column not in _OWN},
+                    columns={column: value for column, value in said.items() if column not in _OWN},
                 )
             )  # fmt: skip
+    _name_patients(table, id_folder)
     if not table.images:
         why = f"; the first: {table.rejected[0][0]}, {table.rejected[0][1]}" if table.rejected else ""
         raise BadManifest(f"{path.name}: no row can be used{why}.")
     return table
+
+
+def _name_patients(table: Table, id_folder: Path | None) -> None:
+    """Give each image that has no patient_id the patient it shares its exam or its header's PatientID with."""
+    unnamed = [image for image in table.images if not image.patient_id]
+    if not unnamed:
+        return
+    headers = {image.image: patient_in(image.path) if id_folder else "" for image in table.images}
+    roots: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def ties(image: Image) -> list[tuple[str, str]]:
+        every = (("exam", image.exam_id), ("header", headers[image.image]))
+        return [tie for tie in every if tie[1]] or [("image", image.image)]
+
+    def root(tie: tuple[str, str]) -> tuple[str, str]:
+        while roots.setdefault(tie, tie) != tie:
+            tie = roots[tie]
+        return tie
+
+    for image in unnamed:  # ties that an image has both of are one patient's
+        first, *others = ties(image)
+        for other in others:
+            roots[root(other)] = root(first)
+        root(first)
+    named: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for image in table.images:
+        for tie in ties(image) if image.patient_id else ():
+            if tie in roots:
+                named[root(tie)].add(image.patient_id)
+    groups: dict[tuple[str, str], list[Image]] = defaultdict(list)
+    for image in unnamed:
+        groups[root(ties(image)[0])].append(image)
+    whose: dict[str, tuple[str, str]] = {}  # image → patient_id, drawn_as
+    for tie, group in groups.items():
+        ids = sorted({headers[image.image] for image in group} - {""})
+        if len(named[tie]) > 1:
+            why = "its patient_id is empty, and its exam_id or its header's PatientID is that of several patients"
+            table.rejected += [(image.image, f"{why}; fill it in") for image in group]
+        elif named[tie] or not ids or id_folder is None:
+            patient = min(named[tie], default=min(image.exam_id for image in group) or group[0].image)
+            whose |= {image.image: (patient, "") for image in group}
+        else:
+            patient, drawn = hashed(ids[0], id_key(id_folder)), min(image.image for image in group)
+            whose |= {image.image: (patient, drawn) for image in group}
+    table.images = [
+        image if image.patient_id else replace(image, patient_id=whose[image.image][0], drawn_as=whose[image.image][1])
+        for image in table.images if image.patient_id or image.image in whose
+    ]  # fmt: skip
+
+
+def _contradiction(rows: list[dict[str, str]]) -> str:
+    """What the rows of one image disagree on, as a reason to leave it out, or nothing."""
+    for column in ("patient_id", "exam_id", "laterality", "view", "split", "horizontal_flip"):
+        values = {row.get(column, "") for row in rows} - {""}
+        if column in ("patient_id", "exam_id"):
+            if len(values) > 1:
+                return f"its rows name different {column.removesuffix('_id')}s"
+        elif len(said := {v.upper()[:1] if column == "laterality" else v.upper() for v in values}) > 1:
+            return f"its rows say {column} {' and '.join(sorted(said))}; leave one"
+    return ""
 
 
 def _wrong(row: dict[str, str]) -> str:
@@ -150,7 +258,10 @@ def _wrong(row: dict[str, str]) -> str:
     if not row["image"]:
         return "image is empty"
     if row["pathology"].upper() not in WORSE:
-        return f'pathology is "{row["pathology"]}"; write NORMAL, BENIGN, MALIGNANT or nothing'
+        said = row["pathology"]
+        return (
+            f'pathology is "{said}"; write NORMAL, BENIGN, MALIGNANT or nothing, or say by a map ({said}=…) what it is'
+        )
     if row.get("abnormality", "").lower() not in ABNORMALITIES:
         return f'abnormality is "{row["abnormality"]}"; write mass or calcification'
     if row.get("laterality", "").upper() not in ("", "L", "R", "LEFT", "RIGHT"):
@@ -166,17 +277,16 @@ def _is_finding(row: dict[str, str]) -> bool:
     return row["pathology"].upper() in ("BENIGN", "MALIGNANT")
 
 
-def _is_lesion(row: dict[str, str]) -> bool:
-    return _is_finding(row) and bool(row.get("mask") or row.get("abnormality"))
-
-
-def _lesion(row: dict[str, str], root: Path, table: Table) -> Lesion:
+def _lesion(row: dict[str, str], root: Path, table: Table) -> Lesion | None:
+    """The lesion of a row, None where it has none; a mask that is not there is listed."""
     mask = root / row["mask"] if row.get("mask") else None
+    is_lesion = _is_finding(row) and bool(mask or row.get("abnormality"))
     if mask is not None and not mask.is_file():
-        table.rejected.append((row["mask"], f"the mask of {row['image']} does not exist; its lesion gives no patches"))
+        effect = "; its lesion gives no patches" if is_lesion else ""
+        table.rejected.append((row["mask"], f"the mask of {row['image']} does not exist{effect}"))
         mask = None
     abnormality = ABNORMALITIES[row.get("abnormality", "").lower()]
-    return Lesion(mask, row["pathology"].upper(), abnormality, _visible(row))
+    return Lesion(mask, row["pathology"].upper(), abnormality, _visible(row)) if is_lesion else None
 
 
 def _visible(row: dict[str, str]) -> bool:
@@ -192,10 +302,11 @@ def split_patients(images: Sequence[Image], fractions: Sequence[float], seed: in
     malignant: dict[str, bool] = {}
     for image in images:
         malignant[image.patient_id] = malignant.get(image.patient_id, False) or image.label == 1
+    place = {image.patient_id: image.drawn_as or image.patient_id for image in images}
     groups: list[set[str]] = [set() for _ in fractions]
     rng = np.random.default_rng(seed)
     for stratum in (True, False):
-        ids = np.array(sorted(p for p, m in malignant.items() if m is stratum), dtype=object)
+        ids = np.array(sorted((p for p, m in malignant.items() if m is stratum), key=place.__getitem__), dtype=object)
         rng.shuffle(ids)
         ends = np.round(np.cumsum(fractions) / sum(fractions) * len(ids)).astype(int)
         for group, start, end in zip(groups, [0, *ends[:-1]], ends, strict=True):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mammojax.data import manifest
 from mammojax.data.breast import Framing
 from mammojax.data.builders import cbis_ddsm, exams, inbreast, mammograms
 from mammojax.data.builders.manifest import Manifest
@@ -112,7 +113,7 @@ def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.nda
 
 def _config(
     name: str, kind: str, *, source: Path | None, split: str, seed: int, phantom: dict[str, Any] | None,
-    patch_size: int = 224, workers: int = 1, **how: Any,
+    patch_size: int = 224, workers: int = 1, label_map: str = "", **how: Any,
 ) -> mammograms.MammogramConfig:  # fmt: skip
     """The builder config; its name holds everything that changes the examples, so that no two share a folder."""
     if kind not in mammograms.KINDS:
@@ -139,10 +140,14 @@ def _config(
         if not file.is_file():
             raise BadDataset(f'there is no manifest at "{source}"; give a CSV, or a folder with a manifest.csv.')
         parts.append(hashlib.sha256(file.read_bytes()).hexdigest()[:8])
+    if words := manifest.read_map(label_map):
+        if name != "manifest":
+            raise BadDataset(f"the map {label_map} is for a manifest's words; {name} has its own, leave the map empty.")
+        parts.append("m" + hashlib.sha256(json.dumps(sorted(words.items())).encode()).hexdigest()[:8])
     made_by = chosen if of_exams else {"framing": Framing(size, chosen["crop"], chosen["keep_aspect"])}
     return mammograms.MammogramConfig(
         name="_".join(parts), kind=kind, patch_size=patch_size, split=split, seed=seed, source=str(source or ""),
-        workers=workers, **made_by,
+        workers=workers, label_map=label_map, **made_by,
     )  # fmt: skip
 
 
@@ -180,6 +185,7 @@ def find(
     given = "" if name.startswith("phantom") and source is None else f" --source {shlex.quote(str(source or 'DIR'))}"
     command = f"mammojax prepare {name}{given} --data-dir {shlex.quote(str(data_dir))} --kinds {kind}"
     command += f" --split {facts['split']} --seed {facts['seed']}"
+    command += f" --map {shlex.quote(config.label_map)}" * bool(config.label_map)
     command += f" --patch-size {facts['patch_size']}" * (kind not in ("whole", "exams"))
     if kind in exams.KINDS:
         command += f" --threshold {config.threshold} --iterations {config.iterations}"
@@ -209,6 +215,7 @@ def asked_for(config: Any, workdir: Path) -> dict[str, Any]:
         "data_dir": Path(data["data_dir"]).expanduser() if data["data_dir"] else default,
         "source": Path(data["source"]).expanduser() if data["source"] else None,
         "phantom": None if phantom is None else dict(phantom),
+        "label_map": data.get("map", ""),
         **{field: data[field] for field in ("patch_size", "split", "seed", *FRAMED, *CROPPED) if field in data},
     }
 
@@ -225,7 +232,7 @@ def of_run(run: Path) -> Prepared:
 def prepare(
     name: str, source: Path | None, data_dir: Path, *, kinds: tuple[str, ...] = ("whole", "patches_s10"),
     patch_size: int = 224, split: str = "shen", seed: int = 0, workers: int = 1,
-    phantom: dict[str, Any] | None = None, **how: Any,
+    phantom: dict[str, Any] | None = None, label_map: str = "", **how: Any,
 ) -> list[Path]:  # fmt: skip
     """Make a data set ready: each kind once, into DATA_DIR/<name>/<config>/<version>. A second call does nothing.
 
@@ -240,6 +247,7 @@ def prepare(
         seed: of the split and of the patches.
         workers: processes; the result does not depend on their number.
         phantom: what PHANTOMS has of this name (`phantom.write_phantom`, `phantom_exams.write_exams`).
+        label_map: what the words of a manifest mean, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
         how: size, crop, keep_aspect: the Framing of whole images, from which patches are cut; threshold, iterations:
             the crop of exams (`crop.crop`).
 
@@ -256,7 +264,7 @@ def prepare(
     for kind in dict.fromkeys((*first, *kinds)):
         config = _config(
             name, kind, source=source, patch_size=patch_size, split=split, seed=seed, phantom=phantom, workers=workers,
-            **how,
+            label_map=label_map, **how,
         )  # fmt: skip
         path = _folder(data_dir, name, config)
         if (path / "dataset.json").is_file():
@@ -338,6 +346,7 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
         "split": config.split,
         "seed": config.seed,
         "source": DIGESTS[name](Path(config.source)) if name in DIGESTS else "",
+        **({"map": config.label_map} if config.label_map else {}),
         "mean": None if config.kind in exams.KINDS else mean if whole is None else whole.facts["mean"],
         "classes": classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(classes)} for s in mammograms.SPLITS},

@@ -1,5 +1,7 @@
 """An image of a table and the masks of its lesions, or why they cannot be read: one file must not end a run."""
 
+import hashlib
+
 import cv2
 import numpy as np
 
@@ -19,6 +21,11 @@ def read_image(image: Image, rejected: Rejected) -> Mammogram | None:
     except Exception as error:  # a broken header raises what it likes
         rejected.append((image.image, f"it cannot be read ({type(error).__name__}); get the file again"))
     return None
+
+
+def digest(pixels: np.ndarray) -> bytes:
+    """What tells one picture from another, however its file is written: 16 bytes of uint16 [H, W]."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16, salt=b"%dx%d" % pixels.shape).digest()
 
 
 def read_lesion(

@@ -16,7 +16,7 @@ import numpy as np
 from mammojax.data.builders.png import png
 from mammojax.data.crop import Crop, NoTissue, crop, faces_right
 from mammojax.data.manifest import Image, Lesion
-from mammojax.data.reading import Rejected, read_image, read_lesion
+from mammojax.data.reading import Rejected, digest, read_image, read_lesion
 
 KINDS = ("exams", "exam_patches")
 PATCH_CLASSES = ("malignant", "benign", "outside", "negative")
@@ -53,7 +53,8 @@ def examples_of(
         inside = found.image(pixels)
         return np.ascontiguousarray(inside if right else inside[:, ::-1])
 
-    known = {"patient_id": image.patient_id, "exam_id": image.exam_id, "laterality": side, "view": view}
+    known: dict[str, Any] = {"patient_id": image.patient_id, "exam_id": image.exam_id, "laterality": side, "view": view}
+    known["digest"] = digest(mammogram.pixels)
     pixels = cut(mammogram.pixels)
     lesions, somewhere = _masks(image, mammogram.pixels.shape, found, cut, rejected)
     if kind == "exams":

@@ -20,7 +20,7 @@ from mammojax.data.builders.png import png
 from mammojax.data.crop import ITERATIONS
 from mammojax.data.manifest import Image, Table
 from mammojax.data.patches import PATCH_CLASSES, patch_class, sample_patches
-from mammojax.data.reading import read_image, read_lesion
+from mammojax.data.reading import digest, read_image, read_lesion
 
 KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *exams.KINDS)
 SPLITS = ("train", "val", "test")
@@ -38,6 +38,7 @@ class MammogramConfig(tfds.core.BuilderConfig):
     split: str = "shen"
     seed: int = 0
     source: str = ""
+    label_map: str = ""
     workers: int = 1
 
 
@@ -86,6 +87,7 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         table, splits = self._table()
         self.rejected = list(table.rejected)
+        self._pictures: dict[bytes, tuple[str, str]] = {}  # digest of the pixels → image and split that have them
         images: dict[str, list[Image]] = {split: [] for split in SPLITS}
         for image in sorted(table.images, key=lambda image: image.image):
             split = splits.get(image.patient_id, "")  # "": an official test patient under "shen"
@@ -93,9 +95,9 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.rejected.append((image.image, f"its pathology is empty: {split} has nothing to learn from it"))
             elif split:
                 images[split].append(image)
-        return {split: self._generate_examples(chosen) for split, chosen in images.items() if chosen}
+        return {split: self._generate_examples(chosen, split) for split, chosen in images.items() if chosen}
 
-    def _generate_examples(self, images: list[Image]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, images: list[Image], split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         how: dict[str, Any] = {"kind": config.kind, "patch_size": config.patch_size, "seed": config.seed}
         if config.kind in exams.KINDS:
@@ -103,13 +105,18 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         else:
             work = partial(examples_of, framing=config.framing, **how)
         key = 0
-        for made, rejected in tqdm(
-            _map(work, images, config.workers), total=len(images), desc=config.kind, disable=None
-        ):
+        results = tqdm(_map(work, images, config.workers), total=len(images), desc=config.kind, disable=None)
+        for image, (made, rejected) in zip(images, results, strict=True):
             self.rejected += rejected
             for example in made:
-                yield key, example
-                key += 1
+                other, where = self._pictures.setdefault(example.pop("digest"), (image.image, split))
+                if where == split:
+                    yield key, example
+                    key += 1
+                else:  # TFDS makes the splits one after the other
+                    self.rejected.append(
+                        (image.image, f"its pixels are those of {other}, another patient's in {where}")
+                    )
 
 
 def _map(work: Any, images: list[Image], workers: int) -> Iterator[Any]:
@@ -135,8 +142,8 @@ def examples_of(
     for lesion in image.lesions:
         if lesion.mask is None and not lesion.outline:  # nothing to sample from
             somewhere |= lesion.visible
-            if kind != "whole":
-                rejected.append((image.image, "a lesion without mask gives no patches"))
+            effect = "is not drawn; the image is used" if kind == "whole" else "gives no patches"
+            rejected.append((image.image, f"a lesion without mask {effect}"))
             continue
         drawn = read_lesion(lesion, mammogram.pixels.shape, image.image, rejected)
         if drawn is None:
@@ -152,11 +159,12 @@ def examples_of(
             avoid.append(mask)
         else:
             lesions.append((mask, lesion))
-    facts = {
+    facts: dict[str, Any] = {
         "patient_id": image.patient_id,
         "exam_id": image.exam_id,
         "laterality": image.laterality or mammogram.laterality,
         "view": image.view or mammogram.view,
+        "digest": digest(mammogram.pixels),
     }
     pixels = placement.image(mammogram.pixels)
     if kind == "whole":
