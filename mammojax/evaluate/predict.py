@@ -1,10 +1,6 @@
 """From images to probabilities: in batches, with flips averaged, of files or of a data set's split."""
 
 import csv
-import hashlib
-import hmac
-import os
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,18 +15,20 @@ from tqdm import tqdm
 
 from mammojax.data.breast import Framing
 from mammojax.data.dicom import BadMammogram, Mammogram, read_mammogram
+from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
+TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # what is taken for a manifest, if only to be refused as no CSV
 _OWN = (
     "predictions.csv",
     "breasts.csv",
     "exams.csv",
     "rejected.csv",
-    ".id_key",
+    KEY,
 )  # what predict_folder itself leaves in its output
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")  # p_benign: exam models
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
@@ -233,8 +231,8 @@ def listing(source: Path, output: Path) -> tuple[Listed, list[tuple[str, str]], 
         raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
     rejected: list[tuple[str, str]] = []
     listed: Listed = []
-    if source.suffix.lower() == ".csv":
-        manifest = read_manifest(source)
+    if source.suffix.lower() in TABLES:
+        manifest = read_manifest(source, id_folder=output)
         rejected += manifest.rejected
         columns = ("image", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")
         for image in manifest.images:
@@ -248,7 +246,7 @@ def listing(source: Path, output: Path) -> tuple[Listed, list[tuple[str, str]], 
     else:
         listed = [(source, {"image": source.name, "label": ""})]
     output.mkdir(parents=True, exist_ok=True)
-    return listed, rejected, _id_key(output)
+    return listed, rejected, id_key(output)
 
 
 def table(path: Path) -> TextIO:
@@ -261,16 +259,7 @@ def facts_of(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[st
     if "patient_id" not in facts:
         for name in ("patient_id", "exam_id"):
             value = getattr(mammogram, name)
-            facts[name] = hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16] if value else ""
+            facts[name] = hashed(value, key)
     facts["laterality"] = facts.get("laterality") or mammogram.laterality
     facts["view"] = facts.get("view") or mammogram.view
     return facts
-
-
-def _id_key(folder: Path) -> bytes:
-    """The secret of the id hashes, made once for a folder and readable by its owner alone."""
-    path = folder / ".id_key"
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()

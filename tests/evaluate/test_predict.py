@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import mammojax
+from mammojax.data import identity, phantom
 from mammojax.data.dicom import BadMammogram, read_mammogram
+from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import heatmap, predict
 from mammojax.train.checkpoint import BadCheckpoint, restore_best, save_best
 
@@ -187,3 +189,26 @@ def test_several_runs_are_averaged_and_views_joined_to_breasts(finished: Path, t
     cc = (both["a.png"] + both["c.png"]) / 2
     assert float(left["p_malignant"]) == pytest.approx((cc + both["b.png"]) / 2, rel=1e-6)
     assert (right["views"], float(right["p_malignant"])) == ("MLO", pytest.approx(both["d.png"], rel=1e-6))
+
+
+def test_a_manifest_without_patients_is_listed_by_exam_and_header(tmp_path: Path) -> None:
+    """Separated by semicolons; ids of headers are hashed with a key in the output folder, made where one is needed."""
+    for k, patient in enumerate(["", "", "DOE", "DOE"]):
+        pixels = np.random.default_rng(k).integers(0, 65536, (60, 50), np.uint16)
+        phantom.save_dicom(tmp_path / f"{k}.dcm", patient, "L CC", pixels, [f"1.2.{k}.{n}" for n in range(3)])
+    source, output = tmp_path / "m.csv", tmp_path / "out"
+    source.write_text("Image;Pathology;Exam_ID\n0.dcm;;E1\n1.dcm;;E1\n")
+    listed, rejected, _ = predict.listing(source, output)
+    assert [facts["patient_id"] for _, facts in listed] == ["E1", "E1"]
+    assert not rejected
+    assert not output.exists()
+    source.write_text("image;pathology\n1.dcm;\n2.dcm;\n3.dcm;\n")
+    first, second, third = (facts["patient_id"] for _, facts in predict.listing(source, output)[0])
+    assert first == "1.dcm"
+    assert second == third == identity.hashed("DOE", identity.id_key(output))
+
+
+def test_a_spreadsheet_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "exams.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(BadManifest, match=r"exams\.xlsx: it is a spreadsheet.*save it as CSV"):
+        predict.listing(tmp_path / "exams.xlsx", tmp_path / "out")
