@@ -1,11 +1,12 @@
 """Published trunk weights → our variables: Keras HDF5 files, torchvision `.pth` and `.safetensors`.
 
-What a file cannot say, the config must: Keras weights want `stride_on="1x1"`, `conv_bias=True` and the BN epsilon of
-their release (Keras 3: 1.001e-5; 2.0.8: 1e-3); torchvision ones `stride_on="3x3"`, `conv_bias=False`, epsilon 1e-5.
+What the network must be for them, `settings` tells by their names: Keras weights want `stride_on="1x1"`,
+`conv_bias=True` and the BN epsilon of their release, torchvision ones `stride_on="3x3"`, `conv_bias=False` and 1e-5.
 Keras ImageNet weights expect pixels on the 0..255 scale with a mean subtracted, as ours are; torchvision ones
 expect them divided by a standard deviation too: see `input_std`.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ from safetensors.numpy import load_file
 from mammojax.models.vgg16 import CONVS
 
 STEMS = {"resnet50": "stem_conv", "vgg16": "block1_conv1", "densenet121": "stem_conv"}
+TORCH_STD = (58.395, 57.12, 57.375)
+"""What torchvision's ImageNet networks divide their input's red, green and blue by, on the 0..255 scale."""
+EPSILONS = {"torch": 1e-5, "keras": 1.001e-5, "keras 2.0": 1e-3}
+"""Of a ResNet50's BatchNorms, by dialect: Keras changed it together with the layers' names, in 2019."""
 
 # What a complete file holds beyond the trunk, by dialect; nothing else may be left over.
 NOT_TRUNK = {
@@ -51,8 +56,8 @@ def load(
         trunk: "resnet50", "vgg16", or "densenet121", of torchvision files alone.
         variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
         input_std: where the file's network expects each input channel divided by a standard deviation, that, on the
-            0..255 scale: (58.395, 57.12, 57.375) for torchvision's ImageNet weights. It is folded into the first
-            convolution, so that the network goes on being fed pixels on the 0..255 scale.
+            0..255 scale: TORCH_STD for torchvision's ImageNet weights. It is folded into the first convolution, so
+            that the network goes on being fed pixels on the 0..255 scale.
 
     Returns:
         `variables` with every leaf of params["trunk"] and batch_stats["trunk"] replaced, float32.
@@ -67,13 +72,10 @@ def load(
     if trunk not in STEMS:
         raise ValueError(f"There are no weights for a trunk {trunk!r}; use {' or '.join(STEMS)}.")
     dialect, arrays = _read(path)
-    if dialect == "keras" and trunk == "densenet121":
+    if dialect != "torch" and trunk == "densenet121":
         raise ValueError(
             f"{path.name}: weights of a densenet121 are read from torchvision's .pth or .safetensors only."
         )
-    arrays = {dense_name(name): array for name, array in arrays.items()}
-    if dialect == "keras" and trunk == "resnet50" and "conv1/kernel" in arrays:
-        dialect = "keras 2.0"
     ours = {
         (collection, *leaf): tuple(x.shape)
         for collection in ("params", "batch_stats")
@@ -89,6 +91,46 @@ def load(
             value = value / np.asarray(input_std, np.float32)[None, None, :, None]
         result[leaf[0]]["trunk", *leaf[1:]] = jnp.asarray(value, jnp.float32)
     return {collection: unflatten_dict(flat) for collection, flat in result.items()}
+
+
+def settings(path: str | Path) -> dict[str, Any]:
+    """What a network must be for the weights of a file: fields of `config.model` and their values.
+
+    Always trunk, width and channels; of a ResNet50 also blocks, stride_on, conv_bias and bn_epsilon, of a DenseNet-121
+    blocks and padding; pretrained_std of colour networks. Names and shapes tell the trunk and its size, the dialect
+    (Keras before 2019, Keras since, torchvision) tells the rest.
+
+    Raises:
+        PretrainedMismatch: the names are of none of the trunks.
+        ValueError, ModuleNotFoundError: as `load`.
+    """
+    path = Path(path)
+    dialect, arrays = _read(path)
+    stems = {trunk: _name(dialect, trunk, (stem, "kernel")) for trunk, stem in STEMS.items()}
+    trunk = next((trunk for trunk, stem in stems.items() if stem in arrays and arrays[stem].ndim == 4), None)
+    if trunk is None:
+        raise PretrainedMismatch(
+            f"{path.name} holds no first convolution of a {', a '.join(STEMS)} ({', '.join(stems.values())}); give a"
+            " file that Keras or torchvision published for one of these trunks."
+        )
+    *_, channels, width = _as_ours(dialect, arrays[stems[trunk]]).shape
+    found: dict[str, Any] = {"trunk": trunk, "width": width, "channels": channels}
+    if channels == len(TORCH_STD):
+        found["pretrained_std"] = TORCH_STD if dialect == "torch" else ()
+
+    def has(*leaf: str) -> bool:
+        return _name(dialect, trunk, leaf) in arrays
+
+    if unit := {"resnet50": "stage{}_unit{}", "densenet121": "block{}_layer{}"}.get(trunk):
+        found["blocks"] = tuple(
+            next(k for k in itertools.count() if not has(unit.format(b, k + 1), "conv1", "kernel")) for b in range(1, 5)
+        )
+    if trunk == "densenet121":
+        found["padding"] = "torch"
+    if trunk == "resnet50":
+        found["stride_on"] = "3x3" if dialect == "torch" else "1x1"
+        found["conv_bias"], found["bn_epsilon"] = has("stem_conv", "bias"), EPSILONS[dialect]
+    return found
 
 
 def _as_ours(dialect: str, array: np.ndarray) -> np.ndarray:
@@ -198,11 +240,12 @@ def dense_name(name: str) -> str:
 
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """The file's dialect ("keras" or "torch") and its arrays by name, Keras ones as "layer/variable"."""
+    """The file's dialect (of EPSILONS) and its arrays by name, Keras ones as "layer/variable"."""
     if path.suffix.lower() not in (".h5", ".hdf5") or not path.is_file():
-        return "torch", read_tensors(path, ".h5, .weights.h5, ")
+        return "torch", {dense_name(name): array for name, array in read_tensors(path, ".h5, .weights.h5, ").items()}
     try:
-        return "keras", _read_keras(path)
+        arrays = _read_keras(path)
+        return "keras 2.0" if "conv1/kernel" in arrays else "keras", arrays
     except KeyError as error:
         raise ValueError(f"{path.name} does not name its layers; save it again with a newer Keras.") from error
     except (OSError, TypeError) as error:

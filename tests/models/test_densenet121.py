@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mammojax.models.densenet121 import DenseNet121
-from mammojax.models.pretrained import load
+from mammojax.models.pretrained import load, settings
 from mammojax.models.whole_image import PatchClassifier
 from tests.random_variables import random_variables
 
@@ -107,6 +107,12 @@ def test_torchvision_weights_load_and_compute_the_same(tmp_path):
 
     save_file(state, tmp_path / "densenet121.safetensors")
     model = PatchClassifier(DenseNet121(**TINY), classes=4)
+    found = settings(tmp_path / "densenet121.safetensors")
+    assert (found["trunk"], found["width"], found["blocks"], found["padding"]) == (
+        "densenet121",
+        *TINY.values(),
+        "torch",
+    )
     variables = load(tmp_path / "densenet121.safetensors", "densenet121", random_variables(model, x))
     ours = jax.jit(model.apply)(variables, x)[1]["features"]
     assert np.std(theirs) > 0

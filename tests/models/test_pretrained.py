@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mammojax.models.pretrained import PretrainedMismatch, load
+from mammojax.models.pretrained import PretrainedMismatch, load, settings
 from mammojax.models.resnet50 import ResNet50
 from mammojax.models.vgg16 import VGG16
 from mammojax.models.whole_image import PatchClassifier
@@ -118,6 +118,10 @@ def test_keras_resnet50(layout, keras_resnet50, image, tmp_path):
                 if weights
             },
         )
+    assert settings(path) == {
+        "trunk": "resnet50", "width": 64, "channels": 3, "pretrained_std": (), "blocks": (3, 4, 6, 3),
+        "stride_on": "1x1", "conv_bias": True, "bn_epsilon": 1e-3 if "2.0" in layout else 1.001e-5,
+    }  # fmt: skip
     trunk = ResNet50(**KERAS3)
     variables = load(path, "resnet50", shapes(trunk))
     assert_equal_to(np.asarray(keras_resnet50(image)), features(trunk, variables, image))
@@ -132,6 +136,7 @@ def test_keras_vgg16(layout, image, tmp_path):
     else:
         top = {"fc1": [("fc1_W_1:0", np.zeros((4, 2), np.float32)), ("fc1_b_1:0", np.zeros(2, np.float32))]}
         write_legacy(path, as_layers(net) | top)
+    assert settings(path) == {"trunk": "vgg16", "width": 64, "channels": 3, "pretrained_std": ()}
     trunk = VGG16()
     variables = load(path, "vgg16", shapes(trunk))
     assert_equal_to(np.asarray(net(image)), features(trunk, variables, image))
@@ -215,6 +220,10 @@ def test_torchvision(name, suffix, image, tmp_path):
         torch.save(net.state_dict(), path)
     else:
         save_file({key: np.ascontiguousarray(value.numpy()) for key, value in net.state_dict().items()}, path)
+    wanted = {"trunk": name, "width": trunk.width, "channels": 3, "pretrained_std": (58.395, 57.12, 57.375)}
+    if name == "resnet50":
+        wanted |= {"blocks": (3, 4, 6, 3), "stride_on": "3x3", "conv_bias": False, "bn_epsilon": 1e-5}
+    assert settings(path) == wanted
     inference = net if name == "resnet50" else net["features"]
     variables = load(path, name, shapes(trunk))
     assert_equal_to(run_torch(inference, image, torch), features(trunk, variables, image))
@@ -289,6 +298,19 @@ def test_convolution_biases_that_only_one_side_has_name_their_option(state, kera
     write_legacy(tmp_path / "keras.h5", as_layers(keras_resnet50))
     with pytest.raises(PretrainedMismatch, match=r"surplus: conv1_conv/bias, .*set model.conv_bias=True"):
         load(tmp_path / "keras.h5", "resnet50", shapes(ResNet50(**TORCH)))
+
+
+def test_the_names_of_another_trunk_are_told(state, tmp_path):
+    _, arrays = state
+    arrays["first.weight"] = arrays.pop("conv1.weight")
+    save_file(arrays, tmp_path / "net.safetensors")
+    with pytest.raises(
+        PretrainedMismatch, match=r"holds no first convolution of a resnet50, a vgg16, a densenet121 \(conv"
+    ):
+        settings(tmp_path / "net.safetensors")
+    gray = {"features.0.weight": np.ones((8, 1, 3, 3), np.float32)}
+    save_file(gray, tmp_path / "gray.safetensors")  # not torchvision's: what its input was divided by is not known
+    assert settings(tmp_path / "gray.safetensors") == {"trunk": "vgg16", "width": 8, "channels": 1}
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):
