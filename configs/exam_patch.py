@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             "channels": 3,
             "width": 64,
             "blocks": (6, 12, 24, 16),
-            "padding": "same",  # the published patch model's; "torch": torchvision's
+            "padding": "same",  # the published patch model's; "torch": torchvision's, which its file sets
             "dropout": 0.0,
             "dtype": "float32",
             "pretrained": "",

@@ -81,11 +81,11 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "stride_on": "1x1",
             "conv_bias": True,
             "bn_momentum": 0.99,
-            "bn_epsilon": 1e-3,  # Keras of the paper's time; a Keras 3 file wants 1.001e-5
+            "bn_epsilon": 1e-3,  # Keras of the paper's time
             "dropout": 0.0,
             "dtype": "float32",  # bfloat16: mixed precision, parameters stay float32
-            "pretrained_std": (),  # torchvision: (58.395, 57.12, 57.375), what its inputs were divided by
-            "pretrained": "",  # a Keras .h5, torchvision .pth or .safetensors file for the trunk
+            "pretrained_std": (),  # what the inputs of the file's network were divided by; the file sets it
+            "pretrained": "",  # a Keras .h5, torchvision .pth or .safetensors file for the trunk: it sets what it needs
         }
     )
     config.augment = ConfigDict(

@@ -4,7 +4,8 @@
     python launch.py --config configs/whole_resnet.py[:HEAD[/SET][+EPOCHS]] [--config.init_from=runs/patch_resnet]
 
 HEAD is a head spec (mammojax/models/head.py), SET the patch set s10 (default), s1 or s1g, EPOCHS more of stage 2.
-Without init_from the patch classifier is trained first, in WORKDIR/patch, by config.patch. Published per-image AUC on
+Without init_from the patch classifier is trained first, in WORKDIR/patch, by config.patch, and from ImageNet weights
+with --config.model.pretrained=FILE. Published per-image AUC on
 the authors' own random split of the official training images:
 
     512-512-2048x1,512-512-2048x1               0.85 (Sci Rep, text beside Table 2); 0.85, epoch 20 (arXiv v1, Table 2)

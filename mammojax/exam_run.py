@@ -39,7 +39,7 @@ def input_sizes(config: ml_collections.ConfigDict, data: ml_collections.ConfigDi
         sizes[view] = (int(height), int(width))
     if not 0 < exam.stride <= exam.patch:
         raise ValueError(f"exam.stride={exam.stride}: steps longer than exam.patch={exam.patch} leave gaps.")
-    if data.patch_size != exam.patch:
+    if config.model.channels == 3 and data.patch_size != exam.patch:
         raise ValueError(f"exam.patch={exam.patch}: heatmaps slide what was learned; set data.patch_size to the same.")
     if sorted(exam.heatmaps) != sorted(heatmap.FINDINGS):
         raise ValueError(

@@ -42,15 +42,15 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
                 del one.members
                 one.seed, one.model.join, one.data.data_dir = seed, join, data_dir
                 one.row = one.row.replace(config.model.join, join)
-            parts.append((one, workdir / f"{join}_{seed}"))
-    for one, _ in parts:
-        run.check(one)
+            parts.append((run.check(one), workdir / f"{join}_{seed}"))
     first = parts[0][1]
     for k, (one, folder) in enumerate(parts):
         if k:  # all start from one pretraining, and see one patch network's heatmaps
             for name, field in (("birads", "init_from"), ("patch", "patch_run")):
                 if name in one and not one[field]:
                     one[field] = str(first / name)
+                    if one[name].model.get("pretrained", ""):
+                        one[name].model.pretrained = ""  # the first member's network started from it
         print(f"{folder.name} → {folder}", flush=True)
         run.run(one, folder)
     read = [populations.read(folder, "test_random10") for _, folder in parts]

@@ -22,17 +22,13 @@ from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import compare, heatmap, measure, paper_run, predict, report
 from mammojax.models import multi_view, pretrained, whole_image
+from mammojax.start import BadConfig, parts, settle, with_start_mean
 from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 from mammojax.train.loop import Stopped as Stopped  # launch.py asks for it here
 from mammojax.train.state import Size, abstract_variables, init_variables, transfer
 
 Tree = Any
-
-
-class BadConfig(ValueError):
-    """A config that cannot work, said before anything is built."""
-
 
 USER_ERRORS = (
     BadConfig,
@@ -61,7 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         One of USER_ERRORS with a sentence for the user; Stopped after SIGTERM.
     """
-    check(config)
+    config = check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with _lock(workdir):
         data = dataset(config, workdir)
@@ -92,7 +88,7 @@ def _exams(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prep
 def _experiment(
     config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared, patch_run: Path | None
 ) -> dict[str, Any]:
-    _write_config(config, data.facts, workdir)
+    _write_config(config, with_start_mean(data.facts, patch_run or config.init_from), workdir)
     if config.model.task == "exam_patch":
         exam_run.write_patients(workdir, data)
     model = whole_image.build(config.model)
@@ -182,21 +178,12 @@ class Relabelled:
         return {**self._source[index], "label": self._labels[index]}
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuse what cannot work before anything is prepared or built."""
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Refuse what cannot work before anything is prepared or built; the config with what it adopts from its starts."""
     if not config.data.name.startswith("phantom") and config.data.prepare and not config.data.source:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
-    for field in ("init_from", "patch_run"):
-        if config.get(field, "") and not (Path(config[field]) / "config.json").is_file():
-            raise BadConfig(f'config.{field}: "{config[field]}" is not a run folder; name a finished run\'s --workdir.')
-    if "birads" in _parts(config):
-        for field in ("width", "blocks", "tie", "padding"):
-            if config.birads.model[field] != config.model[field]:
-                raise BadConfig(
-                    f"config.birads.model.{field} is {config.birads.model[field]} and config.model.{field} "
-                    f"{config.model[field]}; set both, as the columns pass from one network to the other."
-                )
-    for part in (config, *(config[name] for name in _parts(config))):
+    config = settle(config)
+    for part in (config, *(config[name] for name in parts(config))):
         plan = stages.from_config(part.stages)
         try:
             model = _network(part.model)
@@ -205,19 +192,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise BadConfig(f"config.{error}") from None
         for stage in plan:
             stages.labels(stage, shapes["params"])
-        file = part.model.get("pretrained", "")
-        if file and not Path(file).is_file():
-            raise BadConfig(
-                f'config.model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
-            )
-
-
-def _parts(config: ml_collections.ConfigDict) -> list[str]:
-    """The runs inside a config that are trained before it: those that no field names a finished one for."""
-    named = {"patch": config.get("patch_run", "") or config.init_from, "birads": config.init_from}
-    if config.model.task == "exam":
-        named["patch"] = config.patch_run or config.model.channels == 1
-    return [name for name, instead in named.items() if name in config and not instead]
+    return config
 
 
 def _network(model: ml_collections.ConfigDict) -> Any:
@@ -254,7 +229,7 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepar
     asked = prepared.asked_for(config, workdir)
     if config.data.prepare:
         kinds = [asked["kind"]]
-        kinds += [config[name].data.kind for name in _parts(config)]
+        kinds += [config[name].data.kind for name in parts(config)]
         if config.model.get("auxiliary_classes", 0):
             kinds.append(config.auxiliary.kind)
         without = {name: value for name, value in asked.items() if name != "kind"}
@@ -299,7 +274,7 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
 
 
 def _start(config: ml_collections.ConfigDict, model: Any, patch_run: Path | None) -> dict[str, Tree]:
-    """Variables to start from: init_from (or the patch run) → pretrained file → random."""
+    """Variables to start from: init_from or the patch run, else the pretrained file, else random."""
     variables = init_variables(model, _input_size(config, config.data), config.model.channels, config.seed)
     if start := patch_run or config.init_from:
         _, _, trained = restore_best(start)

@@ -31,7 +31,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
     sizes = tuple(config.patients_labelled)
     if not sizes or min(sizes) < 0:
         raise run.BadConfig("config.patients_labelled must list numbers of patients, 0 for all: (20, 30, 40, 50, 60).")
-    run.check(config)
+    config = run.check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     # A data set prepared for the first run serves them all.
     data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name == "phantom" else "")

@@ -1,0 +1,228 @@
+"""What weights bring along: the settings without which they compute something else than where they were trained.
+
+Weights come from a finished run (init_from, patch_run), a run inside the config (patch, birads) or a published file
+(model.pretrained). Such a setting is *adopted* from the start where the config leaves it at its family's default,
+DEFAULTS, and *refused* where the config says anything else but the start's.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mammojax.data.sliding import PATCH
+from mammojax.data.window import SIZES
+from mammojax.models import pretrained
+from mammojax.train.checkpoint import read_config
+
+FRAMING = {"data.size": (1152, 896), "data.crop": "none", "data.keep_aspect": False}
+RESNET = {
+    "model.blocks": (3, 4, 6, 3), "model.stride_on": "1x1", "model.conv_bias": True, "model.bn_epsilon": 1e-3,
+    "model.bn_momentum": 0.99,
+}  # fmt: skip
+MAMMOGRAM = {"model.width": 64, "model.channels": 3, "model.pretrained_std": (), **RESNET, **FRAMING}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "patch": MAMMOGRAM,
+    "whole": MAMMOGRAM,
+    "exam_patch": {
+        "model.width": 64, "model.blocks": (6, 12, 24, 16), "model.padding": "same", "model.channels": 3,
+        "model.pretrained_std": (),
+    },
+    "exam": {
+        "model.width": 16, "model.blocks": (2, 2, 2, 2, 2), "model.padding": "paper", "model.tie": "sides",
+        "exam.sizes": SIZES, "exam.heatmaps": ("malignant", "benign"), "exam.patch": PATCH, "data.patch_size": PATCH,
+    },
+}  # fmt: skip
+"""By task, the settings that follow a start and their values in configs/patch_resnet.py, exam_patch.py and exam.py."""
+
+FITS = {"patch": ("patch", "whole"), "whole": ("patch", "whole"), "exam_patch": ("exam_patch",), "exam": ("exam",)}
+"""The tasks whose runs a run of each task may start from."""
+PATCH_SIZE = ("exam.patch", "data.patch_size")
+CHOSEN = "never adopted: what the config is a config of"
+
+
+class BadConfig(ValueError):
+    """A config that cannot work, said before anything is built."""
+
+
+def parts(config: ConfigDict) -> list[str]:
+    """The runs inside a config that are trained before it: those that no field names a finished one for."""
+    named = {"patch": config.get("patch_run", "") or config.init_from, "birads": config.init_from}
+    if config.model.task == "exam":
+        named["patch"] = config.patch_run or config.model.channels == 1
+    return [name for name, instead in named.items() if name in config and not instead]
+
+
+def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None = None) -> ConfigDict:
+    """A copy of a run's config with what it and the runs inside it adopt from their starts, each start told in a line.
+
+    A file in model.pretrained goes to the patch run inside the config, where there is one: the whole-image network
+    starts from that run. Settled once more, a config stays as it is.
+
+    Args:
+        config: of one run; a field that an older one lacks is passed over.
+        prefix: of its fields in messages.
+        data: of a run inside another the other's config.data, which it works on and whose fields it settles.
+
+    Raises:
+        BadConfig: two starts, a start of another kind, one that is not there, or a setting that contradicts it.
+    """
+    config = config.copy_and_resolve_references()
+    task = config.model.task
+    if task not in DEFAULTS:  # whoever builds the network says so
+        return config
+    with config.unlocked():
+        ours = {"model": config.model, "exam": config.get("exam", {}), "data": config.data if data is None else data}
+        _refuse_two_starts(config, prefix)
+        inner = parts(config)
+        if "patch" in inner and task == "whole":
+            _hand_file_down(config, prefix)
+        for name in inner:
+            config[name] = settle(config[name], f"{prefix}{name}.", ours["data"])
+            if config[name].model.task in FITS[task]:
+                theirs = {group: values for group, values in config[name].to_dict().items() if group != "data"}
+                _adopt(ours, theirs, f"{prefix}{name}", prefix)
+        if config.init_from:
+            _adopt(ours, _run(config, "init_from", FITS[task], prefix), f'"{config.init_from}"', prefix)
+        if config.get("patch_run", ""):
+            saved = _run(config, "patch_run", ("exam_patch",), prefix)
+            side = _get(saved, "data.patch_size") or _get(saved, "exam.patch")
+            if config.model.channels == 3:
+                theirs = {"exam": {"patch": side}, "data": {"patch_size": side}}
+                _adopt(ours, theirs, f'"{config.patch_run}"', prefix)
+        if file := config.model.get("pretrained", ""):
+            _adopt(ours, {"model": _file(file, task, prefix)}, f'"{Path(file).name}"', prefix)
+    return config
+
+
+def with_start_mean(facts: dict[str, Any], folder: str | Path | None) -> dict[str, Any]:
+    """A run's facts; with "start_mean", the mean (0 … 255) that the run it starts from subtracted, where it is another.
+
+    The mean is not adopted: Shen et al. 2019 subtract that of the images at hand, of INbreast 44.33, though the weights
+    come from CBIS-DDSM, with 52.18. facts["mean"] is the one this run subtracts.
+    """
+    theirs = read_config(folder)[1].get("mean") if folder else None
+    if theirs is None or theirs == facts["mean"]:
+        return facts
+    print(f"mean subtracted: {facts['mean']:.2f}, of this data; the start's was {theirs:.2f}", flush=True)
+    return facts | {"start_mean": theirs}
+
+
+def _refuse_two_starts(config: ConfigDict, prefix: str) -> None:
+    """Refuse a file beside the finished run that takes its place."""
+    files = {"model.pretrained": (config.model.get("pretrained", ""), "init_from")}
+    if "patch" in config:
+        instead = "patch_run" if config.model.task == "exam" else "init_from"
+        files["patch.model.pretrained"] = (config.patch.model.get("pretrained", ""), instead)
+    for field, (file, run) in files.items():
+        if file and config[run]:
+            raise BadConfig(
+                f'{prefix}{run} is "{config[run]}" and {prefix}{field} "{file}": two starts, one of which would not be '
+                "read; leave one of them out."
+            )
+
+
+def _hand_file_down(config: ConfigDict, prefix: str) -> None:
+    """Move the file, and what was said of it, from a whole-image network to the patch run it starts from."""
+    for field in ("pretrained", "pretrained_std"):
+        ours, theirs = config.model[field], config.patch.model[field]
+        if ours and theirs and ours != theirs:
+            raise BadConfig(
+                f"{prefix}model.{field} is {ours} and {prefix}patch.model.{field} {theirs}: two starts; the patch run "
+                f"inside this config is what starts from a file, so leave {prefix}model.{field} out."
+            )
+        config.patch.model[field], config.model[field] = theirs or ours, type(ours)()
+
+
+def _run(config: ConfigDict, field: str, tasks: tuple[str, ...], prefix: str) -> dict[str, Any]:
+    """The config of the finished run that a field names, a plain dictionary."""
+    folder = Path(config[field])
+    if not (folder / "config.json").is_file():
+        raise BadConfig(f'{prefix}{field}: "{folder}" is not a run folder; name a finished run\'s --workdir.')
+    saved = read_config(folder)[0].to_dict()
+    task = _get(saved, "model.task")
+    if task and task not in tasks:
+        raise BadConfig(
+            f'{prefix}{field}: "{folder}" is a run of task "{task}", with {_normalisation(task)}, and this run of task '
+            f'"{config.model.task}", with {_normalisation(config.model.task)}; name a run of task {" or ".join(tasks)}.'
+        )
+    return saved
+
+
+def _normalisation(task: str) -> str:
+    return "every image standardised" if task.startswith("exam") else "the training images' mean subtracted"
+
+
+def _file(file: str, task: str, prefix: str) -> dict[str, Any]:
+    """What a file of weights wants of config.model."""
+    if not Path(file).is_file():
+        raise BadConfig(
+            f'{prefix}model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
+        )
+    try:
+        wants = pretrained.settings(file)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise BadConfig(f"{prefix}model.pretrained: {error}") from None
+    # Standardised patches are as wide as what torchvision's networks see; nothing is left to divide by.
+    return wants | {"pretrained_std": ()} if task == "exam_patch" else wants
+
+
+def _adopt(config: Mapping[str, Any], theirs: Mapping[str, Any], start: str, prefix: str) -> None:
+    """Take over from a start what the config, given by group, leaves at its default; refuse what contradicts it."""
+    taken = []
+    for field, default in _fields(config["model"], theirs).items():
+        ours, wanted = _get(config, field), _get(theirs, field)
+        if ours is None or wanted is None or _plain(ours) == _plain(wanted):
+            continue
+        if _plain(ours) == _plain(default):
+            group, name = field.split(".")
+            config[group][name] = _typed(wanted)
+            taken.append(f"{field}={_typed(wanted)}")
+        elif field != "model.bn_momentum":  # how fast statistics move is a choice, not part of what weights compute
+            if start.startswith("config."):
+                raise BadConfig(
+                    f"{start}.{field} is {_typed(wanted)} and {prefix}{field} {_typed(ours)}; set both, as weights "
+                    "pass from one network to the other."
+                )
+            raise BadConfig(
+                f"{prefix}{field} is {_typed(ours)}, but the weights of {start} are made for {_typed(wanted)}; set "
+                f"{prefix}{field} to that, or name another start."
+            )
+    if taken:
+        print(f"{prefix.removesuffix('.')} adopts from {start}: {', '.join(taken)}", flush=True)
+
+
+def _fields(model: ConfigDict, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must be those of a start, which may be a run's config or what a file tells, and defaults."""
+    start = _get(theirs, "model.task")
+    fields = {"model.trunk": CHOSEN, **DEFAULTS[model.task]}
+    unused = {"model.pretrained_std"} if start else set()  # of a run: it is in the weights already
+    if DEFAULTS[model.task] is MAMMOGRAM and model.trunk != "resnet50":
+        unused |= RESNET.keys() - ({"model.bn_epsilon"} if start == model.task == "whole" else set())  # of the heads
+    if start == "exam":
+        unused |= set(PATCH_SIZE)
+        if _get(theirs, "model.channels") == 3:
+            fields["model.channels"] = CHOSEN  # a network without heatmaps has nowhere to put their weights
+        if not _get(theirs, "model.channels") == model.channels == 3:
+            unused.add("exam.heatmaps")
+    return {field: default for field, default in fields.items() if field not in unused}
+
+
+def _get(tree: Mapping[str, Any], field: str) -> Any:
+    """A field such as "model.width" of a config or of a part of one, None where it has none."""
+    group, name = field.split(".")
+    return (tree.get(group) or {}).get(name)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return json.loads(json.dumps(_typed(value)))
+
+
+def _typed(value: Any) -> Any:
+    """A value as configs have it, and as it is typed after --config.field=: JSON's lists become tuples."""
+    if isinstance(value, (ConfigDict, Mapping)):
+        return {key: tuple(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
