@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mammojax.data.cells import plain
 from mammojax.data.identity import hashed, id_key, patient_in
 from mammojax.data.sheet import BadManifest, read_rows
 
@@ -155,7 +156,9 @@ def read_manifest(
         path = path / "manifest.csv"
     if not path.is_file():
         raise BadManifest(f'"{path.name}": there is no such manifest; give the path of a CSV or of its folder.')
-    rows, wrong = read_rows(path, _REQUIRED, _KNOWN[len(_REQUIRED) :])
+    typed, wrong = read_rows(path, _REQUIRED, _KNOWN[len(_REQUIRED) :])
+    # An id copied from one of our tables may stand behind an apostrophe; a file is called what it is called.
+    rows = [(line, {c: v if c in ("image", "mask") else plain(v) for c, v in row.items()}) for line, row in typed]
     table = Table([], wrong)
     groups: dict[str, list[dict[str, str]]] = {}
     for line, row in rows:

@@ -1,7 +1,6 @@
 """A prepared data set: what TFDS wrote, and beside it what a run must know of it (dataset.json, index.csv)."""
 
 import contextlib
-import csv
 import fcntl
 import hashlib
 import io
@@ -24,6 +23,7 @@ from mammojax.data.breast import Framing
 from mammojax.data.builders import cbis_ddsm, exams, inbreast, mammograms
 from mammojax.data.builders.manifest import Manifest
 from mammojax.data.builders.phantom import Phantom, PhantomExams
+from mammojax.data.cells import Writer, read_table
 from mammojax.data.crop import ITERATIONS
 from mammojax.data.phantom import write_phantom
 from mammojax.data.phantom_exams import write_exams
@@ -65,7 +65,7 @@ class Prepared:
         self.path = path = Path(path)
         self.facts: dict[str, Any] = json.loads((path / "dataset.json").read_text())
         with (path / "index.csv").open(newline="") as file:
-            self._rows = list(csv.DictReader(file))
+            _, self._rows = read_table(file)
         self._builder = tfds.builder_from_directory(path)
 
     def source(self, split: str, masks: bool = True) -> Any:
@@ -331,7 +331,7 @@ def _build(name: str, config: mammograms.MammogramConfig, data_dir: Path, path: 
     made = Path(builder.data_dir)
     rejected = sorted(set(builder.rejected))
     with (made / "rejected.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("file", "reason"), *rejected])
+        Writer(file, ("file", "reason")).rows(rejected)
     counts, mean = _index(builder, made)
     if not sum(counts["train"].values()):
         shutil.rmtree(made)
@@ -367,7 +367,7 @@ def _made_by(config: mammograms.MammogramConfig, made: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"crop": {"threshold": config.threshold, "iterations": config.iterations}}
     if config.kind == "exams":
         with (made / "index.csv").open(newline="") as file:
-            facts["findings"] = exams.findings(csv.DictReader(file), mammograms.SPLITS)
+            facts["findings"] = exams.findings(read_table(file)[1], mammograms.SPLITS)
     return facts
 
 
@@ -376,9 +376,8 @@ def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Cou
     counts: dict[str, Counter[int]] = {split: Counter() for split in mammograms.SPLITS}
     total, pixels = 0.0, 0
     with (made / "index.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
         facts = ("facts",) * (builder.builder_config.kind == "exams")
-        writer.writerow(("split", *COLUMNS, *facts))
+        writer = Writer(file, ("split", *COLUMNS, *facts))
         for split in mammograms.SPLITS:
             if split not in builder.info.splits:  # no patient fell into it
                 continue
@@ -386,7 +385,7 @@ def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Cou
                 label = int(example["label"])
                 counts[split][label] += 1
                 texts = [_text(example[c]) for c in ("image_id", *COLUMNS[1:-1])]
-                writer.writerow((split, *texts, label, *(_text(example[name]) for name in facts)))
+                writer.row((split, *texts, label, *(_text(example[name]) for name in facts)))
                 if split == "train":
                     total += float(example["image"].sum(dtype=np.float64))
                     pixels += example["image"].size

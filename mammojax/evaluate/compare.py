@@ -5,7 +5,6 @@ averaged) and "Combining the CC and MLO views for prediction" (the mean of a bre
 views over draws of breasts). Our draws are of patients, whose two breasts are not independent.
 """
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mammojax import metrics
+from mammojax.data.cells import read_table
 from mammojax.evaluate import report
 from mammojax.evaluate.report import interval_text
 
@@ -54,7 +54,7 @@ def read(run: Path, split: str) -> Scored:
     if not path.is_file():
         raise NotComparable(f'"{run}" has no predictions/{split}.csv; name the folder of a finished whole-image run.')
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label"] != ""]
+        rows = [row for row in read_table(file)[1] if row["label"] != ""]
     if rows and "p_malignant" not in rows[0]:
         raise NotComparable(f'"{run}" is a patch run; compare whole-image runs.')
     if not rows:

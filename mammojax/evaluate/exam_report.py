@@ -1,6 +1,5 @@
 """The report of a run on exams (Wu et al. 2019): one HTML file, nothing outside it, nobody's name in it."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mammojax import metrics
+from mammojax.data.cells import read_table
 from mammojax.data.exams import BIRADS
 from mammojax.data.prepared import BadDataset, NotPrepared
 from mammojax.evaluate import exam_figures, populations, report
@@ -74,7 +74,7 @@ def _breasts(workdir: Path, config: dict[str, Any], results: dict[str, Any]) -> 
 def _birads(workdir: Path, results: dict[str, Any]) -> list[Section]:
     """All numbers, and the test exams' categories: each against the others, and which was taken for which."""
     with (workdir / "predictions" / "test.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["birads"] != ""]
+        rows = [row for row in read_table(file)[1] if row["birads"] != ""]
     truth = np.array([BIRADS.index(row["birads"]) for row in rows], int)
     scores = np.array([[float(row[f"p_{name}"]) for name in BIRADS] for row in rows]).reshape(-1, len(BIRADS))
     patient = np.array([row["patient_id"] for row in rows])

@@ -1,6 +1,5 @@
 """A scored split of exams: its file, and what is measured of it (Wu et al. 2019, sections IV and V)."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from mammojax import metrics
 from mammojax.data import exams
+from mammojax.data.cells import Writer
 from mammojax.evaluate import populations
 
 Scored = list[tuple[exams.Exam, np.ndarray]]
@@ -107,11 +107,10 @@ def _mean_auc(rows: list[Any], kept: list[exams.Exam], target: str, runs: int, s
 
 def _write_birads(path: Path, scored: Scored) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("exam_id", "patient_id", "birads", *(f"p_{name}" for name in exams.BIRADS)))
+        writer = Writer(file, ("exam_id", "patient_id", "birads", *(f"p_{name}" for name in exams.BIRADS)))
         for exam, p in scored:
             said = exams.BIRADS[exam.birads] if exam.birads >= 0 else ""
-            writer.writerow((exam.exam_id, exam.patient_id, said, *(repr(float(v)) for v in p[0])))
+            writer.row((exam.exam_id, exam.patient_id, said, *(repr(float(v)) for v in p[0])))
 
 
 def _write_breasts(path: Path, scored: Scored) -> None:
@@ -119,8 +118,7 @@ def _write_breasts(path: Path, scored: Scored) -> None:
     own = (*populations.KNOWN, "biopsied")
     further = dict.fromkeys(c for exam, _ in scored for side in exam.columns.values() for c in side if c not in own)
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow((*own, *further))
+        writer = Writer(file, (*own, *further))
         for exam, p in scored:
             for side, breast in (("L", "left"), ("R", "right")):
                 views = [view[2:] for view in exam.images if view.startswith(side)]
@@ -131,4 +129,4 @@ def _write_breasts(path: Path, scored: Scored) -> None:
                 labels = ["" if exam.label[k] < 0 else int(exam.label[k]) for k in at]
                 facts = [exam.columns[side].get(column, "") for column in further]
                 known = [exam.exam_id, exam.patient_id, side, "+".join(views)]
-                writer.writerow((*known, *scores, *labels, int(exam.biopsied(side)), *facts))
+                writer.row((*known, *scores, *labels, int(exam.biopsied(side)), *facts))

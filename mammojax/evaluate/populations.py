@@ -5,7 +5,6 @@ exam of the split) and on the biopsied one. Section V-A has that one of exams wi
 counts 401 breasts, each with a finding; so ours is of biopsied breasts. Our intervals are over patients.
 """
 
-import csv
 import json
 import textwrap
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mammojax import metrics
+from mammojax.data.cells import read_table
 from mammojax.evaluate import report
 from mammojax.evaluate.compare import RUNS, NotComparable, names_of
 from mammojax.evaluate.report import interval_text
@@ -70,10 +70,10 @@ def read(run: Path, split: str) -> Breasts:
     if not path.is_file():
         raise NotComparable(f'"{run}" has no predictions/{split}.csv; name the folder of a finished exam run.')
     with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := [name for name in KNOWN if name not in (reader.fieldnames or ())]:
+        columns, every = read_table(file)
+        if missing := [name for name in KNOWN if name not in columns]:
             raise NotComparable(f'"{run}" is no exam run: predictions/{split}.csv has no column {missing[0]}.')
-        rows = [row for row in reader if row["benign"] != "" and row["malignant"] != ""]
+        rows = [row for row in every if row["benign"] != "" and row["malignant"] != ""]
     if not rows:
         raise NotComparable(f'"{run}": predictions/{split}.csv has no labelled breast; nothing can be measured.')
     if twice := len(rows) - len({(row["exam_id"], row["laterality"]) for row in rows}):

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mammojax import metrics
+from mammojax.data.cells import plain
 from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import populations, report
 from mammojax.evaluate.compare import COLOURS, RUNS, NotComparable
@@ -101,7 +102,7 @@ def _row(row: dict[str, Any], where: str) -> tuple[str, Breast, float]:
     """Reader, breast and the probability as written; `where` is the file and the line."""
     if None in row:
         raise BadManifest(f"{where}: more cells than columns; write decimals with a point and quote cells with commas.")
-    cells = {column: (row[column] or "").strip() for column in COLUMNS}
+    cells = {column: plain((row[column] or "").strip()) for column in COLUMNS}
     for column in ("reader", "exam_id"):
         if not cells[column]:
             raise BadManifest(f"{where}, {column}: it is empty; fill it in.")

@@ -1,7 +1,6 @@
 """A run's report: one HTML file, nothing outside it, nobody's name in it."""
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mammojax import metrics
+from mammojax.data.cells import read_table
 
 ACCENT, SOFT, RED, BLUE = "#1f6f8b", "#9aa5b1", "#c0392b", "#2c6fbb"
 FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
@@ -148,7 +148,7 @@ def without_paths(config: Any) -> Any:
 def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels [N], scores [N, 1 or K] and patients [N] of the labelled rows."""
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label"] != ""]
+        rows = [row for row in read_table(file)[1] if row["label"] != ""]
     columns = [name for name in (rows[0] if rows else {"p_malignant": ""}) if name.startswith("p_")]
     return (
         np.array([int(row["label"]) for row in rows]),

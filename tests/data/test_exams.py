@@ -26,7 +26,7 @@ MANIFEST = """image,patient_id,exam_id,laterality,view,pathology,mask,birads,bio
 {2}_L_CC.png,p2,e2,L,CC,,,4,1,,train,B
 {2}_R_CC.png,p2,e2,R,CC,NORMAL,,1,,,train,B
 {3}_L_CC.png,p3,e3,L,CC,NORMAL,,1,,,val,B
-{4}_L_CC.png,p4,e4,L,CC,NORMAL,,1,,,test,B
+{4}_L_CC.png,+p4,=e4,L,CC,NORMAL,,1,,,test,B
 """
 
 
@@ -49,6 +49,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
     (folder / "manifest.csv").write_text(text)
     (path,) = prepared.prepare("manifest", folder, folder / "data", kinds=("exams",), iterations=4)
     return prepared.Prepared(path)
+
+
+def test_ids_that_are_formulas_are_texts_in_the_index(data: prepared.Prepared) -> None:
+    assert "test,e_L_CC.png,'+p4,'=e4,L,CC" in (data.path / "index.csv").read_text()
+    (exam,) = exams.exams_of(data, "test")
+    assert (exam.patient_id, exam.exam_id) == ("+p4", "=e4")
 
 
 def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> None:

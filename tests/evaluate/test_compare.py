@@ -45,6 +45,20 @@ def _runs(root: Path, count: int, n: int = 80) -> list[Path]:
     return result
 
 
+def test_images_are_matched_by_names_that_are_formulas(tmp_path: Path) -> None:
+    """An older run has them as they are, a newer one behind an apostrophe."""
+    runs = _runs(tmp_path, 2)
+    for run, prefix in zip(runs, ("=", "'="), strict=True):
+        path = run / "predictions" / "test.csv"
+        head, *lines = path.read_text().splitlines()
+        path.write_text(
+            "\n".join([head, *(f"{prefix}{line}".replace(",p", f",{prefix}p", 1) for line in lines)]) + "\n"
+        )
+    one, two = compare.aligned([compare.read(run, "test") for run in runs])
+    assert one.rows[0]["image"].startswith("=")
+    assert (one.patient == two.patient).all()
+
+
 def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
     runs = _runs(tmp_path, 3)
     scored = [compare.read(run, "test") for run in runs]

@@ -47,6 +47,25 @@ def test_a_split_is_written_by_breast_and_measured(tmp_path: Path) -> None:
     assert exam_split.summary(scored, "cancer")["loss"] == pytest.approx(loss)
 
 
+def test_ids_that_are_formulas_are_written_as_texts_and_found_again(tmp_path: Path) -> None:
+    scored = _scored(8)
+    for k, (exam, _) in enumerate(scored):
+        exam.exam_id, exam.patient_id = f"=cmd|'/C calc'!A{k}", f"@p{k // 2}"
+        exam.columns["L"] |= {"offset": "-1.5", "remark": "+x"}
+    exam_split.write(tmp_path, "test", scored, "cancer")
+    lines = (tmp_path / "predictions" / "test.csv").read_text().splitlines()
+    assert lines[1].startswith("'=cmd|'/C calc'!A0,'@p0,L,CC+MLO,0.")
+    assert lines[1].endswith(",0,0,-1.5,'+x")
+    breasts = populations.read(tmp_path, "test")
+    assert [row["exam_id"] for row in breasts.rows[::2]] == [exam.exam_id for exam, _ in scored]
+    assert breasts.patient[0] == "@p0"
+    assert (breasts.rows[0]["offset"], breasts.rows[0]["remark"]) == ("-1.5", "+x")
+    for exam, _ in scored:
+        exam.columns["L"]["birads"] = exam.columns["R"]["birads"] = "2"
+    exam_split.write(tmp_path, "test", [(exam, np.full((1, 3), 1 / 3)) for exam, _ in scored], "birads")
+    assert "\n'=cmd|'/C calc'!A1,'@p0,2," in (tmp_path / "predictions" / "test.csv").read_text()
+
+
 def test_a_label_of_one_kind_only_is_left_out_of_the_mean() -> None:
     scored = _scored()
     for exam, _ in scored:

@@ -57,6 +57,16 @@ def _example(root: Path, count: int = 3) -> tuple[populations.Breasts, list[read
     return populations.read(run, "test_random10"), readers.read(_csv(root / "readers.csv", _opinions(count)))
 
 
+def test_readers_are_matched_by_ids_that_are_formulas(tmp_path: Path) -> None:
+    """A reader's file may take its ids from the manifest or from our tables, where they stand behind an apostrophe."""
+    for written in ("=exam", "'=exam"):
+        path = _csv(tmp_path / "readers.csv", _opinions(1))
+        path.write_text(path.read_text().replace("exam", written).replace(f"{written}_id", "exam_id"))
+        (reader,) = readers.read(path)
+        assert ("=exam0", "L") in reader.score
+        assert len(reader.score) == READ
+
+
 def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     return mean, (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
