@@ -3,49 +3,38 @@
 pydicom inverts nothing and decodes no 12-bit JPEG Extended: here the order is modality LUT → VOI LUT → one inversion
 for MONOCHROME1 (DICOM PS3.3 C.11), and all JPEG families go through imagecodecs. The stored range (BitsStored) or the
 LUT's output range becomes 0 … 65535; no image is stretched by its own minimum and maximum.
+
+A mammogram is of Modality MG, or digitised film: RG, CR, DX, OT or no modality, of the breast by BodyPartExamined, or
+without a body part a Secondary Capture or mammography SOP class.
 """
 
 import contextlib
 import re
 import struct
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
-import imagecodecs
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut
 
+from mammojax.data import codestream, projection
+from mammojax.data.silence import silence
+
 MAX_PIXELS = 2**27  # 134 M: four times the largest detectors; more is a bomb or not a mammogram
+MIN_SIDE = 64  # pixels; what is smaller is an icon or a cut-out
 TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
-VIEW_CODES = {
-    "399162004": "CC", "R-10242": "CC",
-    "399368009": "MLO", "R-10226": "MLO",
-    "399260004": "ML", "R-10224": "ML",
-    "399352003": "LM", "R-10228": "LM",
-}  # fmt: skip
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG: dict[str, Callable[[bytes], Any]] = {
-    "1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_decode,  # baseline
-    "1.2.840.10008.1.2.4.51": imagecodecs.jpeg_decode,  # extended, 12 bit, which pydicom's plugins cannot
-    "1.2.840.10008.1.2.4.57": imagecodecs.ljpeg_decode,
-    "1.2.840.10008.1.2.4.70": imagecodecs.ljpeg_decode,
-    "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_decode,
-    "1.2.840.10008.1.2.4.81": imagecodecs.jpegls_decode,
-    "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_decode,
-    "1.2.840.10008.1.2.4.91": imagecodecs.jpeg2k_decode,
-    "1.2.840.10008.1.2.4.201": imagecodecs.htj2k_decode,
-    "1.2.840.10008.1.2.4.202": imagecodecs.htj2k_decode,
-    "1.2.840.10008.1.2.4.203": imagecodecs.htj2k_decode,
-}
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MAMMOGRAPHY = ("1.2.840.10008.5.1.4.1.1.1.2", FOR_PROCESSING)
+FILM = ("RG", "CR", "DX", "OT", "")  # modalities of digitised film, beside MG
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
 
 class BadMammogram(ValueError):
@@ -59,7 +48,8 @@ class Mammogram:
     Attributes:
         pixels: uint16 [H, W], 0 … 65535, bright is dense.
         laterality: "L", "R", or "" where nothing says.
-        view: "CC", "MLO", another view's short name, or "".
+        view: one of projection.VIEWS, such as "CC" and "MLO", or "".
+        modifier: why the view is empty though the file says one: "spot compression", "magnification", …; else "".
         pixel_spacing: (row, column) in mm in the breast's plane, None where the header does not say.
         patient_id, exam_id: as in the header: they identify a person, never print them.
         sop_class: UID, "" for a PNG.
@@ -74,10 +64,15 @@ class Mammogram:
     exam_id: str = ""
     sop_class: str = ""
     for_processing: bool = False
+    modifier: str = ""
 
 
-def read_mammogram(path: str | Path) -> Mammogram:
+def read_mammogram(path: str | Path, any_modality: bool = False) -> Mammogram:
     """Read a DICOM file or an 8- or 16-bit gray PNG.
+
+    Args:
+        path: the file.
+        any_modality: take DICOMs of whatever modality for mammograms.
 
     Raises:
         BadMammogram: not a single gray mammogram, or one that cannot be decoded or shows nothing.
@@ -87,16 +82,16 @@ def read_mammogram(path: str | Path) -> Mammogram:
         pixels = _read_png(path)
         if pixels.dtype == np.uint8:
             pixels = pixels.astype(np.uint16) * 257
-        mammogram = Mammogram(pixels, *_from_name(path.stem))
+        mammogram = _png(path, pixels)
     else:
         with _lenient(path):
-            mammogram = _read_dicom(path)
+            mammogram = _read_dicom(path, any_modality)
     if mammogram.pixels.min() == mammogram.pixels.max():
         raise BadMammogram(f"{path.name}: PixelData holds one value only, no tissue; leave the file out.")
     return mammogram
 
 
-def read_facts(path: str | Path) -> Mammogram:
+def read_facts(path: str | Path, any_modality: bool = False) -> Mammogram:
     """What `read_mammogram` says of a file, without its pixels (uint16 [0, 0]), which are not decoded.
 
     Raises:
@@ -104,10 +99,11 @@ def read_facts(path: str | Path) -> Mammogram:
     """
     path, nothing = Path(path), np.zeros((0, 0), np.uint16)
     if _is_png(path):
-        return Mammogram(nothing, *_from_name(path.stem))
+        return _png(path, nothing)
     with _lenient(path):
         header = _header(path)
         _refuse(path, header)
+        _refuse_others(path, header, any_modality)
         return _facts(path, header, nothing)
 
 
@@ -128,8 +124,7 @@ def _lenient(path: Path) -> Iterator[None]:
 
     pydicom parses a field when it is asked for it, and raises errors of many kinds then.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silence:
         try:
             yield
         except BadMammogram:
@@ -146,8 +141,7 @@ def peek(path: str | Path, *keywords: str) -> pydicom.Dataset:
     The deflated form, which would be inflated whole, is not looked at either.
     """
     try:
-        with warnings.catch_warnings(), Path(path).open("rb") as file:
-            warnings.simplefilter("ignore")
+        with silence, Path(path).open("rb") as file:
             head = file.read(132)
             if head.startswith(_PNG):
                 return pydicom.Dataset()
@@ -167,6 +161,11 @@ def _is_png(path: Path) -> bool:
             return file.read(8) == _PNG
     except OSError as error:
         raise BadMammogram(f"{path.name}: the file cannot be opened ({error.strerror}); check its path.") from None
+
+
+def _png(path: Path, pixels: np.ndarray) -> Mammogram:
+    side, view, modifier = projection.from_name(path.stem)
+    return Mammogram(pixels, side, view, modifier=modifier)
 
 
 def _read_png(path: Path) -> np.ndarray:
@@ -202,10 +201,24 @@ def _header(path: Path) -> pydicom.Dataset:
         raise BadMammogram(
             f"{path.name}: the DICOM header is broken ({type(error).__name__}); copy it again."
         ) from None
+    if (magic == b"DICM" or "PixelData" in header) and _is_cut(header):
+        where = ", inside PixelData" if "PixelData" in header else ""
+        raise BadMammogram(f"{path.name}: the file is cut short{where}; copy it again.")
     if "PixelData" not in header:
-        what = "it is neither DICOM nor PNG" if "SOPClassUID" not in header else "PixelData is absent"
+        if "Rows" in header:
+            raise BadMammogram(f"{path.name}: PixelData is absent, the file is cut short or has none; copy it again.")
+        what = "PixelData is absent" if magic == b"DICM" or "SOPClassUID" in header else "it is neither DICOM nor PNG"
         raise BadMammogram(f"{path.name}: {what}; leave the file out.")
     return header
+
+
+def _is_cut(header: pydicom.Dataset) -> bool:
+    """The last field is shorter than it says; or there is none, as pydicom drops all where a sequence does not end."""
+    last = header.get_item(max(header.keys())) if header else None
+    if last is None:
+        return True
+    length, value = getattr(last, "length", 0xFFFFFFFF), last.value
+    return length != 0xFFFFFFFF and isinstance(value, bytes) and len(value) < length
 
 
 def _refuse(path: Path, header: pydicom.Dataset) -> None:
@@ -217,29 +230,72 @@ def _refuse(path: Path, header: pydicom.Dataset) -> None:
         raise BadMammogram(f"{path.name}: NumberOfFrames is {frames}; only single images are read.")
     if int(header.get("SamplesPerPixel") or 1) > 1:
         raise BadMammogram(f"{path.name}: SamplesPerPixel is {header.SamplesPerPixel}, a colour image; leave it out.")
-    rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+    rows, columns = _shape(header)
     if rows < 8 or columns < 8 or rows * columns > MAX_PIXELS:
         raise BadMammogram(f"{path.name}: Rows × Columns is {rows} × {columns}, no mammogram's size; leave it out.")
+
+
+def _refuse_others(path: Path, header: pydicom.Dataset, any_modality: bool) -> None:
+    """What is an image but no mammogram: another modality, a palette, an icon's size."""
+    modality, body, sop_class = (
+        str(header.get(k) or "").upper() for k in ("Modality", "BodyPartExamined", "SOPClassUID")
+    )
+    breast = "BREAST" in body or "MAMM" in body
+    captured = sop_class in MAMMOGRAPHY or f"{sop_class}.".startswith(f"{SECONDARY_CAPTURE}.")
+    film = modality in FILM and (breast or (captured and not body))
+    if not (modality == "MG" or film or any_modality):
+        # A header's text may be anything, a name too: only what looks like a modality is repeated.
+        shown = modality if re.fullmatch("[A-Z]{2}", modality) else "another" if modality else "absent"
+        raise BadMammogram(
+            f"{path.name}: Modality is {shown}, neither MG nor digitised film of a breast; leave the file out, or "
+            "predict it with --any-modality if it is a mammogram."
+        )
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        shown = "PALETTE COLOR" if photometric == "PALETTE COLOR" else "neither MONOCHROME1 nor MONOCHROME2"
+        raise BadMammogram(f"{path.name}: PhotometricInterpretation is {shown}, so it is not gray; leave the file out.")
+    refuse_small(path.name, _shape(header))
+
+
+def refuse_small(name: str, shape: tuple[int, ...]) -> None:
+    """Raise BadMammogram where an image [H, W] is smaller than MIN_SIDE on a side: an icon, or a cut-out."""
+    if min(shape) < MIN_SIDE:
+        raise BadMammogram(
+            f"{name}: it is {shape[0]} × {shape[1]} pixels, a mammogram has {MIN_SIDE} or more a side; leave it out."
+        )
+
+
+def _shape(header: pydicom.Dataset) -> tuple[int, int]:
+    return int(header.get("Rows") or 0), int(header.get("Columns") or 0)
 
 
 def _stored(path: Path, header: pydicom.Dataset) -> np.ndarray:
     """The stored values, decoded: unsigned or, where PixelRepresentation says so, signed integers [H, W]."""
     meta = getattr(header, "file_meta", None)
     syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
+    (rows, columns), bits = _shape(header), int(header.get("BitsAllocated") or 16)
     try:
-        if syntax in _JPEG:
-            frame = next(generate_frames(header.PixelData, number_of_frames=1))
-            pixels = np.asarray(_JPEG[syntax](frame))
+        if syntax in codestream.DECODED:
+            pixels = codestream.decode(_frame(header), syntax, rows, columns)
         else:
+            if syntax == codestream.RLE:
+                codestream.check_rle(_frame(header), rows, columns, bits)
+            elif syntax in _NATIVE and len(header.PixelData) < (wanted := -(-rows * columns * bits // 8)):
+                raise codestream.BadCodestream(
+                    f"PixelData has {len(header.PixelData)} bytes, Rows × Columns need {wanted}; copy the file again"
+                )
             if not syntax and meta is not None:
                 meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
             pixels = header.pixel_array
+    except codestream.BadCodestream as error:
+        raise BadMammogram(f"{path.name}: {error}.") from None
     except Exception as error:
-        name = pydicom.uid.UID(syntax).name if syntax else "unknown"
+        uid = pydicom.uid.UID(syntax)
+        name = uid.name if syntax and uid.name != syntax else "unknown"  # an unknown one may be any text
         raise BadMammogram(
             f"{path.name}: PixelData cannot be decoded as {name} ({type(error).__name__}); copy the file again."
         ) from None
-    if pixels.shape != (header.Rows, header.Columns):
+    if pixels.shape != (rows, columns):
         raise BadMammogram(f"{path.name}: PixelData is {pixels.shape}, not Rows × Columns; copy the file again.")
     if int(header.get("PixelRepresentation") or 0) and pixels.dtype.kind == "u":
         # The JPEG decoders return the bits: the sign is bit BitsStored - 1.
@@ -249,29 +305,40 @@ def _stored(path: Path, header: pydicom.Dataset) -> np.ndarray:
     return pixels
 
 
-def _read_dicom(path: Path) -> Mammogram:
+def _frame(header: pydicom.Dataset) -> bytes:
+    """The one compressed frame, of as many fragments as it has."""
+    return next(generate_frames(header.PixelData, number_of_frames=1))
+
+
+def _read_dicom(path: Path, any_modality: bool) -> Mammogram:
     header = _header(path)
     _refuse(path, header)
+    _refuse_others(path, header, any_modality)
     stored = _stored(path, header)
     bits = int(header.get("BitsStored") or stored.dtype.itemsize * 8)
     low = -(2 ** (bits - 1)) if int(header.get("PixelRepresentation") or 0) else 0
-    values = np.asarray(apply_modality_lut(stored, header), np.float64)
     slope, intercept = float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
     bounds = (low * slope + intercept, (low + 2**bits - 1) * slope + intercept)
     if header.get("ModalityLUTSequence"):
         bounds = (0.0, 2.0 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    unit = _voi(values, header, bounds)
-    if header.get("PhotometricInterpretation") == "MONOCHROME1":
-        unit = 1 - unit
-    return _facts(path, header, np.round(np.clip(unit, 0, 1) * 65535).astype(np.uint16))
+    pixels = np.empty(stored.shape, np.uint16)
+    step = max(1, 2**20 // stored.shape[1])  # in pieces: in float64 a large film would take gigabytes
+    for top in range(0, len(stored), step):
+        unit = _voi(np.asarray(apply_modality_lut(stored[top : top + step], header), np.float64), header, bounds)
+        if header.get("PhotometricInterpretation") == "MONOCHROME1":
+            unit = 1 - unit
+        pixels[top : top + step] = np.round(np.clip(unit, 0, 1) * 65535)
+    return _facts(path, header, pixels)
 
 
 def _facts(path: Path, header: pydicom.Dataset, pixels: np.ndarray) -> Mammogram:
     """What the header says, beside the pixels."""
+    view, modifier = projection.view(header, path)
     return Mammogram(
         pixels=pixels,
-        laterality=_laterality(header, path),
-        view=_view(header, path),
+        laterality=projection.laterality(header, path),
+        view=view,
+        modifier=modifier,
         pixel_spacing=_spacing(header),
         patient_id=str(header.get("PatientID") or ""),
         exam_id=str(header.get("StudyInstanceUID") or ""),
@@ -303,38 +370,6 @@ def _voi(values: np.ndarray, header: pydicom.Dataset, bounds: tuple[float, float
     if w < 1:
         return (values - min(bounds)) / (max(bounds) - min(bounds))
     return (values - (c - 0.5)) / max(w - 1, 1e-6) + 0.5
-
-
-def _laterality(header: pydicom.Dataset, path: Path) -> str:
-    for keyword in ("ImageLaterality", "Laterality", "FrameLaterality"):
-        if str(header.get(keyword) or "").upper()[:1] in ("L", "R"):
-            return str(header[keyword].value).upper()[0]
-    for shared in header.get("SharedFunctionalGroupsSequence") or []:
-        for anatomy in shared.get("FrameAnatomySequence") or []:
-            if str(anatomy.get("FrameLaterality") or "") in ("L", "R"):
-                return str(anatomy.FrameLaterality)
-    return _from_name(path.stem)[0]
-
-
-def _view(header: pydicom.Dataset, path: Path) -> str:
-    if position := str(header.get("ViewPosition") or "").strip().upper():
-        return position
-    for code in header.get("ViewCodeSequence") or []:
-        if str(code.get("CodeValue")) in VIEW_CODES:
-            return VIEW_CODES[str(code.CodeValue)]
-    text = " ".join(str(header.get(k) or "") for k in ("SeriesDescription", "AcquisitionDeviceProcessingDescription"))
-    return _from_name(text)[1] or _from_name(path.stem)[1]
-
-
-def _from_name(text: str) -> tuple[str, str]:
-    """Laterality and view that a file name or description spells out, such as "P1_LEFT_CC" or "L MLO"."""
-    words = re.split(r"[^A-Z]+", text.upper())
-    sides = {
-        "L" if w in ("L", "LEFT", "LCC", "LMLO") else "R" for w in words if re.fullmatch("[LR](CC|MLO)?|LEFT|RIGHT", w)
-    }
-    views = [w.removeprefix("L").removeprefix("R") if len(w) > 2 and w[0] in "LR" else w for w in words]
-    view = next((w for w in views if w in ("CC", "MLO", "ML", "LM", "XCCL")), "")
-    return (sides.pop() if len(sides) == 1 else ""), view
 
 
 def _spacing(header: pydicom.Dataset) -> tuple[float, float] | None:

@@ -1,5 +1,10 @@
 """Every transfer syntax bit-exact where lossless, the LUT chain by hand, and what is refused by name."""
 
+import struct
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -11,14 +16,16 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
-from mammojax.data import dicom
+from mammojax.data import codestream, dicom
+from mammojax.data.manifest import Image
+from mammojax.data.reading import read_image
 
 UNCOMPRESSED = "1.2.840.10008.1.2.1"
 
 
 def _pixels(bits: int = 12) -> np.ndarray:
     rng = np.random.default_rng(0)
-    field = cv2.GaussianBlur(rng.uniform(0, 2**bits - 1, (48, 40)).astype(np.float32), (9, 9), 3)
+    field = cv2.GaussianBlur(rng.uniform(0, 2**bits - 1, (96, 80)).astype(np.float32), (9, 9), 3)
     return np.round(field).astype(np.uint16 if bits > 8 else np.uint8)
 
 
@@ -32,7 +39,7 @@ def _write(
 ) -> Path:
     header = pydicom.Dataset()
     header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.3.4"
-    header.PatientID, header.StudyInstanceUID = "secret-id", "1.2.3"
+    header.PatientID, header.StudyInstanceUID, header.Modality = "secret-id", "1.2.3", "MG"
     header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
     header.Rows, header.Columns = pixels.shape[:2]
     header.BitsAllocated = pixels.dtype.itemsize * 8
@@ -142,6 +149,7 @@ def test_sides_views_and_spacing_have_fallbacks(tmp_path: Path) -> None:
     assert (named.laterality, named.view) == ("L", "MLO")
     magnified = read("x.dcm", ImagerPixelSpacing=[0.09, 0.09], EstimatedRadiographicMagnificationFactor="1.5")
     assert magnified.pixel_spacing == pytest.approx((0.06, 0.06))
+    assert (magnified.view, magnified.modifier) == ("", "magnification")
     assert read("x.dcm", PresentationIntentType="FOR PROCESSING").for_processing
 
 
@@ -152,7 +160,10 @@ def test_sides_views_and_spacing_have_fallbacks(tmp_path: Path) -> None:
         ({"NumberOfFrames": 40}, "NumberOfFrames"),
         ({"SamplesPerPixel": 3}, "colour"),
         ({"Rows": 60000, "Columns": 60000}, "60000"),
-        ({"Rows": 49}, "PixelData"),
+        ({"Rows": 97}, "PixelData"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"PhotometricInterpretation": "RGB"}, "neither MONOCHROME1"),
+        ({"Rows": 63}, "63 × 80 pixels"),
     ],
 )
 def test_what_is_no_mammogram_is_refused_by_name(tmp_path: Path, tags: dict, word: str) -> None:
@@ -172,10 +183,11 @@ def test_deflated_one_value_text_and_colour_png_are_refused(tmp_path: Path) -> N
     (tmp_path / "cut.dcm").write_bytes(raw[:-500])
     (tmp_path / "notes.txt").write_text("these are notes " * 20)
     cv2.imwrite(str(tmp_path / "colour.png"), np.zeros((9, 9, 3), np.uint8))
-    _write(tmp_path / "empty.dcm", np.zeros((40, 40), np.uint16))
+    _write(tmp_path / "empty.dcm", np.zeros((70, 64), np.uint16))
     for name, word in {
-        "deflated.dcm": "Deflated", "cut.dcm": "PixelData", "notes.txt": "neither DICOM nor PNG",
-        "colour.png": "channels", "empty.dcm": "no tissue", "absent.dcm": "cannot be opened",
+        "deflated.dcm": "Deflated", "cut.dcm": "the file is cut short, inside PixelData",
+        "notes.txt": "neither DICOM nor PNG", "colour.png": "channels", "empty.dcm": "no tissue",
+        "absent.dcm": "cannot be opened",
     }.items():  # fmt: skip
         with pytest.raises(dicom.BadMammogram, match=word):
             dicom.read_mammogram(tmp_path / name)
@@ -205,3 +217,224 @@ def test_whatever_is_broken_is_a_bad_mammogram_or_none(tmp_path: Path) -> None:
             messages.append(str(error))
     assert messages
     assert all("b.dcm" in text and "secret-id" not in text for text in messages)
+
+
+CAPTURE, DIGITAL, CR = dicom.SECONDARY_CAPTURE, "1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1"
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class", "body", "accepted"),
+    [
+        ("MG", CR, "", True),
+        ("MG", CAPTURE, "CHEST", True),  # the scanner's default must not undo what MG says
+        ("RG", CAPTURE, "", True),
+        ("CR", CAPTURE, "BREAST", True),
+        ("OT", CAPTURE + ".2", "", True),
+        ("", CAPTURE, "LEFT BREAST", True),
+        ("", DIGITAL, "", True),
+        ("CR", CR, "BREAST", True),
+        ("CR", CR, "", False),
+        ("DX", CR, "CHEST", False),
+        ("OT", CAPTURE, "HAND", False),
+        *((other, CAPTURE, "BREAST", False) for other in ("CT", "MR", "US", "PT", "NM", "XA")),
+    ],
+)
+def test_mammograms_and_digitised_film_alone_are_taken(
+    tmp_path: Path, modality: str, sop_class: str, body: str, accepted: bool
+) -> None:
+    path = _write(tmp_path / "a.dcm", _pixels(), Modality=modality, SOPClassUID=sop_class, BodyPartExamined=body)
+    if accepted:
+        assert dicom.read_mammogram(path).sop_class == dicom.read_facts(path).sop_class == sop_class
+        return
+    for read in (dicom.read_mammogram, dicom.read_facts):
+        with pytest.raises(dicom.BadMammogram, match=f"a.dcm: Modality is {modality or 'absent'}, .*--any-modality"):
+            read(path)
+        assert read(path, any_modality=True).sop_class == sop_class
+    assert dicom.read_mask(path).any()  # masks are written by all sorts of software
+
+
+def test_what_is_no_mammogram_is_left_out_of_a_data_set_by_name(tmp_path: Path) -> None:
+    rejected: list[tuple[str, str]] = []
+    for name, tags in {"ct": {"Modality": "CT"}, "icon": {"Rows": 40}, "mg": {}}.items():
+        path = _write(tmp_path / f"{name}.dcm", _pixels()[: tags.get("Rows", 96)], **tags)
+        read_image(Image(f"images/{name}", path, "P1"), rejected)
+    assert [name for name, _ in rejected] == ["images/ct", "images/icon"]
+    assert rejected[0][1].startswith("Modality is CT, neither MG")
+    assert rejected[1][1].startswith("it is 40 × 80 pixels")
+
+
+def test_a_mask_may_be_small(tmp_path: Path) -> None:
+    assert dicom.read_mask(_write(tmp_path / "a.dcm", _pixels()[:20, :30])).shape == (20, 30)
+
+
+@pytest.mark.parametrize("position", ["SMITH JOHN", "CC SPOT", "MCC", "AP"])
+def test_free_text_is_no_view_and_no_side(tmp_path: Path, position: str) -> None:
+    path = _write(tmp_path / "LEFT_CC.dcm", _pixels(), ViewPosition=position, ImageLaterality="LASTNAME")
+    mammogram = dicom.read_mammogram(path)
+    assert (mammogram.laterality, mammogram.view) == ("L", "")  # the side is the file name's
+
+
+def test_known_views_are_kept(tmp_path: Path) -> None:
+    for position, view in {"MLO": "MLO", "LCC": "CC", "XCCL": "XCCL", "LMO": "LMO", "LM": "LM", "RLM": "LM"}.items():
+        assert dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(), ViewPosition=position)).view == view
+    for name, (side, view, modifier) in {
+        "P1_RMLO": ("R", "MLO", ""), "P1_LEFT_LM": ("L", "LM", ""), "L CC MAG": ("L", "", "magnification"),
+        "R_SPOT_MLO": ("R", "", "spot compression"), "LLM": ("L", "LM", ""), "LM": ("", "LM", ""),
+    }.items():  # fmt: skip
+        mammogram = dicom.read_mammogram(_write(tmp_path / f"{name}.dcm", _pixels()))
+        assert (mammogram.laterality, mammogram.view, mammogram.modifier) == (side, view, modifier)
+
+
+@pytest.mark.parametrize(
+    ("code", "modifier"),
+    [
+        ("399055006", "spot compression"), ("R-102D7", "spot compression"), ("399163009", "magnification"),
+        ("R-102D6", "magnification"), ("399209000", "implant displaced"), ("SMITH^JOHN", "other modifier"),
+        ("442581004", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_changed_view_is_none(tmp_path: Path, code: str, modifier: str) -> None:
+    """Modifiers stand inside ViewCodeSequence (PS3.3 C.8.11.5), in some files beside it."""
+    changed, view = pydicom.Dataset(), pydicom.Dataset()
+    changed.CodeValue, view.CodeValue = code, "399162004"
+    beside = {"ViewPosition": "CC", "ViewModifierCodeSequence": Sequence([changed])}
+    view.ViewModifierCodeSequence = Sequence([changed])
+    for tags in (beside, {"ViewCodeSequence": Sequence([view])}):
+        mammogram = dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(), **tags))
+        assert (mammogram.view, mammogram.modifier) == ("" if modifier else "CC", modifier)
+    tags = {"ViewPosition": "CC", "SeriesDescription": "R CC SPOT"}
+    assert dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(), **tags)).view == ""
+
+
+LOSSY: dict[str, Callable[[np.ndarray], bytes]] = {
+    "1.2.840.10008.1.2.4.51": lambda a: imagecodecs.jpeg_encode(a, bitspersample=12, level=95),
+    "1.2.840.10008.1.2.4.50": lambda a: imagecodecs.jpeg8_encode((a >> 4).astype(np.uint8), level=95),
+}
+
+
+def _compressed(path: Path, syntax: str, change: Callable[[bytes], bytes]) -> Path:
+    pixels, bits = (_pixels(8), 8) if syntax.endswith(".50") else (_pixels(), 12)
+    data = {**ENCODERS, **LOSSY}[syntax](_pixels())
+    return _write(path, pixels, syntax, change(data), bits)
+
+
+@pytest.mark.parametrize("syntax", [*ENCODERS, *LOSSY])
+def test_a_stream_or_file_that_is_cut_short_is_called_so(tmp_path: Path, syntax: str) -> None:
+    for share in (0.5, 0.9, 0.999):
+        path = _compressed(tmp_path / "a.dcm", syntax, lambda data, share=share: data[: int(share * len(data))])
+        with pytest.raises(dicom.BadMammogram, match=r"a.dcm: the file is cut short, the compressed image"):
+            dicom.read_mammogram(path)
+    path = _compressed(tmp_path / "a.dcm", syntax, lambda data: data + b"\0" * 20)
+    assert dicom.read_mammogram(path).pixels.any()  # padding behind the end is none of it
+    for length in (path.stat().st_size - 100, 500, 300, 150):
+        (tmp_path / "b.dcm").write_bytes(path.read_bytes()[:length])
+        with pytest.raises(dicom.BadMammogram, match=r"b.dcm: the file is cut short"):
+            dicom.read_mammogram(tmp_path / "b.dcm")
+
+
+def _resized(data: bytes) -> bytes:
+    """The same stream, saying that it is 65000 × 64000."""
+    if data[:4] == b"\xff\x4f\xff\x51":
+        size = struct.pack(">2L", 64000, 65000)
+        return data[:8] + size + data[16:24] + size + data[32:]
+    at = next(k for k in range(len(data)) if data[k] == 0xFF and data[k + 1] in (0xC0, 0xC1, 0xC3, 0xF7))
+    return data[: at + 5] + struct.pack(">2H", 65000, 64000) + data[at + 9 :]
+
+
+@pytest.mark.parametrize("syntax", [*ENCODERS, *LOSSY])
+def test_a_stream_of_another_size_never_reaches_its_decoder(
+    tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decoder(_: bytes) -> None:
+        raise AssertionError("decoded")
+
+    table = codestream._JPEG if syntax in codestream._JPEG else codestream._JPEG_2000
+    monkeypatch.setitem(table, syntax, decoder)
+    path = _compressed(tmp_path / "a.dcm", syntax, _resized)
+    said = "a.dcm: PixelData is compressed as 65000 × 64000 × 1, but .* is 96 × 80 × 1;"
+    with pytest.raises(dicom.BadMammogram, match=said):
+        dicom.read_mammogram(path)
+    coloured = np.zeros((96, 80, 3), np.uint8)
+    encode = {"1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_encode, "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_encode}
+    if syntax in encode:
+        with pytest.raises(dicom.BadMammogram, match="compressed as 96 × 80 × 3"):
+            dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(8), syntax, encode[syntax](coloured), 8))
+
+
+def test_a_second_size_in_a_stream_is_refused(tmp_path: Path) -> None:
+    """One decoder takes the first, another the last: neither may ask for more memory than the header's size needs."""
+    syntax = "1.2.840.10008.1.2.4.51"
+    data = LOSSY[syntax](_pixels())
+    at = data.index(b"\xff\xc1")
+    length = 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    twice = data[: at + length] + _resized(data)[at:]
+    with pytest.raises(dicom.BadMammogram, match="compressed as 65000 × 64000"):
+        dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(), syntax, twice))
+
+
+def test_jpeg_2000_in_its_file_format_is_read_and_measured(tmp_path: Path) -> None:
+    pixels, syntax = _pixels(), "1.2.840.10008.1.2.4.90"
+    boxed = imagecodecs.jpeg2k_encode(pixels, codecformat="jp2", reversible=True, level=0)
+    path = _write(tmp_path / "a.dcm", pixels, syntax, boxed)
+    np.testing.assert_array_equal(dicom.read_mammogram(path).pixels, _stretched(pixels))
+    at = boxed.index(b"\xff\x4f\xff\x51")
+    with pytest.raises(dicom.BadMammogram, match="compressed as 65000 × 64000"):
+        dicom.read_mammogram(_write(path, pixels, syntax, boxed[:at] + _resized(boxed[at:])))
+
+
+def test_rle_of_another_size_is_refused_by_its_header(tmp_path: Path) -> None:
+    def rle(*segments: bytes) -> Path:
+        offsets = np.cumsum([64, *map(len, segments)])[:-1].tolist()
+        header = struct.pack("<16L", len(segments), *offsets, *[0] * (15 - len(segments)))
+        return _write(tmp_path / "a.dcm", _pixels(), codestream.RLE, header + b"".join(segments))
+
+    row = b"\x81\x07" * (96 * 80 // 128)
+    assert rle(row, row[:-2] + b"\x81\x08").stat().st_size < 1000
+    dicom.read_mammogram(tmp_path / "a.dcm")
+    for segments, word in {
+        (row,): "1 RLE segments", (row, row, row): "3 RLE segments", (row, row * 200): "more than 96 × 80 pixels",
+    }.items():  # fmt: skip
+        with pytest.raises(dicom.BadMammogram, match=f"a.dcm: PixelData .*{word}"):
+            dicom.read_mammogram(rle(*segments))
+
+
+def test_a_large_film_takes_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
+    """1 kB of JPEG 2000 may be 100 M pixels: their gray values pass through float64 in pieces."""
+    pixels = np.random.default_rng(0).integers(0, 4096, (2500, 1800), np.uint16)
+    path = _write(tmp_path / "a.dcm", pixels, PhotometricInterpretation="MONOCHROME1")
+    tracemalloc.start()
+    try:
+        got = dicom.read_mammogram(path).pixels
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * got.size  # the file, the pixels twice, and 1 M float64 a few times
+    np.testing.assert_array_equal(got, np.round((1 - pixels / 4095) * 65535).astype(np.uint16))
+
+
+def test_nothing_of_a_header_reaches_the_log(tmp_path: Path) -> None:
+    """pydicom warns of values that break the standard, and says them."""
+    tags = {"ViewPosition": "A" * 10, "BodyPartExamined": "B" * 10, "StudyInstanceUID": "9.9.9.9.99"}
+    path = _write(tmp_path / "a.dcm", _pixels(), AccessionNumber="C" * 10, WindowCenter="1234567890", **tags)
+    raw = path.read_bytes()
+    for text in (*tags.values(), "C" * 10):
+        assert text.encode() in raw
+        raw = raw.replace(text.encode(), b"SMITH^JOHN")
+    (tmp_path / "view.dcm").write_bytes(raw)
+    (tmp_path / "window.dcm").write_bytes(raw.replace(b"1234567890", b"SMITH^JOHN"))
+    (tmp_path / "syntax.dcm").write_bytes(raw.replace(b"1.2.840.10008.1.2.1\0", b"SMITH^JOHN".ljust(20, b"\0")))
+    code = (
+        "import logging, sys\nlogging.basicConfig(level=logging.DEBUG)\n"
+        "from mammojax.data import dicom\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: m = dicom.read_mammogram(path); print('read', m.view, m.laterality)\n"
+        "    except dicom.BadMammogram as error: print(error)\n"
+        "    dicom.peek(path, 'ViewPosition')\n"
+    )
+    files = [str(tmp_path / name) for name in ("view.dcm", "window.dcm", "syntax.dcm")]
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code, *files], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("read")
+    assert len(done.stdout.splitlines()) == 3
+    assert "SMITH" not in done.stdout + done.stderr

@@ -16,6 +16,7 @@ import numpy as np
 from mammojax.data.builders.png import png
 from mammojax.data.crop import Crop, NoTissue, crop, faces_right
 from mammojax.data.manifest import Image, Lesion
+from mammojax.data.projection import why_unused
 from mammojax.data.reading import Rejected, digest, read_image, read_lesion
 
 KINDS = ("exams", "exam_patches")
@@ -41,8 +42,8 @@ def examples_of(
     if mammogram is None:
         return [], rejected
     side, view = image.laterality or mammogram.laterality, image.view or mammogram.view
-    if side not in ("L", "R") or view not in ("CC", "MLO"):
-        return [], [(image.image, "its side or view (CC, MLO) is unknown; give them in the manifest")]
+    if reason := why_unused(side, view, mammogram.modifier):
+        return [], [(image.image, reason)]
     right = faces_right(mammogram.pixels, side, image.horizontal_flip)
     try:
         found = crop(mammogram.pixels, right, threshold, iterations)
