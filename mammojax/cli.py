@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
     predict.add_argument("--output", type=_folder, required=True, help="folder for predictions.csv and rejected.csv")
     predict.add_argument("--tta", choices=["none", "flips", "random10"], default="none", help="random10: exams")
+    predict.add_argument("--any-modality", action="store_true", help="DICOMs of other modalities than mammography too")
     predict.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
 
     compare = commands.add_parser("compare", help="runs beside each other, their ensemble, two views, operating points")
@@ -191,12 +192,12 @@ def _predict(args: argparse.Namespace) -> int:
 
         if args.tta == "flips":
             raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
-        return exams.predict_exams(args.run, args.input, args.output, args.tta, args.patch_run)
+        return exams.predict_exams(args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality)
     from mammojax.evaluate import predict
 
     if args.tta == "random10" or args.patch_run:
         raise BadCheckpoint("random10 and --patch-run are for exams; whole images take --tta none or flips.")
-    return predict.predict_folder(args.run, args.input, args.output, args.tta)
+    return predict.predict_folder(args.run, args.input, args.output, args.tta, args.any_modality)
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ One flow from files to OUT/breasts.csv and OUT/exams.csv. Breast orientation is 
 manifest's horizontal_flip says it ("NO": left breasts face right, as images are stored to hang).
 """
 
-import csv
 import hashlib
 import json
 import random
@@ -21,10 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from mammojax.data import exams
+from mammojax.data.cells import Writer
 from mammojax.data.crop import NoTissue, crop, faces_right
-from mammojax.data.dicom import BadMammogram, read_facts, read_mammogram
+from mammojax.data.dicom import BadMammogram, read_facts
 from mammojax.data.exams import LABELS, VIEWS, View
 from mammojax.data.prepared import Prepared
+from mammojax.data.projection import why_unused
 from mammojax.data.window import best_centre, standardise, window
 from mammojax.evaluate import heatmap, predict
 from mammojax.models import multi_view
@@ -117,7 +118,7 @@ class ExamPredictor:
             BadMammogram: the network needs views that the exam has not.
         """
         if not isinstance(exam, Exam):
-            pixels = {k: x if isinstance(x, np.ndarray) else read_mammogram(x).pixels for k, x in exam.items()}
+            pixels = {k: predict.read(x).pixels for k, x in exam.items()}
             exam = Exam("", "", {k: [self.view(x, k, faces_right(x, k[0], ""))] for k, x in pixels.items()})
         result = self.probabilities(exam, tta)[:, 1]
         for k, label in enumerate(LABELS):
@@ -217,12 +218,14 @@ def of_split(
 
 
 def predict_exams(
-    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None
-) -> int:
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
+    any_modality: bool = False,
+) -> int:  # fmt: skip
     """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
 
     Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
-    OUTPUT/breasts.csv and OUTPUT/rejected.csv, in full precision; exams with fewer than four views carry a note.
+    OUTPUT/breasts.csv and OUTPUT/rejected.csv, in full precision; exams with fewer than four views carry a note. Spot,
+    magnification and other changed views are rejected; what is no mammogram too, by Modality unless `any_modality`.
 
     Returns:
         0, or 3 when no exam could be predicted.
@@ -238,47 +241,45 @@ def predict_exams(
     for path, facts in listed:
         try:
             known = facts if facts.get("laterality") and facts.get("view") and "patient_id" in facts else None
-            facts = known or predict.facts_of(read_facts(path), facts, key)
+            facts = known or predict.facts_of(read_facts(path, any_modality), facts, key)
         except BadMammogram as error:
             rejected.append((facts["image"], str(error)))
             continue
-        if facts["laterality"] not in ("L", "R") or facts["view"] not in ("CC", "MLO"):
-            rejected.append((facts["image"], "its side or view (CC, MLO) is unknown; give them in a manifest"))
+        if reason := why_unused(facts["laterality"], facts["view"], facts.get("modifier", "")):
+            rejected.append((facts["image"], reason))
             continue
         group = (facts["exam_id"] or facts["patient_id"], facts["patient_id"])
         grouped.setdefault(group, []).append((path, facts))
     done = 0
     output.mkdir(parents=True, exist_ok=True)
     with predict.table(output / "exams.csv") as exam_file, predict.table(output / "breasts.csv") as breast_file:
-        exam_rows, breast_rows = csv.writer(exam_file), csv.writer(breast_file)
-        exam_rows.writerow(EXAM_COLUMNS)
-        breast_rows.writerow(predict.BREAST_COLUMNS)
+        exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, predict.BREAST_COLUMNS)
         for (exam_id, patient_id), images in tqdm(grouped.items(), desc="predict", unit="exam", disable=None):
             try:
-                scores, exam = _score(models, exam_id, patient_id, images, tta, rejected)
+                scores, exam = _score(models, exam_id, patient_id, images, tta, rejected, any_modality)
             except BadMammogram as error:
                 told = {name for name, _ in rejected}
                 rejected += [(facts["image"], str(error)) for _, facts in images if facts["image"] not in told]
                 continue
             values = dict(zip(LABELS, scores, strict=True))
             cells = ["" if np.isnan(v) else repr(float(v)) for v in scores]
-            exam_rows.writerow([exam_id, patient_id, *cells, "+".join(exam.views), "; ".join(exam.notes)])
+            exam_rows.row([exam_id, patient_id, *cells, "+".join(exam.views), "; ".join(exam.notes)])
             for side, breast in (("L", "left"), ("R", "right")):
                 if views := [view[2:] for view in exam.views if view.startswith(side)]:
                     pair = [repr(float(values[f"{breast}_{finding}"])) for finding in ("benign", "malignant")]
-                    breast_rows.writerow([exam_id, patient_id, side, "+".join(views), *pair])
+                    breast_rows.row([exam_id, patient_id, side, "+".join(views), *pair])
             done += 1
             exam_file.flush()
             breast_file.flush()
     with predict.table(output / "rejected.csv") as file:
-        csv.writer(file).writerows([("file", "reason"), *rejected])
+        Writer(file, ("file", "reason")).rows(rejected)
     print(f"{done} exams predicted, {len(rejected)} images rejected → {output}", flush=True)
     return 0 if done else 3
 
 
 def _score(
     models: Sequence[ExamPredictor], exam_id: str, patient_id: str, images: list[tuple[Path, dict[str, str]]], tta: str,
-    rejected: list[tuple[str, str]],
+    rejected: list[tuple[str, str]], any_modality: bool,
 ) -> tuple[np.ndarray, Exam]:  # fmt: skip
     """The mean of the models' scores of one exam; unreadable images of it are listed and left out."""
     order = {view: k for k, view in enumerate(VIEWS)}
@@ -286,7 +287,7 @@ def _score(
     decoded: dict[Path, np.ndarray] = {}
     for path, facts in images:
         try:
-            decoded[path] = read_mammogram(path).pixels
+            decoded[path] = predict.read(path, any_modality).pixels
         except BadMammogram as error:
             rejected.append((facts["image"], str(error)))
     made: dict[str, Exam] = {}  # models that look alike share an exam's crops and heatmaps, which take longest

@@ -1,6 +1,5 @@
 """From images to probabilities: in batches, with flips averaged, of files or of a data set's split."""
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mammojax.data.breast import Framing
-from mammojax.data.dicom import BadMammogram, Mammogram, read_mammogram
+from mammojax.data.cells import Writer
+from mammojax.data.dicom import BadMammogram, Mammogram, read_mammogram, refuse_small
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.models import whole_image
@@ -75,12 +75,11 @@ def write_split(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str
     whole = len(classes) == 2
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS if whole else (*COLUMNS[:-1], *(f"p_{name}" for name in classes)))
+        writer = Writer(file, COLUMNS if whole else (*COLUMNS[:-1], *(f"p_{name}" for name in classes)))
         for row, scores, label in zip(rows, scored["scores"], scored["label"], strict=True):
             shown = scores[1:] if whole else scores
             facts = [row[c] for c in COLUMNS[:5]]
-            writer.writerow([*facts, label if label >= 0 else "", *(repr(float(p)) for p in shown)])
+            writer.row([*facts, label if label >= 0 else "", *(repr(float(p)) for p in shown)])
 
 
 class Predictor:
@@ -101,13 +100,11 @@ class Predictor:
         """One image as the network was trained to see it, uint16 [H, W]; a patch net takes patches as they are.
 
         Raises:
-            BadMammogram: the file cannot be used.
+            BadMammogram: the file or array cannot be used.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_mammogram(image).pixels
-        if pixels.ndim != 2 or pixels.dtype != np.uint16:
-            raise BadMammogram(f"an array must be uint16 [H, W], not {pixels.dtype} {pixels.shape}; convert it.")
         if self.config.model.task == "patch":
-            return pixels
+            return gray(image) if isinstance(image, np.ndarray) else read_mammogram(image).pixels
+        pixels = read(image).pixels
         return self._framing.place(pixels).image(pixels)
 
     def predict(self, images: Any, tta: str = "none") -> np.ndarray:
@@ -140,19 +137,46 @@ class Predictor:
         return result[:, 1] if self.config.model.task == "whole" else result
 
 
+def read(image: str | Path | np.ndarray, any_modality: bool = False) -> Mammogram:
+    """A mammogram to predict, from a file (see `read_mammogram`) or of pixels uint16 [H, W].
+
+    Raises:
+        BadMammogram: it cannot be read, is no mammogram, smaller than MIN_SIDE on a side, or of one value only.
+    """
+    if not isinstance(image, np.ndarray):
+        mammogram = read_mammogram(image, any_modality)
+        refuse_small(Path(image).name, mammogram.pixels.shape)
+        return mammogram
+    pixels = gray(image)
+    refuse_small("an array", pixels.shape)
+    if pixels.min() == pixels.max():
+        raise BadMammogram("an array holds one value only, no tissue; leave it out.")
+    return Mammogram(pixels)
+
+
+def gray(pixels: np.ndarray) -> np.ndarray:
+    """The array itself. Raises BadMammogram where it is not uint16 [H, W]."""
+    if pixels.ndim != 2 or pixels.dtype != np.uint16:
+        raise BadMammogram(f"an array must be uint16 [H, W], not {pixels.dtype} {pixels.shape}; convert it.")
+    return pixels
+
+
 def restore(run: str | Path) -> Predictor:
     """A finished run as a Predictor. Raises BadCheckpoint where the folder is none."""
     return Predictor(*restore_best(run))
 
 
-def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = "none") -> int:
+def predict_folder(
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False
+) -> int:
     """Score a file, every file below a folder, or the images of a manifest.
 
     Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
     2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (COLUMNS; label empty where
     unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
     known) and OUTPUT/rejected.csv (file, reason): each file stands in predictions or there. Ids from DICOM headers
-    become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept.
+    become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept. What is no mammogram is rejected, by Modality
+    too unless `any_modality`.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -170,7 +194,7 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
     def load(item: tuple[Path, dict[str, str]]) -> tuple[list[np.ndarray], dict[str, str]] | tuple[str, str]:
         path, facts = item
         try:
-            mammogram = read_mammogram(path)
+            mammogram = read(path, any_modality)
             return [model.frame(mammogram.pixels) for model in models], facts_of(mammogram, facts, key)
         except BadMammogram as error:
             return facts["image"], str(error)
@@ -179,8 +203,7 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
     batch = max(1, min(*(model.config.eval_batch for model in models), len(listed)))
     breasts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     with table(output / "predictions.csv") as file, ThreadPoolExecutor(2) as pool:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
+        writer = Writer(file, COLUMNS)
         bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
         # The next batch is decoded while the device works on this one.
         ahead = [pool.submit(load, item) for item in listed[:batch]]
@@ -193,7 +216,7 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
                 model.score([item[0][k] for item in good], tta, batch) for k, model in enumerate(models)
             ]
             for (_, facts), p in zip(good, np.mean(scores, axis=0), strict=True):
-                writer.writerow({**facts, "p_malignant": repr(float(p))})
+                writer.row({**facts, "p_malignant": repr(float(p))})
                 of_whom = facts["patient_id"] or facts["exam_id"]
                 if of_whom and facts["laterality"] and facts["view"]:  # else whose breast, or which view, is unknown
                     breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
@@ -203,13 +226,12 @@ def predict_folder(runs: Sequence[Path], source: Path, output: Path, tta: str = 
             bar.update(len(loaded))
         bar.close()
     with table(output / "breasts.csv") as file:
-        breast_writer = csv.writer(file)
-        breast_writer.writerow(BREAST_COLUMNS)
+        breast_writer = Writer(file, BREAST_COLUMNS)
         for breast_of, views in breasts.items():  # several images of a view count as one
             mean = float(np.mean([np.mean(scores) for scores in views.values()]))
-            breast_writer.writerow([*breast_of, "+".join(sorted(views)), "", repr(mean)])
+            breast_writer.row([*breast_of, "+".join(sorted(views)), "", repr(mean)])
     with table(output / "rejected.csv") as file:
-        csv.writer(file).writerows([("file", "reason"), *rejected])
+        Writer(file, ("file", "reason")).rows(rejected)
     print(f"{done} predicted, {len(rejected)} rejected → {output}", flush=True)
     return 0 if done else 3
 
@@ -262,4 +284,5 @@ def facts_of(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[st
             facts[name] = hashed(value, key)
     facts["laterality"] = facts.get("laterality") or mammogram.laterality
     facts["view"] = facts.get("view") or mammogram.view
+    facts["modifier"] = mammogram.modifier
     return facts

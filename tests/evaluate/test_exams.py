@@ -10,12 +10,14 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pydicom
 import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 import mammojax
 from mammojax import cli
+from mammojax.data.dicom import BadMammogram
 from mammojax.evaluate.exams import EXAM_COLUMNS
 from mammojax.models import multi_view
 from mammojax.models.multi_view import LABELS, VIEWS
@@ -162,6 +164,62 @@ def test_augmented_predictions_do_not_depend_on_the_other_exams(exams: Path, tmp
     lines = exams.read_text().splitlines()
     exams.write_text("\n".join([lines[0], *(line for line in lines if line.startswith("b_"))]) + "\n")
     assert _predict([run], exams, tmp_path / "out", "--tta", "random10")["b"] == moved
+
+
+def _dicom(path: Path, view: str, **tags: object) -> None:
+    pixels = _breast(VIEWS.index(view), view.startswith("L"))
+    header = pydicom.Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.3.4"
+    header.Modality, header.PatientID, header.StudyInstanceUID = "MG", "secret-id", "1.2.3"
+    header.ImageLaterality, header.ViewPosition = view.split("-")
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = pixels.shape
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 0
+    for name, value in tags.items():
+        setattr(header, name, value)
+    header.PixelData = pixels.tobytes()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.save_as(path, enforce_file_format=True)
+
+
+def test_other_modalities_and_changed_views_are_no_part_of_an_exam(tmp_path: Path) -> None:
+    """A spot view of the left breast, a CT and free text in ViewPosition lie among the four views."""
+    run, folder = _tiny(tmp_path / "run"), tmp_path / "in"
+    folder.mkdir()
+    for view in VIEWS:
+        _dicom(folder / f"{view}.dcm", view)
+    alone = _predict([run], folder, tmp_path / "out")
+    spot = pydicom.Dataset()
+    spot.CodeValue = "399055006"
+    _dicom(folder / "spot.dcm", "L-CC", ViewModifierCodeSequence=pydicom.Sequence([spot]))
+    _dicom(folder / "ct.dcm", "L-CC", Modality="CT")
+    _dicom(folder / "text.dcm", "L-CC", ViewPosition="SMITH JOHN")
+    assert list(_predict([run], folder, tmp_path / "out").values()) == list(alone.values())
+    rejected = {row["file"]: row["reason"] for row in _rows(tmp_path / "out" / "rejected.csv")}
+    assert rejected["spot.dcm"].startswith("it is no screening view (spot compression)")
+    assert rejected["ct.dcm"].startswith("ct.dcm: Modality is CT, neither MG nor")
+    assert "side or view" in rejected["text.dcm"]
+    assert "SMITH" not in "".join(path.read_text() for path in (tmp_path / "out").glob("*.csv"))
+    taken = _predict([run], folder, tmp_path / "out", "--any-modality")
+    assert {row["file"] for row in _rows(tmp_path / "out" / "rejected.csv")} == {"spot.dcm", "text.dcm"}
+    assert list(taken) == list(alone)
+
+
+def test_ids_that_are_formulas_are_written_as_texts(exams: Path, tmp_path: Path) -> None:
+    exams.write_text(exams.read_text().replace(",pa,a,", ",=1+1,@a,").replace("d_L-CC.png", "=d.png"))
+    (tmp_path / "=d.png").write_bytes(b"broken")
+    assert "'@a" in _predict([_tiny(tmp_path / "run")], exams, tmp_path / "out")
+    assert "\n'@a,'=1+1,0." in (tmp_path / "out" / "exams.csv").read_text().replace("\r", "")
+    assert "\n'@a,'=1+1,L,CC+MLO,0." in (tmp_path / "out" / "breasts.csv").read_text().replace("\r", "")
+    assert "\n'=d.png,'=d.png: " in (tmp_path / "out" / "rejected.csv").read_text().replace("\r", "")
+
+
+def test_small_and_blank_arrays_are_refused(tmp_path: Path) -> None:
+    model = mammojax.restore(str(_tiny(tmp_path / "run")))
+    for pixels, word in ((_breast(0, True)[:63], "63 × 100 pixels"), (np.zeros((140, 100), np.uint16), "one value")):
+        with pytest.raises(BadMammogram, match=f"an array.*{word}"):
+            model.predict({"L-MLO": pixels, "R-MLO": _breast(1, False)})
 
 
 def test_an_ensemble_averages_its_members(exams: Path, tmp_path: Path) -> None:

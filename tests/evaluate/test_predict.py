@@ -9,9 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 
 import mammojax
+from mammojax import cli
 from mammojax.data import identity, phantom
 from mammojax.data.dicom import BadMammogram, read_mammogram
 from mammojax.data.manifest import BadManifest
@@ -116,6 +118,28 @@ def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], 
     (row,) = _rows(tmp_path / "out/predictions.csv")
     assert (row["image"], row["patient_id"], row["label"]) == ("a.dcm", "P7", "1")
     assert _rows(tmp_path / "out/rejected.csv")[0]["file"] == "gone.dcm"
+
+
+def test_what_is_no_mammogram_is_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    header = pydicom.dcmread(films[0])
+    header.save_as(folder / "=film.dcm")
+    header.Modality = "CT"
+    header.save_as(folder / "=ct.dcm")
+    cv2.imwrite(str(folder / "small.png"), np.arange(63 * 70, dtype=np.uint16).reshape(63, 70))
+    for more, files in (("", ["=film.dcm"]), ("--any-modality", ["=ct.dcm", "=film.dcm"])):
+        arguments = ["predict", "--run", str(finished), "--input", str(folder), "--output", str(out)]
+        assert cli.main([*arguments, *more.split()]) == 0
+        assert [row["image"] for row in _rows(out / "predictions.csv")] == [f"'{name}" for name in files]
+    assert [row["file"] for row in _rows(out / "rejected.csv")] == ["small.png"]
+    assert cli.main(["predict", "--run", str(finished), "--input", str(folder / "=ct.dcm"), "--output", str(out)]) == 3
+    (row,) = _rows(out / "rejected.csv")
+    assert row["file"] == "'=ct.dcm"
+    assert row["reason"].startswith("'=ct.dcm: Modality is CT, neither MG")
+    for pixels, word in ((np.ones((80, 80), np.uint16), "one value"), (np.eye(63, dtype=np.uint16), "63 × 63")):
+        with pytest.raises(BadMammogram, match=word):
+            mammojax.restore(str(finished)).predict(pixels)
 
 
 def test_nothing_to_predict_is_3_and_a_patch_run_is_refused(finished: Path, tmp_path: Path) -> None:
