@@ -317,7 +317,9 @@ def _read_dicom(path: Path, any_modality: bool) -> Mammogram:
     stored = _stored(path, header)
     bits = int(header.get("BitsStored") or stored.dtype.itemsize * 8)
     low = -(2 ** (bits - 1)) if int(header.get("PixelRepresentation") or 0) else 0
-    slope, intercept = float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
+    slope, intercept = 1.0, 0.0
+    if "RescaleSlope" in header and "RescaleIntercept" in header:  # pydicom applies both or none
+        slope, intercept = float(header.RescaleSlope or 1), float(header.RescaleIntercept or 0)
     bounds = (low * slope + intercept, (low + 2**bits - 1) * slope + intercept)
     if header.get("ModalityLUTSequence"):
         bounds = (0.0, 2.0 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)

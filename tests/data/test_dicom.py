@@ -122,6 +122,12 @@ def test_luts_then_one_inversion(tmp_path: Path) -> None:
     np.testing.assert_allclose(exact, np.clip((values - 4000) / 800 + 0.5, 0, 1) * 65535, atol=1)
 
 
+def test_a_slope_without_intercept_changes_nothing(tmp_path: Path) -> None:
+    """PS3.3 C.11.1 has both or none; pydicom applies none then, and the range must not be scaled alone."""
+    got = dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(), RescaleSlope=2)).pixels
+    np.testing.assert_array_equal(got, _stretched(_pixels()))
+
+
 def test_voi_table_wins_over_a_window(tmp_path: Path) -> None:
     pixels = _pixels()
     lut = pydicom.Dataset()
