@@ -10,13 +10,20 @@ from mammojax import metrics
 from mammojax.data import exams
 from mammojax.data.cells import Writer
 from mammojax.evaluate import populations
+from mammojax.evaluate.predict import numbers
 
 Scored = list[tuple[exams.Exam, np.ndarray]]
 """Exams with what a network says of each, float64 [4, 2] by LABELS or [1, 3] by BIRADS."""
 
 
 def write(workdir: Path, name: str, scored: Scored, target: str) -> None:
-    """Write WORKDIR/predictions/NAME.csv: a row a breast, of a BI-RADS network a row an exam."""
+    """Write WORKDIR/predictions/NAME.csv: a row a breast, of a BI-RADS network a row an exam.
+
+    Raises:
+        BadCheckpoint: see `predict.numbers`.
+    """
+    for _, probabilities in scored:
+        numbers(probabilities)
     path = workdir / "predictions" / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
     (_write_birads if target == "birads" else _write_breasts)(path, scored)

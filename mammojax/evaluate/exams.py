@@ -115,12 +115,12 @@ class ExamPredictor:
             float64 [4], as LABELS; those of a breast without any image are NaN.
 
         Raises:
-            BadMammogram: the network needs views that the exam has not.
+            BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `predict.numbers`.
         """
         if not isinstance(exam, Exam):
             pixels = {k: predict.read(x).pixels for k, x in exam.items()}
             exam = Exam("", "", {k: [self.view(x, k, faces_right(x, k[0], ""))] for k, x in pixels.items()})
-        result = self.probabilities(exam, tta)[:, 1]
+        result = predict.numbers(self.probabilities(exam, tta))[:, 1]
         for k, label in enumerate(LABELS):
             if not any(view.startswith(label[0].upper()) for view in exam.views):
                 result[k] = np.nan

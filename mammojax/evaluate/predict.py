@@ -45,6 +45,20 @@ def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
     return apply
 
 
+def numbers(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities, unchanged.
+
+    Raises:
+        BadCheckpoint: one is not a number, which only weights beyond all bounds make of an image.
+    """
+    if not np.isfinite(probabilities).all():
+        raise BadCheckpoint(
+            "the network answers an image with a probability that is not a number, so its weights are no use; copy the "
+            "run folder again from where it is whole, or train it again at a lower learning rate."
+        )
+    return probabilities
+
+
 def _averaged(apply: Apply, variables: Tree, images: Any, tta: str) -> np.ndarray:
     """Probabilities float32 [B, K] of images [B, H, W, 1]: as they are, or the mean over the four flips."""
     turned = [images]
@@ -71,8 +85,13 @@ def predict_split(
 
 
 def write_split(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
-    """Write predictions/<split>.csv: COLUMNS, or for a patch net a column p_<class> for each class."""
+    """Write predictions/<split>.csv: COLUMNS, or for a patch net a column p_<class> for each class.
+
+    Raises:
+        BadCheckpoint: see `numbers`.
+    """
     whole = len(classes) == 2
+    numbers(scored["scores"])
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
         writer = Writer(file, COLUMNS if whole else (*COLUMNS[:-1], *(f"p_{name}" for name in classes)))
@@ -123,8 +142,13 @@ class Predictor:
         return self.score([self.frame(image) for image in images], tta)
 
     def score(self, framed: Sequence[np.ndarray], tta: str, batch: int | None = None) -> np.ndarray:
-        """Probabilities of framed images; batches are filled up to `batch` (no larger than needed when None), so that
-        one compiled program serves all."""
+        """Probabilities of framed images.
+
+        Batches are filled up to `batch` (no larger than needed when None), so that one compiled program serves all.
+
+        Raises:
+            BadCheckpoint: see `numbers`.
+        """
         if tta not in ("none", "flips"):
             raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
         size = batch or min(self.config.eval_batch, max(1, len(framed)))
@@ -132,7 +156,7 @@ class Predictor:
         for start in range(0, len(framed), size):
             chunk = np.stack(framed[start : start + size])
             full = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0)))[..., None]
-            scores.append(_averaged(self._apply, self.variables, full, tta)[: len(chunk)])
+            scores.append(numbers(_averaged(self._apply, self.variables, full, tta)[: len(chunk)]))
         result = np.concatenate(scores) if scores else np.zeros((0, self.config.model.classes), np.float32)
         return result[:, 1] if self.config.model.task == "whole" else result
 

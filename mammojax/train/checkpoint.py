@@ -1,38 +1,92 @@
 """Checkpoints on disk: the latest state to go on from, and the best weights to use.
 
-Layout of a run: `checkpoints/latest/<step>` (state and the host's side of it: stage, iterator, best so far) and
-`checkpoints/best` (params and batch_stats alone). Everything is saved as NumPy, so a run restores on any devices.
+Layout of a run: `checkpoints/latest/<step>`, the last two of them (state and the host's side of it: stage, iterator,
+best so far), and `checkpoints/best` (params and batch_stats alone). Everything is saved as NumPy, so a run restores on
+any devices. Each checkpoint holds the SHA-256 of its own files and takes its place by a rename, so it is there whole or
+not at all, and what a disk or a copy has changed is refused: orbax keeps no checksum of the arrays themselves.
 """
 
+import hashlib
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 Tree = Any
+_DIGESTS = "sha256.json"
 logging.getLogger("absl").addFilter(lambda record: "OCDBT" not in record.getMessage())  # says so at every save
 
 
 class BadCheckpoint(ValueError):
-    """A checkpoint that is absent or does not fit the network."""
+    """A checkpoint that is absent, damaged, or does not fit the network."""
+
+
+class _Damaged(ValueError):
+    """A checkpoint whose arrays cannot be read, or are not those that were saved."""
 
 
 def _numpy(tree: Tree) -> Tree:
     return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
+def _named(tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree by their "/"-joined paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _write(folder: Path, tree: Tree, metadata: dict[str, Any]) -> None:
+    """Write a tree of NumPy arrays as a checkpoint, with the digests of its files; `folder` is overwritten."""
+    ocp.save(folder, tree, overwrite=True, custom_metadata=metadata)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+    with (folder / _DIGESTS).open("w") as file:
+        json.dump(digests, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path) -> tuple[Tree, dict[str, Any]]:
+    """The arrays of one checkpoint and its metadata.
+
+    Raises:
+        _Damaged: its files are not those that were written, it cannot be read, or it holds a number that is not finite.
+            A checkpoint of an older run has no digests; its numbers are looked at alone.
+    """
+    try:
+        if (folder / _DIGESTS).is_file():  # before orbax reads: what it meets in a damaged file it tells on the console
+            for name, digest in json.loads((folder / _DIGESTS).read_text()).items():
+                if _sha256(folder / name) != digest:
+                    raise _Damaged(f"{name} is not what was written")
+        tree, metadata = ocp.load(folder), ocp.metadata(folder).custom_metadata
+    except _Damaged:
+        raise
+    except Exception as error:  # a damaged file makes json, orbax or tensorstore raise whatever they like
+        raise _Damaged(f"it cannot be read ({type(error).__name__})") from error
+    for name, array in _named(tree).items():
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
+            raise _Damaged(f"{name} holds a number that is not finite")
+    return tree, metadata or {}
+
+
 def differences(saved: Tree, wanted: Tree) -> list[str]:
     """What keeps two trees from being the same: a line for each leaf missing, surplus or of another shape."""
 
     def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+        return {name: tuple(leaf.shape) for name, leaf in _named(tree).items()}
 
     ours, theirs = shapes(wanted), shapes(saved)
     lines = [f"missing {name}" for name in ours if name not in theirs]
@@ -44,59 +98,94 @@ def differences(saved: Tree, wanted: Tree) -> list[str]:
 
 
 class Latest:
-    """The newest state of a run, replaced at each save; a save that was cut off leaves the one before it."""
+    """The last two states of a run; a save that was cut off leaves those before it.
+
+    Where the newest is damaged it is put aside, as `checkpoints/damaged_<step>`, and the run goes on from the one
+    before it; the console says so.
+
+    Args:
+        workdir: the run folder.
+
+    Raises:
+        BadCheckpoint: there are states and none of them can be used.
+    """
 
     def __init__(self, workdir: Path) -> None:
-        self._checkpointer = ocp.training.Checkpointer(
-            (workdir / "checkpoints" / "latest").absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(1),
-            cleanup_tmp_directories=True,
-        )
+        self._folder = (workdir / "checkpoints" / "latest").absolute()
+        for cut_off in self._folder.glob("*.orbax-checkpoint-tmp*"):  # a save that was killed
+            shutil.rmtree(cut_off)
+        self._host, self._leaves = _newest(self._folder)
 
     def save(self, step: int, state: Tree, host: dict[str, Any]) -> None:
-        """Save the state (any pytree of arrays) and the host's side (JSON) as one checkpoint."""
+        """Save the state (any pytree of arrays) and the host's side (JSON) as one checkpoint; the last two are kept."""
         leaves = {f"{i:04d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(jax.device_get(state)))}
-        self._checkpointer.save_checkpointables(
-            step, {"state": leaves}, custom_metadata={"host": json.dumps(host)}, overwrite=True
-        )
+        fresh, there = self._folder / "new", self._folder / str(step)
+        _write(fresh, leaves, {"host": json.dumps(host)})
+        shutil.rmtree(there, ignore_errors=True)
+        fresh.rename(there)
+        for old in _steps(self._folder)[2:]:
+            shutil.rmtree(old)
 
     def host(self) -> dict[str, Any] | None:
-        """The host's side of the newest checkpoint, None where there is none."""
-        latest = self._checkpointer.latest
-        if latest is None:
-            return None
-        metadata = self._checkpointer.metadata(latest.step)
-        return json.loads(metadata.custom_metadata["host"])
+        """The host's side of the newest checkpoint that this object found, None where there was none."""
+        return self._host
 
     def state(self, like: Tree) -> Tree:
-        """The newest state in the shape of `like`.
+        """The state that belongs to `host`, in the shape of `like`; it is handed out once.
 
         Raises:
             BadCheckpoint: it was written by a network or a stage of another shape.
         """
-        latest = self._checkpointer.latest
-        if latest is None:
-            raise BadCheckpoint("this run has no checkpoint yet.")
         leaves, structure = jax.tree.flatten(like)
-        saved = self._checkpointer.load_checkpointables(latest.step)["state"]
         wanted = {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}
-        if wrong := differences(saved, wanted):
+        if wrong := differences(self._leaves, wanted):
             raise BadCheckpoint(
                 f"the checkpoint of this run does not fit its config ({len(wrong)} arrays differ: {wrong[0]}); "
                 "use another --workdir or the config the run was started with."
             )
+        saved, self._leaves = self._leaves, {}  # so that a second copy of it does not stay in memory
         return jax.tree.unflatten(structure, [saved[name] for name in sorted(saved)])
 
-    def close(self) -> None:
-        """Wait for what is still being written."""
-        self._checkpointer.close()
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, the newest first."""
+    return sorted((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name), reverse=True)
+
+
+def _newest(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+    """Host's side and arrays of the newest usable checkpoint of `folder`; damaged newer ones are put aside.
+
+    Raises:
+        BadCheckpoint: see `Latest`.
+    """
+    damaged: dict[Path, str] = {}
+    for step in _steps(folder):
+        try:
+            leaves, metadata = _read(step)
+            host = json.loads(metadata["host"])
+        except (_Damaged, KeyError, ValueError) as error:
+            damaged[step] = str(error) if isinstance(error, _Damaged) else "it does not say where the run stood"
+            continue
+        for bad, why in damaged.items():
+            aside = folder.parent / f"damaged_{bad.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            bad.rename(aside)
+            print(f"checkpoints/latest/{bad.name} is damaged: {why}; going on from step {step.name}", flush=True)
+        return host, leaves
+    if damaged:
+        told = "; ".join(f"step {step.name}: {why}" for step, why in damaged.items())
+        raise BadCheckpoint(
+            f'no state in "{folder}" can be used ({told}). Copy the folder back from where it is whole and start again,'
+            " or train anew in another --workdir; this run's best weights are not touched."
+        )
+    return None, {}
 
 
 def save_best(workdir: Path, variables: Tree) -> None:
     """Write the best weights, whole or not at all: a folder beside them is filled, then takes their place."""
     folder = (workdir / "checkpoints").absolute()
     fresh, old, best = folder / "best.new", folder / "best.old", folder / "best"
-    ocp.save(fresh, _numpy(variables), overwrite=True)
+    _write(fresh, _numpy(variables), {})
     shutil.rmtree(old, ignore_errors=True)
     if best.exists():
         best.rename(old)
@@ -108,12 +197,20 @@ def load_best(run: Path) -> Tree:
     """{"params", "batch_stats"} of a run's best epoch, NumPy.
 
     Raises:
-        BadCheckpoint: the run has none.
+        BadCheckpoint: the run has none, or they are damaged.
     """
     folder = (Path(run) / "checkpoints").absolute()
     for name in ("best", "best.old"):  # best.old: the run was killed between the two renames
         if (folder / name).is_dir():
-            variables = ocp.load(folder / name)
+            try:
+                variables, _ = _read(folder / name)
+                if "params" not in variables:
+                    raise _Damaged("it holds no params")
+            except _Damaged as error:
+                raise BadCheckpoint(
+                    f'the weights in "{folder / name}" are damaged: {error}; copy the run folder again from where it '
+                    "is whole, or train it again in another --workdir."
+                ) from None
             return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     raise BadCheckpoint(f'"{run}" holds no trained weights (checkpoints/best); name the folder of a finished run.')
 

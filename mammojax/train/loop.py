@@ -245,7 +245,6 @@ def train(
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
-        latest.close()
         log.close()
     return host["best"]
 

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 import pydicom
 import pytest
 
 import mammojax
+from configs import quickstart
 from mammojax import cli
 from mammojax.data import identity, phantom
 from mammojax.data.dicom import BadMammogram, read_mammogram
 from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import heatmap, predict
+from mammojax.models import whole_image
 from mammojax.train.checkpoint import BadCheckpoint, restore_best, save_best
+from mammojax.train.state import init_variables
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +240,43 @@ def test_a_spreadsheet_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "exams.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(BadManifest, match=r"exams\.xlsx: it is a spreadsheet.*save it as CSV"):
         predict.listing(tmp_path / "exams.xlsx", tmp_path / "out")
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """A run folder of random weights, and a mammogram, film.png."""
+    config = quickstart.get_config()
+    config.model.update(width=4, blocks=(1, 1, 1, 1), head="8x1")
+    run, size = tmp_path / "run", (64, 64)
+    save_best(run, init_variables(whole_image.build(config.model), size, 1, 0))
+    facts = {"mean": 100.0, "framing": {"size": size, "crop": "none", "keep_aspect": False}}
+    (run / "config.json").write_text(json.dumps({"config": json.loads(config.to_json_best_effort()), "facts": facts}))
+    cv2.imwrite(str(tmp_path / "film.png"), np.random.default_rng(0).integers(0, 65536, (120, 80), np.uint16))
+    return run
+
+
+def _predict(run: Path) -> int:
+    film, out = run.parent / "film.png", run.parent / "out"
+    return cli.main(["predict", "--run", str(run), "--input", str(film), "--output", str(out)])
+
+
+def test_a_flipped_byte_in_the_weights_gives_no_predictions(
+    untrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _predict(untrained) == 0
+    files = (path for path in (untrained / "checkpoints" / "best").rglob("*") if path.is_file())
+    largest = max(files, key=lambda path: path.stat().st_size)
+    whole = largest.read_bytes()
+    assert "1 predicted" in capsys.readouterr().out
+    for at in (len(whole) // 3, len(whole) - 9):
+        largest.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        assert _predict(untrained) == 2
+        said = capsys.readouterr().err
+        assert "are damaged" in said
+        assert len(said.splitlines()) == 1
+
+
+def test_answers_that_are_no_numbers_are_refused(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Finite weights so large that the network overflows, as damage that a checkpoint without digests hides."""
+    _, _, variables = restore_best(untrained)
+    save_best(untrained, jax.tree.map(lambda leaf: np.full_like(leaf, 3e38), variables))
+    assert _predict(untrained) == 2
+    assert "a probability that is not a number" in capsys.readouterr().err
