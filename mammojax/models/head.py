@@ -145,7 +145,7 @@ class Head(nn.Module):
             stages[f"block{b}"] = x
         stages["pooled"] = pool(x)
         x = nn.Dropout(self.dropout)(stages["pooled"], deterministic=not train)
-        return nn.Dense(self.classes, kernel_init=HE_NORMAL, name="logits")(x), stages
+        return nn.Dense(self.classes, name="logits")(x), stages
 
     def _heatmap(self, x: Array, spec: Spec) -> Array:
         if min(x.shape[1:3]) < spec.window:
@@ -154,7 +154,7 @@ class Head(nn.Module):
                 f" the {x.shape[1]}x{x.shape[2]} there are; use larger images or a smaller window."
             )
         x = nn.avg_pool(x.astype(jnp.float32), (spec.window, spec.window), strides=(1, 1), padding="VALID")
-        x = nn.Dense(HEATMAP_CLASSES, kernel_init=HE_NORMAL, name="heatmap")(x)
+        x = nn.Dense(HEATMAP_CLASSES, name="heatmap")(x)
         return jax.nn.softmax(x, axis=-1) if spec.softmax else relu(x)
 
     def _max_pool(self, x: Array, side: int, where: str) -> Array:
@@ -170,9 +170,9 @@ class Head(nn.Module):
         norm = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, jnp.float32)
         x = flat
         for k, width in enumerate(spec.fc, start=1):
-            x = nn.Dense(width, kernel_init=HE_NORMAL, name=f"fc{k}")(x)
+            x = nn.Dense(width, name=f"fc{k}")(x)
             x = norm(x, f"fc{k}_bn")
             x = relu(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        shortcut = nn.Dense(self.classes, kernel_init=HE_NORMAL, name="shortcut")(flat)
-        return nn.Dense(self.classes, kernel_init=HE_NORMAL, name="logits")(x) + shortcut, stages
+        shortcut = nn.Dense(self.classes, name="shortcut")(flat)
+        return nn.Dense(self.classes, name="logits")(x) + shortcut, stages

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mammojax.models.relu import relu
 from mammojax.models.resnet22 import PADDINGS, ResNet22
-from mammojax.models.resnet50 import HE_NORMAL, Frozen, never
+from mammojax.models.resnet50 import Frozen, never
 
 Array = jax.Array
 
@@ -132,8 +132,8 @@ class MultiView(nn.Module):
         """Features of `views` → Dense → ReLU → Dense → [B, labels, 2], or [B, 1, 3] for BI-RADS."""
         x = jnp.concatenate([stages[f"{view}/features"] for view in views], axis=-1)
         labels, classes = (labels, 2) if self.target == "cancer" else (1, len(BIRADS))
-        x = stages[f"{name}/hidden"] = relu(nn.Dense(x.shape[-1], kernel_init=HE_NORMAL, name=f"{name}_hidden")(x))
-        x = nn.Dense(labels * classes, kernel_init=HE_NORMAL, name=f"{name}_logits")(x)
+        x = stages[f"{name}/hidden"] = relu(nn.Dense(x.shape[-1], name=f"{name}_hidden")(x))
+        x = nn.Dense(labels * classes, name=f"{name}_logits")(x)
         x = stages[f"{name}/logits"] = x.reshape(-1, labels, classes)
         return x
 

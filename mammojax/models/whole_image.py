@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mammojax.models.densenet121 import PADDINGS, DenseNet121
 from mammojax.models.head import Head, Output, parse_head, pool
-from mammojax.models.resnet50 import HE_NORMAL, Frozen, ResNet50, never
+from mammojax.models.resnet50 import Frozen, ResNet50, never
 from mammojax.models.vgg16 import VGG16
 
 Array = jax.Array
@@ -53,7 +53,7 @@ class PatchClassifier(nn.Module):
         features, stages = self.trunk(x_BxHxWxC, train, frozen)
         pooled = pool(features)
         x = nn.Dropout(self.dropout)(pooled, deterministic=not train)
-        logits = nn.Dense(self.classes, kernel_init=HE_NORMAL, name="classifier")(x)
+        logits = nn.Dense(self.classes, name="classifier")(x)
         return logits, {**stages, "features": features, "pooled": pooled}
 
 
@@ -89,7 +89,7 @@ class WholeImageClassifier(nn.Module):
     ) -> Output:
         features, stages = self.trunk(x_BxHxWxC, train, frozen)
         if self.auxiliary_classes and (auxiliary or self.is_initializing()):
-            patch_logits = nn.Dense(self.auxiliary_classes, kernel_init=HE_NORMAL, name="auxiliary")(pool(features))
+            patch_logits = nn.Dense(self.auxiliary_classes, name="auxiliary")(pool(features))
             if auxiliary:
                 return patch_logits, stages
         logits, head_stages = self.head(features, train, frozen)
