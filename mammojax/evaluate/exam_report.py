@@ -115,10 +115,8 @@ def _training(log: list[dict[str, Any]]) -> Section:
     text = f"Kept: {best['stage']}, epoch {best['epoch']}. " if best else ""
     text += "The training loss is summed over the halves that predict apart (CC and MLO), "
     text += "the validation loss is of their averaged probabilities; both are nats an exam."
-    figure = report.curves_figure(log)
-    if legend := figure.axes[0].get_legend():
-        legend.get_texts()[0].set_text("train (augmented)")  # exams are not weighted
-    return Section("Training", text, figures=[("Loss and validation AUC by epoch", report.png(figure))])
+    figures = [("Loss and validation AUC by epoch", report.png(report.curves_figure(log)))]
+    return Section("Training", text, figures=figures)
 
 
 def _data(facts: dict[str, Any], results: dict[str, Any]) -> Section:

@@ -227,17 +227,16 @@ def curves_figure(log: list[dict[str, Any]]) -> Figure:
         color=ACCENT,
         marker=dots,
         markersize=3,
-        label="train (augmented, as weighted)",
+        label="train (augmented)",
     )
     left.plot(epochs, [row["loss"] for row in val], color=RED, marker=dots, markersize=3, label="validation")
     left.set(xlabel="epoch", ylabel="loss (nats)")
     name = "auc" if val and "auc" in val[0] else "accuracy"
-    right.plot(
-        epochs, [row[name] for row in val], color=RED, marker=dots, markersize=3, label=f"validation {_words(name)}"
-    )
+    scores = [np.nan if row[name] is None else row[name] for row in val]  # None: of one class
+    right.plot(epochs, scores, color=RED, marker=dots, markersize=3, label=f"validation {_words(name)}")
     best = [i for i, row in enumerate(val) if row["best"]]
     if best:
-        right.plot(best[-1] + 1, val[best[-1]][name], "o", color=ACCENT, markersize=9, fillstyle="none", label="kept")
+        right.plot(best[-1] + 1, scores[best[-1]], "o", color=ACCENT, markersize=9, fillstyle="none", label="kept")
     right.set(xlabel="epoch", ylabel=_words(name))
     stages = [row["stage"] for row in train]
     for axes in (left, right):

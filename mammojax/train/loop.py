@@ -33,7 +33,16 @@ class Stopped(Exception):
 
 
 class Diverged(ValueError):
-    """The loss is no longer a number."""
+    """The loss, a weight or what the network says is no longer a number.
+
+    Attributes:
+        what: what happened, where.
+        field: of the config, what to lower.
+    """
+
+    def __init__(self, what: str, field: str) -> None:
+        super().__init__(f"{what}; lower {field}.")
+        self.what, self.field = what, field
 
 
 def make_step(
@@ -49,9 +58,11 @@ def make_step(
     The batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]; with an auxiliary loss also "patch_image" and
     "patch_label", and the patches' mean cross-entropy, balanced, times `config.auxiliary.weight` is added. Augmentation
     runs inside. Of exams "image" is {view: float32 [B, h, w, C]} and "label" [B, R]; their windows come augmented.
-    It returns the new state and float32 [2]: the mean loss of the images (without the auxiliary part) and
-    the share of correct labels. The statistics of learning BatchNorms are those of the whole batch,
-    whatever the number of devices: under jit the mean over the sharded axis is global.
+    It returns the new state and float32 [3]: the mean loss of the images (neither weighted nor with the auxiliary part:
+    the quantity that validation measures), the share of correct labels, and the mean loss with the weights that
+    balance the classes where `config.balance_loss` says so, which is what is learned from. The statistics of learning
+    BatchNorms are those of the whole batch, whatever the number of devices: under jit the mean over the sharded axis
+    is global.
     """
     frozen = stages.frozen_statistics(stage)
 
@@ -74,7 +85,7 @@ def make_step(
         if "patch_image" in batch:
             patches = seen(batch["patch_image"], jax.random.fold_in(augment_key, 1))
 
-        def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Tree]]:
+        def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array, Tree]]:
             run = partial(
                 model.apply,
                 {"params": params, "batch_stats": state.batch_stats},
@@ -85,9 +96,11 @@ def make_step(
             )
             (logits, _), moved = run(x)
             if config.model.task == "exam":
-                loss, answer = losses.exam_loss(logits, label)
+                plain, answer = losses.exam_loss(logits, label)
+                loss = plain
             else:
-                loss, answer = losses.cross_entropy(logits, label), jnp.argmax(logits, -1)
+                plain, answer = losses.cross_entropy(logits, label), jnp.argmax(logits, -1)
+                loss = plain
                 if config.balance_loss:
                     loss = loss * losses.balanced_weights(label, config.model.classes)
             loss = total = loss.mean()
@@ -95,14 +108,14 @@ def make_step(
                 ((beside, _), _), truth = run(patches, auxiliary=True), batch["patch_label"]
                 weights = losses.balanced_weights(truth, beside.shape[-1])
                 total += config.auxiliary.weight * (losses.cross_entropy(beside, truth) * weights).mean()
-            return total, (loss, answer, moved.get("batch_stats", {}))
+            return total, (plain, loss, answer, moved.get("batch_stats", {}))
 
-        (_, (loss, answer, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (_, (plain, loss, answer, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         correct = jnp.mean(answer == label, dtype=jnp.float32)
         state = TrainState(state.step + 1, params, batch_stats or state.batch_stats, opt_state, state.key)
-        return state, jnp.stack([loss, correct])
+        return state, jnp.stack([plain.mean(), correct, loss])
 
     return step
 
@@ -119,10 +132,12 @@ class _Log:
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step or None)
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        """One line; a number that could not be computed is null, as JSON has no NaN."""
+        row = {name: None if isinstance(x, float) and not np.isfinite(x) else x for name, x in row.items()}
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in row.items():
-            if isinstance(value, float) and np.isfinite(value):
+            if isinstance(value, float):
                 self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
 
     def position(self) -> int:
@@ -151,16 +166,16 @@ def train(
         batches: an endless stream; `batches.steps_per_epoch` steps are one epoch.
         validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch, the
             highest, of "loss" the lowest (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
-            stages).
+            stages). Where it cannot be computed, as an AUC of one class, the loss chooses instead; the console says so.
         workdir: the run folder.
         mean: gray value subtracted, 0 … 255; None for images that come standardised.
 
     Returns:
-        {"value", "epoch", "stage"} of the best epoch.
+        {"value", "epoch", "stage", "monitor"} of the best epoch; "monitor" is what chose it.
 
     Raises:
         Stopped: on SIGTERM, after saving.
-        Diverged: the loss is not finite.
+        Diverged: the loss or a weight is not finite.
     """
     plan = stages.from_config(config.stages)
     epoch_steps = batches.steps_per_epoch
@@ -176,7 +191,7 @@ def train(
             "stage_step": 0,
             "step": 0,
             "best": None,
-            "sums": [0.0, 0.0],
+            "sums": [0.0, 0.0, 0.0],
             "log_bytes": 0,
             "batches": None,
         }
@@ -194,10 +209,11 @@ def train(
             stage = plan[index]
             tx = stages.optimizer(stage, params)
             state = jax.device_put(TrainState(done, params, batch_stats, jax.jit(tx.init)(params), key), whole)
-            first, sums = 0, [0.0, 0.0]
+            first, sums = 0, [0.0, 0.0, 0.0]
             if resumed:
                 state = jax.device_put(latest.state(state), whole)
                 first, sums, resumed = host["stage_step"], host["sums"], False
+                sums += sums[:1] * (3 - len(sums))  # of an older run, which kept the weighted loss alone
             step = make_step(model, tx, stage, config, mean)
             total = stage.epochs * epoch_steps
             bar = tqdm(total=total, initial=first, desc=stage.name, unit="step", disable=None, leave=False)
@@ -221,20 +237,18 @@ def train(
                         bar.set_postfix_str(f"loss {float(now[0]):.3f}, {images / seconds:.0f} images/s")
                     continue
                 sums, waiting = [a + float(b) for a, b in zip(sums, np.asarray(now), strict=True)], None
-                if not np.isfinite(sums[0]):
-                    raise Diverged(
-                        f"the loss is not a number in {stage.name}, epoch {k // epoch_steps + 1}; "
-                        f"lower config.stages.{stage.key}.learning_rate."
-                    )
+                # The last update may spoil weights whose loss, taken before it, was still a number.
+                if wrong := "the loss" if not np.isfinite(sums).all() else "" if _finite(state) else "a weight":
+                    raise _diverged(wrong, stage, k // epoch_steps + 1)
                 host |= {"stage": index, "stage_step": k + 1, "step": host["step"] + k + 1 - first, "sums": sums}
                 first = k + 1
                 if last:
                     seconds = time.perf_counter() - started
                     host["best"] = _end_epoch(
                         stage, k // epoch_steps + 1, host, sums, epoch_steps, images / seconds, seconds,
-                        validate, state, config.monitor, workdir, log,
+                        validate, state, config, workdir, log,
                     )  # fmt: skip
-                    sums = host["sums"] = [0.0, 0.0]
+                    sums = host["sums"] = [0.0, 0.0, 0.0]
                     started, images = time.perf_counter(), 0
                 host |= {"log_bytes": log.position(), "batches": batches.get_state()}
                 latest.save(host["step"], state, host)
@@ -254,6 +268,17 @@ def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> boo
     if not stage.patience or best is None:
         return False
     return epochs - (best["epoch"] if best["stage"] == stage.name else 0) >= stage.patience
+
+
+def _finite(tree: Tree) -> bool:
+    """Whether every number of a tree is finite."""
+    leaves = jax.tree.leaves(jax.device_get(tree))
+    return all(np.isfinite(leaf).all() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def _diverged(what: str, stage: stages.Stage, epoch: int) -> Diverged:
+    field = f"config.stages.{stage.key}.learning_rate"
+    return Diverged(f"{what} is not a number in {stage.name}, epoch {epoch}", field)
 
 
 def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
@@ -284,22 +309,30 @@ def _end_epoch(
     seconds: float,
     validate: Callable[[dict[str, Tree]], dict[str, float]],
     state: TrainState,
-    monitor: str,
+    config: ml_collections.ConfigDict,
     workdir: Path,
     log: _Log,
 ) -> dict[str, Any]:
     """Validate, keep the weights if they are the best so far, write the log; the best so far."""
     common = {"stage": stage.name, "epoch": epoch, "step": host["step"]}
-    loss, correct = sums[0] / steps, sums[1] / steps
-    log.write({"kind": "train", **common, "loss": loss, "accuracy": correct, "images_per_s": rate, "seconds": seconds})
+    loss, correct, weighted = (total / steps for total in sums)
+    learned = {"loss": loss, "accuracy": correct}
+    if config.get("balance_loss", False):
+        learned["weighted_loss"] = weighted
+    log.write({"kind": "train", **common, **learned, "images_per_s": rate, "seconds": seconds})
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    measured = validate(variables)
-    value, best = measured[monitor], host["best"]
+    measured, best = validate(variables), host["best"]
+    if not np.isfinite(measured["loss"]):
+        raise _diverged("the validation loss", stage, epoch)
+    monitor = best.get("monitor", config.monitor) if best else config.monitor
+    if best is None and not np.isfinite(measured[monitor]):
+        print(f"val {monitor} cannot be computed (is the split of one class?): epochs are chosen by loss", flush=True)
+        monitor = "loss"
+    value = measured[monitor]
     better = _better(monitor, value, best)
     log.write({"kind": "val", **common, **measured, "best": better})
     if better:
-        worst = 1e9 if monitor == "loss" else -1.0
-        best = {"value": value if np.isfinite(value) else worst, "epoch": epoch, "stage": stage.name}
+        best = {"value": value, "epoch": epoch, "stage": stage.name, "monitor": monitor}
         save_best(workdir, variables)
     print(
         f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"

@@ -1,7 +1,10 @@
-"""One device's losses on two, BatchNorm included; mixed precision keeps float32 parameters."""
+"""One device's losses on two, BatchNorm included; mixed precision keeps float32 parameters; what an epoch keeps."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +15,9 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from mammojax.models import whole_image
 from mammojax.train import mesh, stages
-from mammojax.train.loop import _better, make_step
+from mammojax.train.checkpoint import load_best
+from mammojax.train.loop import Diverged, _better, make_step, train
+from mammojax.train.losses import balanced_weights, cross_entropy
 from mammojax.train.state import TrainState, init_variables
 
 
@@ -137,3 +142,92 @@ def test_the_best_epoch_is_the_highest_and_of_losses_the_lowest() -> None:
     assert [_better("auc", value, best) for value in (0.4, 0.5, 0.6, float("nan"))] == [False, False, True, False]
     assert [_better("loss", value, best) for value in (0.4, 0.5, 0.6, float("inf"))] == [True, False, False, False]
     assert _better("loss", float("nan"), None)
+
+
+class _Dots(nn.Module):
+    """One Dense layer on what an image is on average, in the shape of our networks."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, frozen: object = None) -> tuple[jax.Array, dict]:
+        return nn.Dense(5, name="dense")(x.mean((1, 2)) / 100), {}
+
+
+class _Ten:
+    """Ten random images, an epoch, for ever."""
+
+    def __init__(self, steps: int = 2) -> None:
+        rng, self.steps_per_epoch = np.random.default_rng(0), steps
+        self.image, self.label = rng.integers(0, 65536, (10, 4, 4, 1), np.uint16), np.arange(10, dtype=np.int32) % 4
+        self.position = 0
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        chosen = slice(self.position % self.steps_per_epoch, None, self.steps_per_epoch)
+        self.position += 1
+        return {"image": self.image[chosen], "label": self.label[chosen]}
+
+    def get_state(self) -> str:
+        return str(self.position)
+
+    def set_state(self, state: str) -> None:
+        self.position = int(state)
+
+
+def _train(workdir: Path, measured: list[dict[str, float]], rate: float = 1e-3, steps: int = 2) -> dict:
+    """Three epochs of `_Dots` on `_Ten`, whose validations are given."""
+    config = quickstart.get_config().patch
+    config.batch, config.augment.enabled, config.monitor = 5, False, "auc"
+    config.stages.stage1.update(epochs=3, learning_rate=rate, schedule="constant")
+    model = _Dots()
+    variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"], "batch_stats": {}}
+    (workdir / "start").mkdir(parents=True)
+    values = iter(measured)
+    return train(config, model, variables, _Ten(steps), lambda _: next(values), workdir, 100.0)
+
+
+def _log(workdir: Path, kind: str) -> list[dict]:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [row for row in (json.loads(line, parse_constant=refuse) for line in lines) if row["kind"] == kind]
+
+
+def test_where_the_monitor_cannot_be_computed_the_loss_chooses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A validation split of one class has no AUC; that once stopped a run at its second epoch."""
+    best = _train(tmp_path, [{"loss": loss, "auc": float("nan")} for loss in (0.5, 0.3, 0.4)])
+    assert best == {"value": 0.3, "epoch": 2, "stage": "patches", "monitor": "loss"}
+    rows = _log(tmp_path, "val")
+    assert [row["best"] for row in rows] == [True, True, False]
+    assert rows[0]["auc"] is None
+    said = capsys.readouterr().out
+    assert said.count("val auc cannot be computed") == 1
+    assert "val loss 0.300 *" in said
+
+
+def test_the_logged_loss_is_what_validation_measures_and_the_weighted_one_stands_beside(tmp_path: Path) -> None:
+    """At a rate of 0 the weights stay, so the mean of all ten images is known."""
+    _train(tmp_path, [{"loss": 1.0, "auc": 0.5}] * 3, rate=0.0)
+    ten, variables = _Ten(), load_best(tmp_path)
+    gray = ten.image.astype(np.float32) * (255 / 65535) - 100
+    logits, _ = _Dots().apply({"params": variables["params"]}, gray)
+    each = np.asarray(cross_entropy(logits, jnp.asarray(ten.label)))
+    weights = np.zeros(10)
+    for half in (slice(0, None, 2), slice(1, None, 2)):
+        weights[half] = balanced_weights(jnp.asarray(ten.label[half]), 5)
+    for row in _log(tmp_path, "train"):
+        assert row["loss"] == pytest.approx(each.mean(), rel=1e-5)
+        assert row["weighted_loss"] == pytest.approx((each * weights).mean(), rel=1e-5)
+    assert (each * weights).mean() > 1.5 * each.mean()
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    """The loss of the epoch's last step is a number still: it is taken before the update that spoils the weights."""
+    with pytest.raises(Diverged, match=r"a weight is not a number in patches, epoch 1; lower config\.stages\.stage1"):
+        _train(tmp_path / "weight", [], rate=float("inf"), steps=1)
+    assert not (tmp_path / "weight" / "checkpoints").exists()
+    with pytest.raises(Diverged, match="the validation loss is not a number in patches, epoch 2"):
+        _train(tmp_path / "loss", [{"loss": 1.0, "auc": 0.5}, {"loss": float("nan"), "auc": 0.9}])
+    assert _log(tmp_path / "loss", "val")[-1]["epoch"] == 1
+    assert load_best(tmp_path / "loss")
