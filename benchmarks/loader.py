@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> list[dict]:
             )
             data = prepared.Prepared(path)
             source = _Long(data.source("train"), 50)
-            batches = pipeline.train_batches(source, np.tile(data.labels("train"), 50), batch=batch, seed=0)
+            batches = pipeline.train_batches(source, batch=batch, seed=0)
             ours = _rate(batches, 5)
             batches.close()
             plain = _rate(_plain(source, batch), 5)

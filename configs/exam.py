@@ -66,7 +66,7 @@ def base(join: str) -> ConfigDict:
             "map": "",  # a manifest's words for pathologies, such as "0=BENIGN,1=MALIGNANT"
             "prepare": False,
             "seed": 0,
-            "workers": 8,
+            "workers": 8,  # as in configs/patch_resnet.py; also the threads that read val and test exams, 2 at least
         }
     )
     config.exam = ConfigDict(

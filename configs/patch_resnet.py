@@ -63,6 +63,8 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "map": "",  # a manifest's words for pathologies, such as "0=BENIGN,1=MALIGNANT"
             "prepare": False,  # prepare the data set on demand
             "seed": 0,
+            # Processes that prepare the data set, and that read it for training where an epoch has a billion pixels or
+            # more; smaller ones are read by threads (data/pipeline.py says why). Batches do not depend on them.
             "workers": 4,
             "patients": 0,  # train on the labels of so many patients only; 0: of all
             "shuffle_labels": False,  # a control: training labels permuted between patients

@@ -117,11 +117,11 @@ def experiment(
     )  # fmt: skip
     if windows.left_out:
         print(f"{windows.left_out} training exams are left out: a view or the label is missing", flush=True)
-    large = max(h * w for h, w in exam.sizes.values()) > 500_000  # decoding takes longer than handing over
+    exams.refuse_one_class(windows.exams, data, target, config.model.angles)
+    pixels = sum(height * width for height, width in input_sizes(config, config.data).values())
+    workers = pipeline.reading_processes(config.data.workers, windows.per_epoch, pixels)
     devices = mesh.data_mesh(config.batch)
-    batches = pipeline.exam_batches(
-        windows, batch=config.batch, workers=config.data.workers if large else 0, mesh=devices
-    )
+    batches = pipeline.exam_batches(windows, batch=config.batch, workers=workers, mesh=devices)
     predictor = ExamPredictor(config, data.facts, variables)
 
     def scored(split: str, tta: str) -> Iterator[tuple[exams.Exam, np.ndarray]]:

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from mammojax import exam_run
-from mammojax.data import pipeline, prepared
+from mammojax.data import classes, pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
 from mammojax.evaluate import compare, heatmap, measure, paper_run, predict, report
@@ -132,24 +132,19 @@ def _batches(
     train = data.source("train", masks=False)
     if config.data.shuffle_labels:
         train = Relabelled(train, data.table("train"), config.seed)
-    if not len(train) or not len(data.source("val")):
-        raise BadConfig("the data set has an empty train or val split; give it more patients or another split.")
     chosen = config.data.patients
     only = prepared.of_patients(data.table("train"), chosen, config.seed) if chosen else None
-    batches = pipeline.train_batches(
-        train, data.labels("train"), only=only, batch=config.batch, seed=config.seed, workers=config.data.workers if
-        len(train) > 20_000 else 0, mesh=devices,
-    )  # fmt: skip
+    classes.refuse_one_class(data, only)
+
+    def stream(source: Any, batch: int, pixels: int, only: np.ndarray | None = None) -> pipeline.Batches:
+        workers = pipeline.reading_processes(config.data.workers, len(source if only is None else only), pixels)
+        return pipeline.train_batches(source, only=only, batch=batch, seed=config.seed, workers=workers, mesh=devices)
+
+    batches = stream(train, config.batch, int(np.prod(np.array(_input_size(config, config.data)))), only)
     if config.model.get("auxiliary_classes", 0):
         patches = prepared.find(**{**prepared.asked_for(config, workdir), "kind": config.auxiliary.kind})
-        stream = pipeline.train_batches(
-            patches.source("train"),
-            patches.labels("train"),
-            batch=config.auxiliary.batch,
-            seed=config.seed,
-            mesh=devices,
-        )
-        return pipeline.Paired(batches, stream)
+        beside = stream(patches.source("train"), config.auxiliary.batch, config.data.patch_size**2)
+        return pipeline.Paired(batches, beside)
     return batches
 
 
@@ -265,10 +260,13 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
     folder.mkdir(exist_ok=True)
     print(f"{name} network → {folder}", flush=True)
     data = dataset(part, folder)
-    if part.model.task == "exam":
-        _exams(part, folder, data)
-    else:
-        _experiment(part, folder, data, None)
+    try:
+        if part.model.task == "exam":
+            _exams(part, folder, data)
+        else:
+            _experiment(part, folder, data, None)
+    except loop.Diverged as error:  # the field as the user writes it
+        raise loop.Diverged(error.what, error.field.replace("config.", f"config.{name}.", 1)) from None
     print(f"{config.model.task} network → {workdir}", flush=True)
     return folder
 

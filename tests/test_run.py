@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import patch_resnet, quickstart
+from configs import patch_resnet, quickstart, whole_resnet
 from mammojax import run
 from mammojax.models import whole_image
 from mammojax.train.checkpoint import load_best, save_best
@@ -168,3 +168,40 @@ def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
     assert run._nested(config, "patch", tmp_path, "") == tmp_path / "patch"
     assert len(asked) == 2
+
+
+class _Images:
+    """As many examples as it is told, and what a run asks of a prepared data set of them."""
+
+    def __init__(self, count: int) -> None:
+        self.facts, self.count = {"kind": "whole", "classes": ("benign", "malignant")}, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def source(self, split: str, masks: bool = True) -> "_Images":
+        return self
+
+    def labels(self, split: str) -> np.ndarray:
+        return np.arange(self.count) % 2
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(2_000, 3), (200, 0)])
+def test_the_workers_of_a_config_read_the_batches(
+    count: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, asked = whole_resnet.get_config(), []
+    config.data.workers = 3
+    monkeypatch.setattr(run.pipeline, "train_batches", lambda source, **how: asked.append(how["workers"]))
+    run._batches(config, tmp_path, _Images(count))
+    assert asked == [wanted]
+
+
+def test_a_nested_run_that_diverges_names_the_field_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: object) -> None:
+        raise run.loop.Diverged("the loss is not a number in patches, epoch 1", "config.stages.stage1.learning_rate")
+
+    monkeypatch.setattr(run, "_experiment", diverge)
+    monkeypatch.setattr(run, "dataset", lambda *_: None)
+    with pytest.raises(run.loop.Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
+        run._nested(quickstart.get_config(), "patch", tmp_path, "")

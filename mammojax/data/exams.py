@@ -83,6 +83,34 @@ def exams_of(data: Prepared, split: str) -> list[Exam]:
     return list(found.values())
 
 
+def refuse_one_class(learned: Sequence[Exam], data: Prepared, target: str, angles: Sequence[str]) -> None:
+    """Refuse what nothing can be learned from or measured on, before hours of training.
+
+    Args:
+        learned: the training exams that are used.
+        data: of kind "exams".
+        target: "cancer" or "birads".
+        angles: ("CC", "MLO") or one of them.
+
+    Raises:
+        BadDataset: the training exams are alike in every label, or the val or test split has no exam with a label and
+            an image of one of `angles`.
+    """
+    remedy = "give the manifest more exams, another config.data.split or another config.data.seed"
+    labels = np.array([[e.birads] if target == "birads" else e.label for e in learned])
+    if (labels == labels[0]).all():
+        alike = "one BI-RADS category" if target == "birads" else "the same four labels (no finding in any, or in all)"
+        raise BadDataset(f"the {len(learned)} training exams have {alike}, so nothing can be told apart; {remedy}.")
+    for split in ("val", "test"):
+        every = exams_of(data, split)
+        labelled = [e for e in every if (e.birads >= 0 if target == "birads" else (e.label >= 0).any())]
+        if not any(view[2:] in angles for exam in labelled for view in exam.images):
+            raise BadDataset(
+                f"of the {len(every)} exams of the {split} split {len(labelled)} have a label that a {target} network"
+                f" learns, and none of those has an image of {' or '.join(angles)}; {remedy}."
+            )
+
+
 class Images:
     """The images of a split as a network takes them: cropped, facing right, with heatmaps where a folder has them.
 

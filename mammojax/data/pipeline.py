@@ -12,6 +12,8 @@ from absl import flags
 from mammojax.data.exams import Windows
 
 Batch = dict[str, Any]
+WORTH_PROCESSES = 1_000_000_000
+"""Pixels an epoch from which on processes pay: about ten seconds of decoding, more than their start takes."""
 _ARRAYS = ("image", "label", "weight")
 
 
@@ -117,27 +119,33 @@ class Paired(Iterator[Batch]):
         self._patches.close()
 
 
+def reading_processes(workers: int, examples: int, pixels: int) -> int:
+    """How many processes read an epoch of `examples` of `pixels` pixels each: `workers`, or 0 where they do not pay.
+
+    Smaller epochs are read by threads of this process, since to start processes and to hand over what they read takes
+    longer than what they save. The batches are the same either way.
+    """
+    return workers if examples * pixels >= WORTH_PROCESSES else 0
+
+
 def train_batches(
     source: Any,
-    labels: np.ndarray,
     *,
     batch: int,
     seed: int,
     workers: int = 0,
-    balance: str = "none",
     only: np.ndarray | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Batches:
-    """An endless, seeded stream; every epoch has a shuffle of its own.
+    """An endless, seeded stream; every epoch has a shuffle of its own and each example once.
+
+    Rare classes are not repeated: Shen et al. 2019 balance them by weights in the loss (`train.losses`).
 
     Args:
         source: random access to examples {"image", "label", "image_id", …}.
-        labels: int [N], the label of each example, used by balance="class".
         batch: examples a step; the epoch's incomplete last batch is dropped.
         seed: of the shuffles.
         workers: processes that decode; 0 decodes in this one. The batches are the same whatever the number.
-        balance: "none": every example once an epoch. "class": the rarer classes are repeated within the epoch until
-            each is as frequent as the most frequent one; the seed draws which, the same in every epoch.
         only: int [M], the examples to use; None: all.
         mesh: where the batches go; None leaves NumPy arrays.
 
@@ -149,16 +157,6 @@ def train_batches(
     indices = np.arange(len(source)) if only is None else np.asarray(only)
     if not len(indices):
         raise ValueError("the split has no examples; prepare the data set with more patients or another split.")
-    if balance == "class":
-        if len(labels) != len(source):
-            raise ValueError(f"there are {len(labels)} labels for {len(source)} examples; prepare the data set again.")
-        labels = np.asarray(labels)[indices]
-        groups = [indices[labels == k] for k in np.unique(labels)]
-        most = max(map(len, groups))
-        rng = np.random.default_rng(seed)  # which examples are repeated once more often than others of their class
-        indices = np.concatenate([np.resize(rng.permutation(group), most) for group in groups])
-    elif balance != "none":
-        raise ValueError(f'balance is "{balance}"; write "none" or "class".')
     if len(indices) < batch:  # a data set smaller than a batch: examples are repeated to fill one
         indices = np.resize(indices, batch)
     steps = len(indices) // batch

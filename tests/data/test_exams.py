@@ -72,6 +72,19 @@ def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> Non
     }  # fmt: skip
 
 
+def test_exams_that_are_all_alike_or_a_split_without_any_are_refused(data: prepared.Prepared) -> None:
+    e0, e1, _ = exams.exams_of(data, "train")
+    exams.refuse_one_class([e0, e1], data, "cancer", ("CC", "MLO"))
+    with pytest.raises(
+        prepared.BadDataset, match="the 2 training exams have the same four labels"
+    ):
+        exams.refuse_one_class([e1, e1], data, "cancer", ("CC", "MLO"))
+    with pytest.raises(prepared.BadDataset, match="the 1 training exams have one BI-RADS category"):
+        exams.refuse_one_class([e1], data, "birads", ("CC", "MLO"))
+    with pytest.raises(prepared.BadDataset, match=r"exams of the val split 1 have a label .* an image of MLO"):
+        exams.refuse_one_class([e0, e1], data, "cancer", ("MLO",))
+
+
 def test_images_face_right_with_their_masks(data: prepared.Prepared) -> None:
     source, table = data.source("train"), data.table("train")
     for index, row in enumerate(table):

@@ -1,6 +1,5 @@
 """Every example exactly once an epoch, whatever the workers; resuming continues with the very next batch."""
 
-from collections import Counter
 from pathlib import Path
 
 import jax
@@ -30,19 +29,19 @@ def _names(batches: pipeline.Batches, count: int) -> list[list[str]]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_example_once_an_epoch_and_epochs_differ(workers: int) -> None:
     source = Source(24)
-    batches = pipeline.train_batches(source, np.zeros(24), batch=4, seed=1, workers=workers)
+    batches = pipeline.train_batches(source, batch=4, seed=1, workers=workers)
     assert batches.steps_per_epoch == 6
     first, second = (sum(_names(batches, 6), []) for _ in range(2))
     assert sorted(first) == sorted(second) == sorted(f"image{i}" for i in range(24))
     assert first != second
-    one = pipeline.train_batches(source, np.zeros(24), batch=4, seed=1)
+    one = pipeline.train_batches(source, batch=4, seed=1)
     assert sum(_names(one, 6), []) == first
-    other = pipeline.train_batches(source, np.zeros(24), batch=4, seed=2)
+    other = pipeline.train_batches(source, batch=4, seed=2)
     assert sum(_names(other, 6), []) != first
 
 
 def test_the_rest_of_an_epoch_is_dropped_and_differs() -> None:
-    batches = pipeline.train_batches(Source(10), np.zeros(10), batch=4, seed=0)
+    batches = pipeline.train_batches(Source(10), batch=4, seed=0)
     epochs = [sum(_names(batches, 2), []) for _ in range(6)]
     assert all(len(set(names)) == 8 for names in epochs)
     assert len(set().union(*epochs)) == 10
@@ -53,7 +52,7 @@ def test_a_restored_state_goes_on_with_the_next_batch(before: int, after: int, o
     mesh = jax.make_mesh((2,), ("data",)) if on_devices else None
 
     def make(workers: int) -> pipeline.Batches:
-        return pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, workers=workers, mesh=mesh)
+        return pipeline.train_batches(Source(24), batch=4, seed=1, workers=workers, mesh=mesh)
 
     batches = make(before)
     _names(batches, 8)  # in the middle of the second epoch
@@ -74,7 +73,7 @@ def test_a_restored_state_goes_on_with_the_next_batch(before: int, after: int, o
 
 def test_closing_loses_no_place() -> None:
     mesh = jax.make_mesh((2,), ("data",))
-    make = lambda: pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, mesh=mesh)  # noqa: E731
+    make = lambda: pipeline.train_batches(Source(24), batch=4, seed=1, mesh=mesh)  # noqa: E731
     closed = make()
     names = _names(closed, 3)
     closed.close()
@@ -94,7 +93,7 @@ def test_an_evaluation_pass_resumes_too() -> None:
 
 def test_images_labels_and_names_stay_together_on_the_devices() -> None:
     mesh = jax.make_mesh((2,), ("data",))
-    batch = next(pipeline.train_batches(Source(24), np.zeros(24), batch=4, seed=1, mesh=mesh))
+    batch = next(pipeline.train_batches(Source(24), batch=4, seed=1, mesh=mesh))
     assert len(batch["image"].sharding.device_set) == 2
     for image, label, name in zip(
         np.asarray(batch["image"]), np.asarray(batch["label"]), batch["image_id"], strict=True
@@ -102,7 +101,7 @@ def test_images_labels_and_names_stay_together_on_the_devices() -> None:
         assert name == f"image{image.max()}"
         assert label == image.max() % 3
     with pytest.raises(ValueError, match="2 devices"):
-        pipeline.train_batches(Source(24), np.zeros(24), batch=3, seed=1, mesh=mesh)
+        pipeline.train_batches(Source(24), batch=3, seed=1, mesh=mesh)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -114,13 +113,11 @@ def test_evaluation_is_one_pass_in_order_with_the_padding_marked(workers: int) -
     assert sum(b["weight"].sum() for b in batches) == 10
 
 
-def test_class_balance_repeats_the_rare() -> None:
-    labels = np.array([0] * 9 + [1] * 3)
-    batches = pipeline.train_batches(Source(12), labels, batch=6, seed=0, balance="class")
-    seen = Counter(labels[int(n.removeprefix("image"))] for n in sum(_names(batches, batches.steps_per_epoch), []))
-    assert seen == {0: 9, 1: 9}
-    with pytest.raises(ValueError, match="12 labels for 13"):
-        pipeline.train_batches(Source(13), labels, batch=6, seed=0, balance="class")
+def test_processes_read_where_an_epoch_is_long_enough_to_pay_for_their_start() -> None:
+    assert pipeline.reading_processes(4, 50_000, 224 * 224) == 4  # S10 patches
+    assert pipeline.reading_processes(4, 1_800, 1152 * 896) == 4  # CBIS-DDSM
+    assert pipeline.reading_processes(2, 400, 288 * 224) == 0  # the quickstart
+    assert pipeline.reading_processes(0, 10**9, 10**9) == 0
 
 
 def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
@@ -130,7 +127,7 @@ def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
     )
     data = prepared.Prepared(whole)
     wanted = {example["image_id"].decode(): example for example in data.source("train")}
-    batches = pipeline.train_batches(data.source("train"), data.labels("train"), batch=2, seed=0, workers=2)
+    batches = pipeline.train_batches(data.source("train"), batch=2, seed=0, workers=2)
     seen = [next(batches) for _ in range(batches.steps_per_epoch)]
     batches.close()
     assert sorted(name for batch in seen for name in batch["image_id"]) == sorted(wanted)
