@@ -147,6 +147,6 @@ def experiment(
             name = split if tta == "none" else f"{split}_{tta}"
             exam_split.write(workdir, name, found, target)
             results[name] = exam_split.measure(workdir, name, found, target, config.bootstrap_runs, config.seed)
-    (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n")
     exam_report.write_exam_report(workdir, title, notes)
     return results

@@ -6,7 +6,7 @@ drawn; so each metric takes weights, a row a draw, and thousands of draws are on
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,35 @@ Metric = Callable[..., np.ndarray | float]
 Statistic = Callable[[np.ndarray | None], np.ndarray | float]
 
 
+ENOUGH = 10
+"""Fewest positives, and negatives, for an interval: with fewer a bootstrap shows how few there are and no more."""
+
+
 class Interval(NamedTuple):
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval; NaN where it cannot be computed, of the bounds also where there are `too_few`."""
 
     value: float
     low: float
     high: float
+
+    def to_json(self, label: np.ndarray | None = None) -> dict[str, Any]:
+        """{"value", "low", "high"}, None in place of NaN, which JSON has not.
+
+        With the labels [N] that were measured also "n", how many there are of each class, negatives first.
+        """
+        result: dict[str, Any] = {k: float(v) if np.isfinite(v) else None for k, v in self._asdict().items()}
+        return result if label is None else result | {"n": class_counts(label)}
+
+
+def class_counts(label: np.ndarray) -> list[int]:
+    """How many labels there are of each class, of two at least."""
+    return np.bincount(np.asarray(label, np.int64), minlength=2).tolist()
+
+
+def too_few(label: np.ndarray) -> bool:
+    """Whether an interval would mean nothing: fewer than ENOUGH positives or negatives; of more classes, examples."""
+    counts = class_counts(label)
+    return min(counts) < ENOUGH if len(counts) == 2 else sum(counts) < ENOUGH
 
 
 def _ranked(
@@ -151,7 +174,12 @@ def bootstrap(
         metric: one of this module that takes (label, score, weight).
         label, score: [N].
         patient: [N], who each example belongs to.
+
+    Returns:
+        Without bounds where there are `too_few` labels of a class.
     """
+    if too_few(label):
+        return Interval(float(metric(label, score)), float("nan"), float("nan"))
     return interval_of(lambda weights: metric(label, score, weights), patient, runs, seed)
 
 
@@ -159,11 +187,13 @@ def paired_bootstrap(
     metric: Metric, label: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, patient: np.ndarray,
     runs: int = 3000, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """metric(a) − metric(b) with its interval; both are measured on the same draws of patients."""
+    """metric(a) − metric(b) with its interval, as of `bootstrap`; both are measured on the same draws of patients."""
 
     def difference(weights: np.ndarray | None) -> np.ndarray | float:
         return metric(label, score_a, weights) - metric(label, score_b, weights)
 
+    if too_few(label):
+        return Interval(float(difference(None)), float("nan"), float("nan"))
     return interval_of(difference, patient, runs, seed)
 
 

@@ -115,7 +115,7 @@ def _experiment(
         predict.write_split(workdir / "predictions" / f"{name}.csv", scored, facts, data.facts["classes"])
         patients = [row["patient_id"] for row in facts]
         results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
-    (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n")
     gallery = []
     if config.model.task == "whole":
         gallery = _gallery(config, data, scored, paper_run.patch_run(workdir, config.init_from))
@@ -363,10 +363,10 @@ def _notes(config: ml_collections.ConfigDict) -> list[str]:
 
 def _print_table(results: dict[str, Any], page: Path) -> None:
     """A short table of the results on the console."""
-    print(f"\n{'':<34}{'val':<26}test")
+    print(f"\n{'':<34}{'val':<40}test")
     for name, value in results["test"].items():
         if isinstance(value, dict):
             found = [results[split].get(name) for split in ("val", "test")]  # a split may lack one of the classes
-            cells = [report.interval_text(one) for one in found]
-            print(f"{name:<34}{cells[0]:<26}{cells[1]}")
-    print(f"\nreport: {page}", flush=True)
+            cells = [report.with_counts(one) for one in found]
+            print(f"{name:<34}{cells[0]:<40}{cells[1]}")
+    print(f"n: how many of each class, negatives first\n\nreport: {page}", flush=True)

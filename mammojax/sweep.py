@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 from matplotlib.figure import Figure
 
 from mammojax import run
 from mammojax.data import prepared
+from mammojax.evaluate.report import interval_text
 
 
 def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, Any]]:
@@ -22,7 +24,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         workdir: gets patients_<n>/ (run folders), label_efficiency.csv and label_efficiency.png.
 
     Returns:
-        The rows of the CSV: patients, images, auc, low, high, auc_flips (four flips averaged).
+        The rows of the CSV: patients, images, auc, low, high (empty where the test split has too few of a class),
+        test_images (negatives + positives), auc_flips (four flips averaged).
 
     Raises:
         as `run.run`; BadConfig where no size is given, BadDataset where the train split has fewer patients, both
@@ -50,6 +53,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         measured = run.run(row.pop("config"), folder)
         auc = measured["test"]["auc"]
         row |= {"auc": auc["value"], "low": auc["low"], "high": auc["high"]}
+        row["test_images"] = " + ".join(map(str, auc["n"]))
         row["auc_flips"] = measured["test_flips"]["auc"]["value"]
     with (workdir / "label_efficiency.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -58,7 +62,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
     _plot(rows).savefig(workdir / "label_efficiency.png", dpi=150, bbox_inches="tight")
     print(f"\n{'patients':>8}{'images':>8}  test AUC by image")
     for row in rows:
-        print("{patients:>8}{images:>8}  {auc:.3f} [{low:.3f}, {high:.3f}]".format(**row))
+        text = interval_text({"value": row["auc"], "low": row["low"], "high": row["high"]})
+        print(f"{row['patients']:>8}{row['images']:>8}  {text}, n {row['test_images']}")
     print(f"\nplot: {workdir / 'label_efficiency.png'}", flush=True)
     return rows
 
@@ -69,15 +74,18 @@ def _plot(rows: list[dict[str, Any]]) -> Figure:
     axes = figure.subplots()
     rows = sorted(rows, key=lambda row: row["patients"])
     at = [row["patients"] for row in rows]
-    value = [row["auc"] for row in rows]
-    below = [max(0.0, row["auc"] - row["low"]) for row in rows]
-    above = [max(0.0, row["high"] - row["auc"]) for row in rows]
+    value, low, high = (np.array([row[k] for row in rows], float) for k in ("auc", "low", "high"))  # None becomes NaN
+    below, above = np.maximum(value - low, 0), np.maximum(high - value, 0)
     axes.axhline(0.5, color="#9aa5b1", linewidth=1, linestyle=":")
     axes.errorbar(at, value, (below, above), color="#1f6f8b", marker="o", capsize=3, linewidth=1.8)
-    for row in rows:
-        axes.annotate(f"{row['images']} images", (row["patients"], row["high"]), (0, 4), textcoords="offset points",
+    for row, top in zip(rows, np.where(np.isfinite(high), high, value), strict=True):
+        axes.annotate(f"{row['images']} images", (row["patients"], top), (0, 4), textcoords="offset points",
                       ha="center", fontsize=8, color="#5b6675")  # fmt: skip
-    axes.set(xlabel="patients with image labels", ylabel="test AUC by image", ylim=(min(0.4, *value), 1.06))
+    axes.set(
+        xlabel="patients with image labels",
+        ylabel="test AUC by image",
+        ylim=(min(0.4, np.nanmin(value, initial=1)), 1.06),
+    )
     axes.margins(x=0.08)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

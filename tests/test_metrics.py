@@ -1,6 +1,8 @@
 """Every metric against scikit-learn, with ties; the bootstrap against drawing patients one at a time."""
 
+import json
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -69,10 +71,32 @@ def test_one_class_gives_nan_and_no_error() -> None:
     assert np.isnan(interval).all()
 
 
+@pytest.mark.parametrize(("positives", "negatives"), [(9, 300), (300, 9), (10, 10)])
+def test_fewer_than_ten_of_a_class_have_a_value_and_no_interval(positives: int, negatives: int) -> None:
+    label = np.repeat([1, 0], (positives, negatives))
+    score = np.random.default_rng(0).random(len(label)) + label
+    one = metrics.bootstrap(metrics.roc_auc, label, score, np.arange(len(label)), runs=50)
+    two = metrics.paired_bootstrap(metrics.roc_auc, label, score, -score, np.arange(len(label)), runs=50)
+    assert one.value > 0.9
+    for interval in (one, two):
+        assert np.isfinite(interval[1:]).all() == (positives == negatives == 10)
+    saved = json.loads(json.dumps(one.to_json(label), allow_nan=False))
+    assert saved["n"] == [negatives, positives]
+    assert (saved["low"] is None) == (saved["high"] is None) == (min(positives, negatives) < 10)
+
+
+def test_of_many_classes_ten_examples_are_enough() -> None:
+    label = np.arange(12) % 5
+    assert metrics.bootstrap(metrics.accuracy, label, label, np.arange(12), runs=50) == (1, 1, 1)
+    assert np.isnan(metrics.bootstrap(metrics.accuracy, label[:9], label[:9], np.arange(9), runs=50).low)
+
+
 def test_a_draw_of_positives_alone_is_dropped() -> None:
     """Two patients, one of each class: half of the draws lack a class; the others are perfect or they are not."""
     for metric in (metrics.roc_auc, metrics.pr_auc):
-        assert metrics.bootstrap(metric, np.array([0, 1]), np.array([0.2, 0.1]), np.arange(2)).high < 1
+        label, score = np.array([0, 1]), np.array([0.2, 0.1])
+        of_draws = metrics.interval_of(partial(metric, label, score), np.arange(2))  # `bootstrap` has too few
+        assert of_draws.high < 1
 
 
 def test_many_draws_of_many_patches_fit_in_memory() -> None:

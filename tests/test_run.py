@@ -45,7 +45,8 @@ def test_a_run_leaves_what_is_documented(finished: Path) -> None:
     ):
         assert (finished / name).exists(), name
     results = json.loads((finished / "metrics.json").read_text())
-    assert {"low", "value", "high"} == set(results["test"]["auc"])
+    assert {"low", "value", "high", "n"} == set(results["test"]["auc"])
+    assert sum(results["test"]["auc"]["n"]) == results["test"]["images"]
     with (finished / "predictions/test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant"]

@@ -4,11 +4,13 @@ import csv
 import json
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import ml_collections
 import numpy as np
 import pytest
 
+from configs import label_efficiency
 from mammojax import sweep
 from mammojax.data import prepared
 from mammojax.train.checkpoint import restore_best
@@ -55,3 +57,21 @@ def test_a_sweep_runs_each_size_and_tabulates(finished: Path, tmp_path: Path) ->
     assert steps["patients_4"] == rows[0]["images"] // 2 < steps["patients_all"] == rows[1]["images"] // 2
     assert tests[0] == tests[1]
     assert np.isfinite(rows[1]["auc"])
+
+
+def test_a_sweep_on_few_malignant_test_images_draws_no_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"auc": {"value": 0.9, "low": None, "high": None, "n": [40, 3]}}
+    monkeypatch.setattr(sweep.run, "check", lambda _: None)
+    monkeypatch.setattr(sweep.run, "run", lambda *_: {"test": few, "test_flips": few})
+    table = SimpleNamespace(table=lambda _: [{"patient_id": str(k), "label": str(k % 2)} for k in range(8)])
+    monkeypatch.setattr(sweep.run, "dataset", lambda *_: table)
+    config = label_efficiency.get_config("quickstart")
+    config.patients_labelled = (4, 0)
+    sweep.sweep(config, tmp_path)
+    assert capsys.readouterr().out.count("0.900 [too few to estimate], n 40 + 3") == 2
+    with (tmp_path / "label_efficiency.csv").open(newline="") as file:
+        assert [(row["low"], row["high"], row["test_images"]) for row in csv.DictReader(file)] == [
+            ("", "", "40 + 3")
+        ] * 2

@@ -116,10 +116,10 @@ def over_repeats(repeats: Sequence[tuple[Scored, Scored | None]], runs: int = RU
         repeats: (a, b) of each: AUC of a minus AUC of b; b None: AUC of a alone.
 
     Returns:
-        The mean with its interval; each repeat's patients are drawn anew, which covers the test images' chance but not
-        that of training.
+        The mean with its interval, without one where a repeat has too few of a class; each repeat's patients are drawn
+        anew, which covers the test images' chance but not that of training.
     """
-    values, drawn = [], []
+    values, drawn, few = [], [], False
     for k, (a, b) in enumerate(repeats):
         first, second = aligned([a, b]) if b else (a, None)
 
@@ -130,8 +130,10 @@ def over_repeats(repeats: Sequence[tuple[Scored, Scored | None]], runs: int = RU
             return auc - metrics.roc_auc(other.label, other.score, weights) if other else auc
 
         values.append(float(statistic(None)))
+        few = few or metrics.too_few(first.label)
         drawn.append(metrics.draws_of(statistic, first.patient, runs, seed + k))
-    return metrics.interval(float(np.mean(values)), np.mean(drawn, axis=0))
+    mean = metrics.interval(float(np.mean(values)), np.mean(drawn, axis=0))
+    return mean._replace(low=float("nan"), high=float("nan")) if few else mean
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,8 @@ def two_views(pairs: Breasts, runs: int = RUNS, seed: int = 0) -> dict[str, metr
         name: metrics.bootstrap(metrics.roc_auc, pairs.label, score, pairs.patient, runs, seed)
         for name, score in (("CC", pairs.cc), ("MLO", pairs.mlo), ("both", pairs.both))
     }
+    if metrics.too_few(pairs.label):
+        return result | {"gain": metrics.Interval(float(gain(None)), float("nan"), float("nan"))}
     return result | {"gain": metrics.interval_of(gain, pairs.patient, runs, seed)}
 
 
@@ -200,6 +204,8 @@ def operating_point(scored: Scored, at: float, runs: int = RUNS, seed: int = 0) 
             return metrics.accuracy(label[among], called[among], None if weights is None else weights[:, among])
 
         among = label == of
+        if among.sum() < metrics.ENOUGH:
+            return metrics.Interval(float(statistic(None)), float("nan"), float("nan"))
         return metrics.interval_of(statistic, scored.patient, runs, seed)
 
     return {"sensitivity": share(1), "specificity": share(0)}
@@ -237,7 +243,7 @@ def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86
 
     Returns:
         {"split", "images", "rows": [{"name", "auc", "auc_flips", "gain_flips", "two_views"}], "ensemble_gain",
-        "operating": [{"name", "chosen_on_val", "read_on_test"}]}; intervals are {"value", "low", "high"}.
+        "operating": [{"name", "chosen_on_val", "read_on_test"}]}; intervals are as `metrics.Interval.to_json` has them.
         The last row is the ensemble where there are several runs; its gain is over the best single run, whose choice
         on these very images makes it a modest one. Operating points are of flips averaged; "read_on_test" is what the
         paper did ("determined the model specificity to be 80.1% at a similar sensitivity of 86.1%"). With the
@@ -262,7 +268,8 @@ def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86
                 "auc_flips": _auc(turned),
                 "gain_flips": _difference(turned, one),
                 "breasts": len(pairs.label),
-                "two_views": {k: v._asdict() for k, v in two_views(pairs).items()} if len(pairs.label) else None,
+                "malignant_breasts": int(pairs.label.sum()),
+                "two_views": {k: v.to_json() for k, v in two_views(pairs).items()} if len(pairs.label) else None,
             }
         )
         point: dict[str, Any] = {"name": one.name}
@@ -279,18 +286,18 @@ def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86
     }  # fmt: skip
 
 
-def _auc(scored: Scored) -> dict[str, float]:
-    return metrics.bootstrap(metrics.roc_auc, scored.label, scored.score, scored.patient, RUNS)._asdict()
+def _auc(scored: Scored) -> dict[str, Any]:
+    return metrics.bootstrap(metrics.roc_auc, scored.label, scored.score, scored.patient, RUNS).to_json(scored.label)
 
 
-def _difference(a: Scored, b: Scored) -> dict[str, float]:
-    return metrics.paired_bootstrap(metrics.roc_auc, a.label, a.score, b.score, a.patient, RUNS)._asdict()
+def _difference(a: Scored, b: Scored) -> dict[str, Any]:
+    return metrics.paired_bootstrap(metrics.roc_auc, a.label, a.score, b.score, a.patient, RUNS).to_json()
 
 
 def _point(scored: Scored, at: float) -> dict[str, Any] | None:
     if not np.isfinite(at):
         return None
-    return {"threshold": at} | {k: v._asdict() for k, v in operating_point(scored, at).items()}
+    return {"threshold": at} | {k: v.to_json() for k, v in operating_point(scored, at).items()}
 
 
 def roc_figure(scored: Sequence[Scored]) -> Figure:
@@ -323,7 +330,7 @@ def write(runs: Sequence[Path], output: Path | None, split: str = "test", sensit
     if output is None:
         return
     output.mkdir(parents=True, exist_ok=True)
-    (output / "compare.json").write_text(json.dumps(result, indent=2) + "\n")
+    (output / "compare.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     flips = _of_all(runs, f"{split}_flips")
     figure = roc_figure([*flips, ensemble(flips)] if len(flips) > 1 else flips)
     figure.savefig(output / "roc.png", dpi=150, bbox_inches="tight", metadata={"Software": None})
@@ -339,7 +346,8 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
         [r["name"], *(interval_text(r[k]) for k in ("auc", "auc_flips")), interval_text(r["gain_flips"], "+.3f")]
         for r in result["rows"]
     ]
-    text = f"{split} split, {result['images']} images of {result['patients']} patients."
+    negatives, positives = result["rows"][0]["auc"]["n"]
+    text = f"{split} split, {positives} malignant and {negatives} other images of {result['patients']} patients."
     if gain := result["ensemble_gain"]:
         text += f" The ensemble, the mean of all runs' scores with flips, minus the best of them ({gain['over']}): "
         text += f"{interval_text(gain, '+.3f')}."
@@ -347,13 +355,14 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
     views = [r for r in result["rows"] if r["two_views"]]
     if views:
         rows = [
-            [r["name"], str(r["breasts"]), *(interval_text(r["two_views"][k]) for k in ("CC", "MLO", "both")),
+            [r["name"], str(r["breasts"]), str(r["malignant_breasts"]),
+             *(interval_text(r["two_views"][k]) for k in ("CC", "MLO", "both")),
              interval_text(r["two_views"]["gain"], "+.3f")] for r in views
         ]  # fmt: skip
         text = (
             "Breasts with both views; their scores averaged, flips too. The gain is over the mean of the views' AUCs."
         )
-        header = ("run", "breasts", "CC alone", "MLO alone", "mean of both", "gain")
+        header = ("run", "breasts", "malignant", "CC alone", "MLO alone", "mean of both", "gain")
         sections.append(report.Section("AUC by breast, two views", text, header, rows))
     text = f"Aiming at a sensitivity of {result['sensitivity']:.2f}. "
     if split != "val":

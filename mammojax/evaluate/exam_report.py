@@ -105,8 +105,9 @@ def _numbers(results: dict[str, Any], text: str) -> Section:
         word = (
             name.replace("pr_auc", "PR AUC").replace("auc", "AUC").replace("_", " ").replace("biopsied", "(biopsied)")
         )
-        rows.append([word, *(report.interval_text(cell) for cell in cells)])
-    text += " In brackets 95 % intervals, drawn by patient. The val numbers are optimistic: they chose the epoch."
+        rows.append([word, *(report.with_counts(cell) for cell in cells)])
+    text += " In brackets 95 % intervals, drawn by patient. n: negatives + positives; of AUC alone, of the rarest."
+    text += " The val numbers are optimistic: they chose the epoch."
     return Section("All numbers", text, ("", *(SPLITS[split] for split in splits)), rows)
 
 

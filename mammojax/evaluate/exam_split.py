@@ -72,10 +72,12 @@ def measure(workdir: Path, name: str, scored: Scored, target: str, runs: int, se
     if target == "birads":
         patient = np.array([exam.patient_id for exam in kept])
         for task, label, score in rows:
-            results[f"auc_{task}"] = metrics.bootstrap(metrics.roc_auc, label, score, patient, runs, seed)._asdict()
+            results[f"auc_{task}"] = metrics.bootstrap(metrics.roc_auc, label, score, patient, runs, seed).to_json(
+                label
+            )
         truth = np.stack([label for _, label, _ in rows], axis=1).argmax(1)
         called = np.stack([score for *_, score in rows], axis=1).argmax(1)
-        results["accuracy"] = metrics.bootstrap(metrics.accuracy, truth, called, patient, runs, seed)._asdict()
+        results["accuracy"] = metrics.bootstrap(metrics.accuracy, truth, called, patient, runs, seed).to_json(truth)
     else:
         breasts = populations.read(workdir, name)
         found = populations.measure(breasts, runs, seed)
@@ -90,8 +92,11 @@ def measure(workdir: Path, name: str, scored: Scored, target: str, runs: int, se
     return results
 
 
-def _mean_auc(rows: list[Any], kept: list[exams.Exam], target: str, runs: int, seed: int) -> dict[str, float]:
-    """The mean over tasks of their AUC, with an interval over patients; see `summary`."""
+def _mean_auc(rows: list[Any], kept: list[exams.Exam], target: str, runs: int, seed: int) -> dict[str, Any]:
+    """The mean over tasks of their AUC, with an interval over patients; see `summary`.
+
+    Its "n" is that of the task with the fewest positives or negatives, which also says whether there are too few.
+    """
     tasks = []
     for k, (_, label, score) in enumerate(rows):
         known = [e.patient_id for e in kept if target == "birads" or e.label[k] >= 0]
@@ -107,9 +112,13 @@ def _mean_auc(rows: list[Any], kept: list[exams.Exam], target: str, runs: int, s
         ]
         return np.mean(values, axis=0)
 
+    nan = float("nan")
     if not tasks:
-        return metrics.Interval(float("nan"), float("nan"), float("nan"))._asdict()
-    return metrics.interval_of(mean, np.array(ids), runs, seed)._asdict()
+        return metrics.Interval(nan, nan, nan).to_json()
+    fewest = min((label for label, *_ in tasks), key=lambda label: min(metrics.class_counts(label)))
+    if metrics.too_few(fewest):
+        return metrics.Interval(float(mean(None)), nan, nan).to_json(fewest)
+    return metrics.interval_of(mean, np.array(ids), runs, seed).to_json(fewest)
 
 
 def _write_birads(path: Path, scored: Scored) -> None:

@@ -211,7 +211,7 @@ class _Row:
             def statistic(weights: np.ndarray | None) -> np.ndarray:
                 return values.mean() if weights is None else weights @ values / weights.sum(axis=1)
 
-            return metrics.interval_of(statistic, patients[:malignant], runs)._asdict()
+            return metrics.interval_of(statistic, patients[:malignant], runs).to_json()
 
         result: dict[str, Any] = {"share": mean(np.array(self.inside[:malignant]))}
         if points:
@@ -219,7 +219,7 @@ class _Row:
             value = froc(self.marks, self.lesions)[0]
             drawn = metrics.draws_of(lambda w: froc(self.marks, self.lesions, weight=w), patients, runs, 0)
             result["froc"] = {
-                str(rate): metrics.interval(float(value[k]), drawn[:, k])._asdict() for k, rate in enumerate(RATES)
+                str(rate): metrics.interval(float(value[k]), drawn[:, k]).to_json() for k, rate in enumerate(RATES)
             }
         return result
 

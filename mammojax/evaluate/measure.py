@@ -33,7 +33,9 @@ def measure(scored: dict[str, np.ndarray], patients: Sequence[str], *, runs: int
         seed: of the draws.
 
     Returns:
-        {metric: {"value", "low", "high"}, "confusion_matrix": [[n]], "images": n}: what metrics.json holds of a split.
+        {metric: {"value", "low", "high", "n"}, "confusion_matrix": [[n]], "images": n}: what metrics.json holds of a
+        split. "n" is a list, how many images (of "auc_by_patient": patients) of each class; low and high are None where
+        those are too few for an interval, the value too where a class is absent.
 
     Raises:
         NoLabels: nothing in the split is labelled.
@@ -53,14 +55,14 @@ def measure(scored: dict[str, np.ndarray], patients: Sequence[str], *, runs: int
     result: dict[str, Any] = {}
     for name, (metric, score) in chosen.items():
         interval = metrics.bootstrap(metric, label, score, patient, runs=runs, seed=seed)
-        result[name] = interval._asdict()
+        result[name] = interval.to_json(label)
     if scores.shape[1] == 2:
         ids, index = np.unique(patient, return_inverse=True)
         any_label, highest = np.zeros(len(ids), int), np.zeros(len(ids))
         np.maximum.at(any_label, index, label)
         np.maximum.at(highest, index, scores[:, 1])  # a patient is as suspicious as the worst image
         interval = metrics.bootstrap(metrics.roc_auc, any_label, highest, ids, runs=runs, seed=seed)
-        result["auc_by_patient"] = interval._asdict()
+        result["auc_by_patient"] = interval.to_json(any_label)
     classes = scores.shape[1]
     result["confusion_matrix"] = metrics.confusion_matrix(label, scores.argmax(1), classes).tolist()
     result["images"] = len(label)

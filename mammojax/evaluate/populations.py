@@ -147,12 +147,12 @@ def both_classes(label: np.ndarray) -> bool:
     return bool((label == 1).any() and (label == 0).any())
 
 
-def estimate(breasts: Breasts, finding: str, metric: str, runs: int = RUNS, seed: int = 0) -> dict[str, float] | None:
-    """One of METRICS with its 95 % interval over patients, {"value", "low", "high"}; None where a class is absent."""
+def estimate(breasts: Breasts, finding: str, metric: str, runs: int = RUNS, seed: int = 0) -> dict[str, Any] | None:
+    """One of METRICS with its 95 % interval, as `metrics.Interval.to_json` has it; None where a class is absent."""
     label, score = breasts.label[finding], breasts.score[finding]
     if not both_classes(label):
         return None
-    return metrics.bootstrap(METRICS[metric], label, score, breasts.patient, runs, seed)._asdict()
+    return metrics.bootstrap(METRICS[metric], label, score, breasts.patient, runs, seed).to_json(label)
 
 
 def measure(breasts: Breasts, runs: int = RUNS, seed: int = 0) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def measure(breasts: Breasts, runs: int = RUNS, seed: int = 0) -> dict[str, Any]
 
     Returns:
         {population: {"counts": {"breasts", "malignant", "benign", "both", "patients"}, finding: {"auc", "pr_auc"}}} for
-        POPULATIONS and FINDINGS; an estimate is {"value", "low", "high"}, or None where a class is absent. "malignant"
+        POPULATIONS and FINDINGS; an estimate is as of `estimate`, or None where a class is absent. "malignant"
         and "benign" count breasts with the finding, "both" those with the two.
     """
     result: dict[str, Any] = {}

@@ -219,16 +219,16 @@ def study(breasts: Breasts, readers: Sequence[Reader], runs: int = RUNS, seed: i
     for name, metric in METRICS.items():
         of = partial(_values, metric, label, every)
         values, drawn = of(), metrics.draws_of(of, chosen.patient, runs, seed)
-        each = [metrics.interval(v, d)._asdict() for v, d in zip(values, drawn.T, strict=True)]
+        each = [metrics.interval(v, d).to_json() for v, d in zip(values, drawn.T, strict=True)]
         means = {key: (values[at].mean(), drawn[:, at].mean(axis=1)) for key, at in columns.items()}
         sweep = np.array([_values(metric, label, hybrids(scores, model, weight)) for weight in WEIGHTS]).T
         best = sweep.argmax(axis=1)
         measures[name] = {
-            **{key: metrics.interval(*mean)._asdict() for key, mean in means.items()},
+            **{key: metrics.interval(*mean).to_json() for key, mean in means.items()},
             "readers": each[:count],
             "hybrids": each[count:-1],
             "differences": {
-                f"{a} − {b}": metrics.interval(means[a][0] - means[b][0], means[a][1] - means[b][1])._asdict()
+                f"{a} − {b}": metrics.interval(means[a][0] - means[b][0], means[a][1] - means[b][1]).to_json()
                 for a, b in DIFFERENCES
             },
             "sweep": sweep.tolist(),

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from mammojax import metrics
 from mammojax.data.cells import read_table
 
+TOO_FEW = "too few to estimate"
 ACCENT, SOFT, RED, BLUE = "#1f6f8b", "#9aa5b1", "#c0392b", "#2c6fbb"
 FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "font.family": "DejaVu Sans"}
 _PATHS = (
@@ -90,9 +91,9 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     page = _template("report.html.j2").render(
         title=title,
         notes=notes,
-        cards=[(_words(n), {k: _number(v) for k, v in results["test"][n].items()}) for n in measured[:4]],
+        cards=[(_words(name), *_card(results["test"][name])) for name in measured[:4]],
         splits=splits,
-        results=[(_words(n), [interval_text(results[s][n]) for s in splits]) for n in measured],
+        results=[(_words(n), [with_counts(results[s].get(n)) for s in splits]) for n in measured],
         classes=facts["classes"],
         counts=facts["counts"],
         data_line=f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {_made_by(facts)}; "
@@ -109,6 +110,12 @@ def write_report(workdir: Path, *, title: str, notes: Sequence[str] = (), galler
     return path
 
 
+def _card(found: Mapping[str, Any]) -> tuple[str, str]:
+    """A number, and below it its interval and the counts of each class."""
+    value, _, rest = with_counts(found).partition(" ")
+    return value, rest.replace("[", "" if TOO_FEW in rest else "95 % by patient: ").replace("]", "")
+
+
 def _made_by(facts: dict[str, Any]) -> str:
     """How the images of a data set were framed, or of exams cropped."""
     if framing := facts.get("framing"):
@@ -122,20 +129,34 @@ def _words(name: str) -> str:
     return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
 
 
-def _number(value: float, form: str = ".3f") -> str:
+def known(value: float | None) -> bool:
+    """Whether a number could be computed: not None, and not NaN, as it was written in older runs."""
+    return value is not None and bool(np.isfinite(value))
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
     """A dash for what cannot be computed (one class only)."""
-    return f"{value:{form}}" if np.isfinite(value) else "–"
+    return f"{value:{form}}" if known(value) else "–"
 
 
 def interval_text(found: Mapping[str, Any] | None, form: str = ".3f") -> str:
     """An estimate {"value", "low", "high"} with its interval: "0.910 [0.870, 0.940]".
 
-    A dash where there is none, or where its value cannot be computed (NaN); a dash in place of a bound that cannot.
+    A dash where there is none, or where its value cannot be computed; "too few to estimate" in place of an interval
+    that is none (`metrics.too_few`), a dash in place of one bound.
     """
-    if found is None or not np.isfinite(found["value"]):
+    if found is None or not known(found["value"]):
         return "–"
+    if not known(found["low"]) and not known(found["high"]):
+        return f"{found['value']:{form}} [{TOO_FEW}]"
     value, low, high = (_number(found[part], form) for part in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def with_counts(found: Mapping[str, Any] | None) -> str:
+    """`interval_text`, and where it is known how many of each class were measured, negatives first: "…, n 28 + 12"."""
+    counts = " + ".join(map(str, found["n"])) if found and "n" in found else ""
+    return interval_text(found) + (f", n {counts}" if counts else "")
 
 
 def without_paths(config: Any) -> Any:
@@ -169,9 +190,10 @@ def roc_figure(label: np.ndarray, score: np.ndarray, patient: np.ndarray) -> Fig
     figure = Figure(figsize=(4.6, 4.3))
     axes = figure.subplots()
     at = np.linspace(0, 1, 101)
-    low, high = metrics.roc_band(label, score, patient, at)
     fpr, tpr, _ = metrics.roc_curve(label, score)
-    axes.fill_between(at, low, high, color=ACCENT, alpha=0.15, linewidth=0, label="95 % band, by patient")
+    if not metrics.too_few(label):
+        low, high = metrics.roc_band(label, score, patient, at)
+        axes.fill_between(at, low, high, color=ACCENT, alpha=0.15, linewidth=0, label="95 % band, by patient")
     axes.plot(fpr, tpr, color=ACCENT, linewidth=2, label=f"AUC {metrics.roc_auc(label, score):.3f}")
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))

@@ -68,7 +68,7 @@ def _data(runs: Iterable[PaperRun]) -> str:
 
 def _value(intervals: Iterable[dict[str, float] | None], form: str = ".3f") -> str:
     """One run: value and interval; several: their mean and range. A run of one class only has no AUC."""
-    found = [interval for interval in intervals if interval and np.isfinite(interval["value"])]
+    found = [interval for interval in intervals if interval and report.known(interval["value"])]
     if not found:
         return "–"
     if len(found) == 1:
@@ -87,7 +87,7 @@ def _ensemble(runs: Sequence[PaperRun], row: shen2019.Row, table: shen2019.Table
     try:
         for split in ("test", "test_flips"):
             mean = compare.ensemble([compare.read(run.path, split) for run in found])
-            cells.append(_value([metrics.bootstrap(metrics.roc_auc, mean.label, mean.score, mean.patient)._asdict()]))
+            cells.append(_value([metrics.bootstrap(metrics.roc_auc, mean.label, mean.score, mean.patient).to_json()]))
     except NotComparable:
         return ["–", "–", "–", "–", "not the same test images"]
     return [*cells, "–", _data(found), _statuses(found, table.data)]
@@ -108,7 +108,7 @@ def _differences(runs: Sequence[PaperRun]) -> report.Section:
         else:
             members = list(dict.fromkeys(run for pair in pairs for run in pair))
             try:
-                found = [_difference(a.path, b.path, wanted.b)._asdict() for a, b in pairs]
+                found = [_difference(a.path, b.path, wanted.b).to_json() for a, b in pairs]
                 cells = [_value(found, "+.3f"), _data(members), _statuses(members, "cbis_ddsm")]
             except NotComparable:
                 cells = ["–", _data(members), "not the same test images"]

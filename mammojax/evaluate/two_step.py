@@ -133,7 +133,7 @@ def two_step(
     # Whatever the run learned from, the forest saw all training images with their own labels.
     saved["config"]["data"] |= {"patients": 0, "shuffle_labels": False}
     (output / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
-    (output / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    (output / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n")
     return results
 
 

@@ -272,7 +272,7 @@ def _difference(first: Sequence[Breasts], second: Sequence[Breasts], population:
     found = metrics.paired_bootstrap(
         metrics.roc_auc, a.label[finding], a.score[finding], b.score[finding], a.patient, populations.RUNS
     )
-    return report.interval_text(found._asdict(), "+.3f")
+    return report.interval_text(found.to_json(), "+.3f")
 
 
 def _reader_study(model: Group | None, readers: Path | None, further: str) -> report.Section:

@@ -75,9 +75,7 @@ def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> Non
 def test_exams_that_are_all_alike_or_a_split_without_any_are_refused(data: prepared.Prepared) -> None:
     e0, e1, _ = exams.exams_of(data, "train")
     exams.refuse_one_class([e0, e1], data, "cancer", ("CC", "MLO"))
-    with pytest.raises(
-        prepared.BadDataset, match="the 2 training exams have the same four labels"
-    ):
+    with pytest.raises(prepared.BadDataset, match="the 2 training exams have the same four labels"):
         exams.refuse_one_class([e1, e1], data, "cancer", ("CC", "MLO"))
     with pytest.raises(prepared.BadDataset, match="the 1 training exams have one BI-RADS category"):
         exams.refuse_one_class([e1], data, "birads", ("CC", "MLO"))

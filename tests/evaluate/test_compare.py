@@ -193,3 +193,22 @@ def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         cli.main(["compare", *map(str, runs), "--output", str(tmp_path / "out" / "compare.json")])
     assert "is a file; name a folder" in capsys.readouterr().err
+
+
+def test_few_malignant_images_have_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = _runs(tmp_path, 1)
+    for split in ("test", "test_flips", "val", "val_flips"):  # four malignant images, of two breasts
+        kept = iter(range(4))
+        _rewrite(
+            run / "predictions" / f"{split}.csv",
+            lambda lines, kept=kept: [
+                line if ",0," in line or next(kept, None) is not None else line.replace(",1,", ",0,") for line in lines
+            ],
+        )
+    compare.write([run], tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "4 malignant and 76 other images" in said
+    assert said.count("[too few to estimate]") >= 5
+    text = (tmp_path / "out" / "compare.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["rows"][0]["auc"] | {"value": 0} == {"value": 0, "low": None, "high": None, "n": [76, 4]}

@@ -52,7 +52,7 @@ def write_breasts(
 
 
 def test_measures_are_those_of_scikit_learn_on_the_right_breasts(tmp_path: Path) -> None:
-    breasts = populations.read(write_breasts(tmp_path / "run", table(), 1), "test_random10")
+    breasts = populations.read(write_breasts(tmp_path / "run", table(120), 1), "test_random10")
     found = populations.measure(breasts, runs=50)
     rows = breasts.rows
     for name, chosen in (("screening", rows), ("biopsied", [row for row in rows if row["biopsied"] == "1"])):
@@ -70,7 +70,7 @@ def test_measures_are_those_of_scikit_learn_on_the_right_breasts(tmp_path: Path)
             assert auc["low"] < auc["value"] < auc["high"]
     assert any(row["benign"] == row["malignant"] == "0" and row["biopsied"] == "1" for row in rows)
     counts = [found[name]["counts"] for name in populations.POPULATIONS]
-    assert counts[0]["breasts"] == 120 > counts[1]["breasts"] > 10
+    assert counts[0]["breasts"] == 240 > counts[1]["breasts"] > 10
 
 
 def test_without_the_column_biopsied_labels_say_it_and_the_table_says_so(tmp_path: Path) -> None:

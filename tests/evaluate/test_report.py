@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mammojax.evaluate.report import GalleryItem, interval_text, write_report
+from mammojax import run
+from mammojax.evaluate.report import GalleryItem, interval_text, with_counts, write_report
 
 PATCH = ["background", "malignant_mass", "benign_mass", "malignant_calcification", "benign_calcification"]
 
@@ -85,7 +86,25 @@ def test_an_interval_as_text() -> None:
     assert interval_text(found | {"high": 0.94}) == "0.910 [0.870, 0.940]"
     assert interval_text(found | {"high": 0.94}, "+.2f") == "+0.91 [+0.87, +0.94]"
     assert interval_text(found) == "0.910 [0.870, –]"
-    assert interval_text(found | {"value": float("nan")}) == interval_text(None) == "–"
+    assert interval_text(found | {"value": float("nan")}) == interval_text(found | {"value": None}) == "–"
+    assert interval_text(None) == with_counts(None) == "–"
+    few = {"value": 0.9104, "low": None, "high": None, "n": [28, 3]}
+    assert interval_text(few) == "0.910 [too few to estimate]"
+    assert with_counts(few) == "0.910 [too few to estimate], n 28 + 3"
+
+
+def test_a_report_of_few_positives_shows_no_interval_and_how_many_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = _workdir(tmp_path, ["not malignant", "malignant"], np.repeat([0, 1], (28, 3)))
+    few = {"auc": {"value": 0.9104, "low": None, "high": None, "n": [28, 3]}, "confusion_matrix": [[20, 8], [1, 2]]}
+    (workdir / "metrics.json").write_text(json.dumps({"val": few, "test": few}))
+    page = write_report(workdir, title="Few").read_text()
+    assert page.count("0.910 [too few to estimate], n 28 + 3") == 2
+    assert "<b>0.910</b><span>too few to estimate, n 28 + 3</span>" in page
+    run._print_table({"val": few, "test": few}, workdir / "report.html")
+    said = capsys.readouterr().out
+    assert said.count("0.910 [too few to estimate], n 28 + 3") == 2
 
 
 @pytest.mark.parametrize("count", [5, 40])
