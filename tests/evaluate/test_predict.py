@@ -240,6 +240,8 @@ def test_a_spreadsheet_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "exams.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(BadManifest, match=r"exams\.xlsx: it is a spreadsheet.*save it as CSV"):
         predict.listing(tmp_path / "exams.xlsx", tmp_path / "out")
+
+
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A run folder of random weights, and a mammogram, film.png."""
