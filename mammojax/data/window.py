@@ -18,7 +18,9 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int],
     """Where the window is centred when nothing moves it.
 
     CC: its right edge at the breast's furthest reach, as high as holds the most of the breast (of equals the nearest
-    to the image's middle). MLO: likewise to the right, its lower edge at the lowest tissue of the window's columns.
+    to the image's middle). Where that overhangs the crop's left edge, what counts is the window as `window` moves it
+    inside, at its full width. MLO: likewise to the right, its lower edge at the lowest tissue of the crop's rightmost
+    columns, as many as the window has.
 
     Args:
         crop: uint16 [H, W], facing right.
@@ -39,7 +41,7 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int],
         if crop.shape[0] <= height:
             return middle, x
         left = max(0, x - half_width)
-        in_row = (crop[:, left : max(left, x - half_width + width)] > threshold).sum(axis=1)
+        in_row = (crop[:, left : left + width] > threshold).sum(axis=1)
         sums = np.concatenate([[0], np.cumsum(in_row)])
         ys = np.arange(half_height, crop.shape[0] - (height - half_height) + 1)
         held = sums[ys - half_height + height] - sums[ys - half_height]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammojax.data.crop import Crop
-from mammojax.data.window import best_centre, standardise, window
+from mammojax.data.window import SIZES, best_centre, standardise, window
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,6 +59,53 @@ def test_a_window_wider_than_high_grows_within_the_image(height: int, width: int
     cut = window(image, view, (70, width // 2), (height, width), rng, noise=4)
     assert cut.shape == (height, width, 1)
     np.testing.assert_allclose(cut, 1, atol=1e-5)
+
+
+def test_a_window_that_overhangs_to_the_left_counts_all_the_columns_it_will_show() -> None:
+    """A crop 12 high and 8 wide, the breast's reach 3; a window of 4 × 6, so half of it is 2 and 3.
+
+    x = 3 − 3 − 1 = −1: the window would lie at columns −4 … 1 and is moved to 0 … 5. The armpit fills rows 0 … 3 out to
+    column 6, in the upper third where the search for the reach does not look; below it the breast fills columns 0 … 3.
+    Of columns 0 … 5 rows 0 … 3 hold 6 each and the others 4: the window from row 0 holds the most, 24, and its middle
+    is row 2. Of columns 0 and 1 alone, up to the edge that lies outside, every row holds 2, and of equals the window in
+    the image's middle, row 6, would be chosen.
+    """
+    crop = np.zeros((12, 8), np.uint16)
+    crop[:4, :7] = crop[4:, :4] = 9
+    found = Crop((0, 12, 0, 8), ((4, 11), 3), (11, (0, 3)), 0)
+    assert best_centre(crop, found, "CC", (4, 6)) == (2, -1)
+
+
+def test_a_published_window_that_overhangs_to_the_left() -> None:
+    """The same at full size: a crop of 3000 × 1400, the reach 899 below an armpit of 800 rows and 1300 columns.
+
+    x = 899 − 971 − 1 = −73, so columns −1044 … 897 are moved to 0 … 1941, all of the crop's. Rows 0 … 799 hold 1300 and
+    the others 900: the highest window holds the most, its middle at row 2677 // 2 = 1338. Up to column 897 alone all
+    rows hold the same, and the middle would be 1500.
+    """
+    crop = np.zeros((3000, 1400), np.uint16)
+    crop[:800, :1300] = crop[800:, :900] = 9
+    found = Crop((0, 3000, 0, 1400), ((1000, 2999), 899), (2999, (0, 899)), 0)
+    assert best_centre(crop, found, "CC", SIZES["CC"]) == (1338, -73)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(21, 40), st.integers(5, 40), st.integers(10, 17), st.data(), st.integers(0, 1000))
+def test_no_higher_or_lower_cc_window_shows_more_tissue(
+    height: int, width: int, wide: int, data: st.DataObject, seed: int
+) -> None:
+    """Against every window that there is, as `window` cuts it, clipped at whichever edge."""
+    crop = (np.random.default_rng(seed).random((height, width)) < 0.5).astype(np.uint16)
+    found = Crop((0, height, 0, width), ((0, 0), data.draw(st.integers(1, width))), (height - 1, (0, 0)), 0)
+    y, x = best_centre(crop, found, "CC", (20, wide))
+
+    def shown(row: int) -> float:
+        return float(window(crop[..., None], "CC", (row, x), (20, wide), np.random.RandomState(0)).sum())
+
+    held = {row: shown(row) for row in range(10, height - 10 + 1)}
+    best = [row for row, value in held.items() if value == max(held.values())]
+    assert y in best
+    assert abs(y - height // 2) == min(abs(row - height // 2) for row in best)
 
 
 def test_a_narrow_window_beside_the_tissue_has_a_centre() -> None:
