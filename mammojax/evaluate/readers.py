@@ -39,8 +39,8 @@ BEST = "the best λ is chosen on these very breasts, so what it gives is optimis
 NOTES = (
     "After Wu et al. 2019, section VI; hybrid = λ · reader + (1 − λ) · model.",
     f"In brackets 95 % intervals from {RUNS} bootstrap draws of patients. They say nothing of other readers.",
-    "A mean is that of the readers' (hybrids') areas, sd their sample standard deviation (the paper does not "
-    "say which it gives). PR AUC is the average precision.",
+    "A mean is that of the readers' (hybrids') areas, sd their standard deviation over these readers (divided by "
+    "their number, as the paper's). PR AUC is the average precision.",
 )
 CURVES = (
     "Mean curves: of the sensitivities at each false positive rate, of the precisions at each recall. Dotted: chance."
@@ -174,8 +174,8 @@ def hybrid_summary(breasts: Breasts, readers: Sequence[Reader], weight: float = 
 
     Returns:
         {"readers", "hybrids": {"auc_mean", "auc_sd", "pr_auc_mean", "pr_auc_sd"}, "model": {"auc_mean",
-        "pr_auc_mean"}}. The sd over readers is the sample's (n − 1; the paper does not say which it gives), None
-        of a single reader.
+        "pr_auc_mean"}}. The sd is that of these readers, divided by their number: the paper's 0.0435 and 0.0496 of
+        14 readers. It is None of a single reader.
 
     Raises:
         NotComparable: see `matched`.
@@ -187,7 +187,7 @@ def hybrid_summary(breasts: Breasts, readers: Sequence[Reader], weight: float = 
         for group, each in (("readers", scores), ("hybrids", hybrids(scores, model, weight))):
             values = _values(metric, label, each)
             result[group][f"{name}_mean"] = float(np.mean(values))
-            result[group][f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            result[group][f"{name}_sd"] = float(np.std(values)) if len(values) > 1 else None
         result["model"][f"{name}_mean"] = float(metric(label, model))
     return result
 

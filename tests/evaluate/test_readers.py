@@ -47,7 +47,7 @@ def _csv(path: Path, opinions: np.ndarray) -> Path:
     for step in range(opinions.shape[1]):
         for r, one in enumerate(opinions):
             k = (-1 - step + 7 * r) % len(one)
-            lines.append(f"Dr. {'ABCDE'[r]},exam{k // 2},{'LR'[k % 2]},{one[k]:g}")
+            lines.append(f"Dr. {chr(ord('A') + r)},exam{k // 2},{'LR'[k % 2]},{one[k]:g}")
     path.write_text("\n".join(["reader,exam_id,laterality,p_malignant", *lines]) + "\n")
     return path
 
@@ -69,7 +69,7 @@ def test_readers_are_matched_by_ids_that_are_formulas(tmp_path: Path) -> None:
 
 def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
-    return mean, (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    return mean, (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
 
 
 def test_areas_are_those_of_scikit_learn(tmp_path: Path) -> None:
@@ -90,6 +90,16 @@ def test_areas_are_those_of_scikit_learn(tmp_path: Path) -> None:
         assert [one["value"] for one in measured["hybrids"]] == pytest.approx(half)
         assert measured["mean hybrid"]["value"] == pytest.approx(np.mean(half))
     assert (result["breasts"], result["patients"], result["malignant"]) == (READ, READ // 4, label.sum())
+
+
+@pytest.mark.parametrize("count", [1, 2, 14])
+def test_the_spread_is_of_the_readers_there_are(tmp_path: Path, count: int) -> None:
+    """Divided by their number: of 14 the n − 1 of a sample would give 4 % more than the paper prints."""
+    breasts, group = _example(tmp_path, count)
+    for key, area in (("auc", theirs.roc_auc_score), ("pr_auc", theirs.average_precision_score)):
+        values = [float(area(_labels()[:READ], said)) for said in _opinions(count)]
+        sd = readers.hybrid_summary(breasts, group)["readers"][f"{key}_sd"]
+        assert sd == (None if count == 1 else pytest.approx(_mean_sd(values)[1]))
 
 
 def test_lambda_goes_from_the_model_to_the_reader(tmp_path: Path) -> None:
