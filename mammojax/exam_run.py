@@ -4,17 +4,14 @@ What run.py does of mammograms, of exams of four views; the loop is the same.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from mammojax.data import exams, pipeline, prepared
-from mammojax.data.dicom import BadMammogram
 from mammojax.evaluate import exam_report, exam_split, heatmap
-from mammojax.evaluate.exams import ExamPredictor, of_split
+from mammojax.evaluate.exams import ExamPredictor, score_split
 from mammojax.models import multi_view
 from mammojax.train import loop, mesh
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
@@ -124,24 +121,19 @@ def experiment(
     batches = pipeline.exam_batches(windows, batch=config.batch, workers=workers, mesh=devices)
     predictor = ExamPredictor(config, data.facts, variables)
 
-    def scored(split: str, tta: str) -> Iterator[tuple[exams.Exam, np.ndarray]]:
-        """The exams of a split that the network can say something of, and what it says."""
-        for known, loaded in of_split(data, split, exam.sizes, heatmaps, max(2, config.data.workers)):
-            try:
-                yield known, predictor.probabilities(loaded, tta)
-            except BadMammogram:
-                continue
+    def scored(split: str, tta: str) -> exam_split.Scored:
+        return list(score_split(predictor, data, split, tta, heatmaps, max(2, config.data.workers)))
 
     def validate(variables: Tree) -> dict[str, float]:
         predictor.variables = variables
-        return exam_split.summary(list(scored("val", "none")), target)
+        return exam_split.summary(scored("val", "none"), target)
 
     loop.train(config, multi_view.build(config.model), variables, batches, validate, workdir, None)
     _, _, predictor.variables = restore_best(workdir)
     results = {}
     for tta in ("none", "random10"):
         for split in ("val", "test"):
-            found = list(scored(split, tta))
+            found = scored(split, tta)
             if not found:
                 raise prepared.BadDataset(f"the {split} split has no exam with the views that this network needs.")
             name = split if tta == "none" else f"{split}_{tta}"

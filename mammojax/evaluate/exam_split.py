@@ -13,7 +13,8 @@ from mammojax.evaluate import populations
 from mammojax.evaluate.predict import numbers
 
 Scored = list[tuple[exams.Exam, np.ndarray]]
-"""Exams with what a network says of each, float64 [4, 2] by LABELS or [1, 3] by BIRADS."""
+"""Exams, their images those that the network used, with what it says of each: float64 [4, 2] by LABELS, NaN of a breast
+without such an image, or [1, 3] by BIRADS."""
 
 
 def write(workdir: Path, name: str, scored: Scored, target: str) -> None:
@@ -22,26 +23,29 @@ def write(workdir: Path, name: str, scored: Scored, target: str) -> None:
     Raises:
         BadCheckpoint: see `predict.numbers`.
     """
-    for _, probabilities in scored:
-        numbers(probabilities)
+    for exam, probabilities in scored:
+        seen = [any(view[0] == label[0].upper() for view in exam.images) for label in exams.LABELS]
+        numbers(probabilities if target == "birads" else probabilities[seen])
     path = workdir / "predictions" / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
     (_write_birads if target == "birads" else _write_breasts)(path, scored)
 
 
-def _rows(scored: Scored, target: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each task's name, labels of 0 and 1 and scores, over the exams whose label is known.
+def _rows(scored: Scored, target: str) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
+    """Each task's name, labels of 0 and 1, scores and patients, over the exams with a known label and a score.
 
     Four labels for cancer, three one-vs-rest for BI-RADS.
     """
     if target == "birads":
-        known = [(e.birads, p[0]) for e, p in scored if e.birads >= 0]
+        known = [(e.birads, p[0], e.patient_id) for e, p in scored if e.birads >= 0]
         for k, name in enumerate(exams.BIRADS):
-            yield name, np.array([int(b == k) for b, _ in known]), np.array([p[k] for _, p in known])
+            label, score = np.array([int(b == k) for b, *_ in known]), np.array([p[k] for _, p, _ in known])
+            yield name, label, score, [patient for *_, patient in known]
         return
     for k, name in enumerate(exams.LABELS):
-        pairs = [(e.label[k], p[k, 1]) for e, p in scored if e.label[k] >= 0]
-        yield name, np.array([label for label, _ in pairs]), np.array([score for _, score in pairs])
+        seen = [(e.label[k], p[k, 1], e.patient_id) for e, p in scored if e.label[k] >= 0 and not np.isnan(p[k, 1])]
+        label, score = np.array([label for label, *_ in seen]), np.array([score for _, score, _ in seen])
+        yield name, label, score, [patient for *_, patient in seen]
 
 
 def summary(scored: Scored, target: str) -> dict[str, float]:
@@ -51,7 +55,7 @@ def summary(scored: Scored, target: str) -> dict[str, float]:
     BI-RADS 0, 1, 2 against the others (section IV-C). A label that is all of one kind has no AUC and is not counted.
     """
     aucs, loss = [], 0.0
-    for _, label, score in _rows(scored, target):
+    for _, label, score, _ in _rows(scored, target):
         if len(set(label.tolist())) == 2:
             aucs.append(float(metrics.roc_auc(label, score)))
         hit = score[label == 1]
@@ -71,12 +75,11 @@ def measure(workdir: Path, name: str, scored: Scored, target: str, runs: int, se
     kept = [exam for exam, _ in scored if target != "birads" or exam.birads >= 0]
     if target == "birads":
         patient = np.array([exam.patient_id for exam in kept])
-        for task, label, score in rows:
-            results[f"auc_{task}"] = metrics.bootstrap(metrics.roc_auc, label, score, patient, runs, seed).to_json(
-                label
-            )
-        truth = np.stack([label for _, label, _ in rows], axis=1).argmax(1)
-        called = np.stack([score for *_, score in rows], axis=1).argmax(1)
+        for task, label, score, _ in rows:
+            interval = metrics.bootstrap(metrics.roc_auc, label, score, patient, runs, seed)
+            results[f"auc_{task}"] = interval.to_json(label)
+        truth = np.stack([label for _, label, *_ in rows], axis=1).argmax(1)
+        called = np.stack([score for *_, score, _ in rows], axis=1).argmax(1)
         results["accuracy"] = metrics.bootstrap(metrics.accuracy, truth, called, patient, runs, seed).to_json(truth)
     else:
         breasts = populations.read(workdir, name)
@@ -87,21 +90,17 @@ def measure(workdir: Path, name: str, scored: Scored, target: str, runs: int, se
                 for metric, value in values[finding].items():
                     if value is not None:
                         results[f"{metric}_{finding}{suffix}"] = value
-    results["auc"] = _mean_auc(rows, kept, target, runs, seed)
+    results["auc"] = _mean_auc(rows, kept, runs, seed)
     results["exams"] = len(scored)
     return results
 
 
-def _mean_auc(rows: list[Any], kept: list[exams.Exam], target: str, runs: int, seed: int) -> dict[str, Any]:
+def _mean_auc(rows: list[Any], kept: list[exams.Exam], runs: int, seed: int) -> dict[str, Any]:
     """The mean over tasks of their AUC, with an interval over patients; see `summary`.
 
     Its "n" is that of the task with the fewest positives or negatives, which also says whether there are too few.
     """
-    tasks = []
-    for k, (_, label, score) in enumerate(rows):
-        known = [e.patient_id for e in kept if target == "birads" or e.label[k] >= 0]
-        if len(set(label.tolist())) == 2:
-            tasks.append((label, score, known))
+    tasks = [(label, score, patients) for _, label, score, patients in rows if len(set(label.tolist())) == 2]
     ids = sorted({exam.patient_id for exam in kept})
     place = {name: k for k, name in enumerate(ids)}
 
@@ -130,7 +129,7 @@ def _write_birads(path: Path, scored: Scored) -> None:
 
 
 def _write_breasts(path: Path, scored: Scored) -> None:
-    """A row for each breast that has an image: populations.KNOWN, biopsied, and the manifest's further columns."""
+    """A row for each breast with an image that was used: populations.KNOWN, biopsied, the manifest's other columns."""
     own = (*populations.KNOWN, "biopsied")
     further = dict.fromkeys(c for exam, _ in scored for side in exam.columns.values() for c in side if c not in own)
     with path.open("w", newline="") as file:

@@ -7,9 +7,9 @@ manifest's horizontal_flip says it ("NO": left breasts face right, as images are
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,8 @@ class ExamPredictor:
     ) -> None:  # fmt: skip
         self.config, self.facts, self.variables = config, facts, variables
         network = multi_view.build(config.model)
-        self._apply = jax.jit(
-            lambda variables, images: multi_view.probabilities(network.apply(variables, images)[0])[0]
-        )
+        self._apply = jax.jit(lambda variables, images: network.apply(variables, images)[0])
+        self._average = jax.jit(multi_view.probabilities)
         self._patch_net = patch_net
         self._windows = np.random.RandomState(0)
         self._steps: random.Random | None = random.Random(0)  # noqa: S311
@@ -112,7 +111,7 @@ class ExamPredictor:
             tta: "none", or "random10".
 
         Returns:
-            float64 [4], as LABELS; those of a breast without any image are NaN.
+            float64 [4], as LABELS; those of a breast without a view that is used are NaN.
 
         Raises:
             BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `predict.numbers`.
@@ -120,23 +119,41 @@ class ExamPredictor:
         if not isinstance(exam, Exam):
             pixels = {k: predict.read(x).pixels for k, x in exam.items()}
             exam = Exam("", "", {k: [self.view(x, k, faces_right(x, k[0], ""))] for k, x in pixels.items()})
-        result = predict.numbers(self.probabilities(exam, tta))[:, 1]
-        for k, label in enumerate(LABELS):
-            if not any(view.startswith(label[0].upper()) for view in exam.views):
-                result[k] = np.nan
-        return result
+        return self.probabilities(exam, tta)[:, 1]
+
+    def used(self, views: Collection[str]) -> list[str]:
+        """The views of an exam that the network predicts from, in the order of VIEWS.
+
+        Image-wise: each that is there, as a breast's prediction is the mean of those of its views. View-wise: those
+        whose pair is complete; where no pair is, those that are there, each standing for the other side too.
+        Breast-wise and joint: all, where both CC and MLO are there.
+
+        Args:
+            views: names of those that the exam has.
+
+        Raises:
+            BadMammogram: the network needs views that the exam has not.
+        """
+        join, angles = self.config.model.join, tuple(self.config.model.angles)
+        there = [view for view in VIEWS if view in views and view[2:] in angles]
+        if not there or (join in ("breast-wise", "joint") and len({view[2:] for view in there}) < len(angles)):
+            raise BadMammogram(f"a {join} network has not the views it needs; leave the exam out.")
+        paired = [view for view in there if {f"L-{view[2:]}", f"R-{view[2:]}"} <= set(there)]
+        return (paired or there) if join == "view-wise" else there
 
     def probabilities(self, exam: Exam, tta: str = "none") -> np.ndarray:
         """What the network says of an exam.
 
-        Views whose pair is complete are used; where there is none, the side that is there stands for the other too.
+        It is shown the views of `used`; where a side lacks one, the other side's stands for it. Of an image-wise
+        network what it says of such a view is not used.
 
         Args:
             exam: its views from `view`.
             tta: "none", or "random10": the mean over ten windows moved and resized at random.
 
         Returns:
-            float64 [4, 2] by LABELS and (absent, present), or [1, 3] by BIRADS.
+            float64 [4, 2] by LABELS and (absent, present), NaN of a breast without a view that is used, or [1, 3] by
+            BIRADS.
 
         Raises:
             BadMammogram: the network needs views that the exam has not.
@@ -147,12 +164,7 @@ class ExamPredictor:
         if self.config.exam.random != "published":  # an exam's numbers must not depend on those before it
             text = f"{self.config.seed}/{exam.exam_id}"
             rng = np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
-        angles = [angle for angle in self.config.model.angles if {f"L-{angle}", f"R-{angle}"} & set(exam.views)]
-        whole = [angle for angle in angles if {f"L-{angle}", f"R-{angle}"} <= set(exam.views)]
-        alone = self.config.model.join in ("view-wise", "image-wise")
-        if not angles or (not alone and len(angles) < len(self.config.model.angles)):
-            raise BadMammogram(f"a {self.config.model.join} network has not the views it needs; leave the exam out.")
-        used = (whole or angles) if alone else angles
+        used = self.used(exam.views)
         made = []
         for _ in range(EPOCHS[tta]):
             images = {}
@@ -169,11 +181,25 @@ class ExamPredictor:
                 )
                 images[name] = jnp.asarray(standardise(cut)[None])
             shown = {}
-            for angle in used:
+            for angle in {view[2:] for view in used}:
                 for side, other in (("L", "R"), ("R", "L")):
                     shown[f"{side}-{angle}"] = images.get(f"{side}-{angle}", images.get(f"{other}-{angle}"))
-            made.append(np.asarray(self._apply(self.variables, shown), np.float64))
+            made.append(self._by_breast(self._apply(self.variables, shown), used))
         return np.mean(made, axis=0)
+
+    def _by_breast(self, logits: dict[str, Any], used: Sequence[str]) -> np.ndarray:
+        """Probabilities, float64 [4, 2] or [1, 3], of the halves' logits; a breast's are of the views it has."""
+        result = predict.numbers(np.array(self._average(logits)[0], np.float64))
+        if self.config.model.target == "birads":
+            return result
+        for side in ("L", "R"):
+            rows = [k for k, label in enumerate(LABELS) if label[0].upper() == side]
+            own = [view[2:] for view in used if view.startswith(side)]
+            if not own:
+                result[rows] = np.nan
+            elif self.config.model.join == "image-wise" and len(own) < len(logits):
+                result[rows] = np.asarray(self._average({angle: logits[angle] for angle in own})[0])[rows]
+        return result
 
 
 def restore(run: Path, patch_run: Path | None = None) -> ExamPredictor:
@@ -217,6 +243,26 @@ def of_split(
             yield from pool.map(loaded, every[k : k + 2 * threads])
 
 
+def score_split(
+    predictor: ExamPredictor, data: Prepared, split: str, tta: str = "none", heatmaps: exams.Heatmaps | None = None,
+    threads: int = 4,
+) -> Iterator[tuple[exams.Exam, np.ndarray]]:  # fmt: skip
+    """The exams of a split that the network can say something of, as `exam_split.Scored` has them.
+
+    Args:
+        predictor: of the network.
+        data, split, heatmaps: see `exams.Images`.
+        tta: see `ExamPredictor.probabilities`.
+        threads: that read ahead.
+    """
+    for known, loaded in of_split(data, split, predictor.config.exam.sizes, heatmaps, threads):
+        try:
+            used = {view: known.images[view] for view in predictor.used(known.images)}
+        except BadMammogram:
+            continue
+        yield replace(known, images=used), predictor.probabilities(loaded, tta)
+
+
 def predict_exams(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
     any_modality: bool = False,
@@ -224,8 +270,9 @@ def predict_exams(
     """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
 
     Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
-    OUTPUT/breasts.csv and OUTPUT/rejected.csv, in full precision; exams with fewer than four views carry a note. Spot,
-    magnification and other changed views are rejected; what is no mammogram too, by Modality unless `any_modality`.
+    OUTPUT/breasts.csv (its views: those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
+    than four views carry a note. Spot, magnification and other changed views are rejected; what is no mammogram too, by
+    Modality unless `any_modality`.
 
     Returns:
         0, or 3 when no exam could be predicted.
@@ -256,7 +303,7 @@ def predict_exams(
         exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, predict.BREAST_COLUMNS)
         for (exam_id, patient_id), images in tqdm(grouped.items(), desc="predict", unit="exam", disable=None):
             try:
-                scores, exam = _score(models, exam_id, patient_id, images, tta, rejected, any_modality)
+                scores, exam, used = _score(models, exam_id, patient_id, images, tta, rejected, any_modality)
             except BadMammogram as error:
                 told = {name for name, _ in rejected}
                 rejected += [(facts["image"], str(error)) for _, facts in images if facts["image"] not in told]
@@ -265,7 +312,7 @@ def predict_exams(
             cells = ["" if np.isnan(v) else repr(float(v)) for v in scores]
             exam_rows.row([exam_id, patient_id, *cells, "+".join(exam.views), "; ".join(exam.notes)])
             for side, breast in (("L", "left"), ("R", "right")):
-                if views := [view[2:] for view in exam.views if view.startswith(side)]:
+                if views := [view[2:] for view in used if view.startswith(side)]:
                     pair = [repr(float(values[f"{breast}_{finding}"])) for finding in ("benign", "malignant")]
                     breast_rows.row([exam_id, patient_id, side, "+".join(views), *pair])
             done += 1
@@ -280,8 +327,9 @@ def predict_exams(
 def _score(
     models: Sequence[ExamPredictor], exam_id: str, patient_id: str, images: list[tuple[Path, dict[str, str]]], tta: str,
     rejected: list[tuple[str, str]], any_modality: bool,
-) -> tuple[np.ndarray, Exam]:  # fmt: skip
-    """The mean of the models' scores of one exam; unreadable images of it are listed and left out."""
+) -> tuple[np.ndarray, Exam, list[str]]:  # fmt: skip
+    """The mean of the models' scores of one exam, and the views that any of them used, unless another model says
+    nothing of the breast; unreadable images are listed and left out."""
     order = {view: k for k, view in enumerate(VIEWS)}
     images = sorted(images, key=lambda item: order[f"{item[1]['laterality']}-{item[1]['view']}"])
     decoded: dict[Path, np.ndarray] = {}
@@ -313,6 +361,13 @@ def _score(
     there = [view for view in exam.views if view[2:] in angles]
     if len(there) < 2 * len(angles):
         exam.notes.append(f"{len(there)} of {2 * len(angles)} views")
-        if not any({f"L-{angle}", f"R-{angle}"} <= set(there) for angle in angles):
+        paired = any({f"L-{angle}", f"R-{angle}"} <= set(there) for angle in angles)
+        if not paired and any(model.config.model.join != "image-wise" for model in models):
             exam.notes.append("no pair is complete: one side stood for both")
-    return np.mean(scores, axis=0), exam
+    mean = np.mean(scores, axis=0)
+    unseen = {label[0].upper() for label, value in zip(LABELS, mean, strict=True) if np.isnan(value)}
+    for side in sorted(unseen & {view[0] for view in exam.views}):
+        breast = "left" if side == "L" else "right"
+        exam.notes.append(f"no prediction of the {breast} breast: it has no view that every network takes")
+    by_any = {view for model in models for view in model.used(exam.views)}
+    return mean, exam, [view for view in VIEWS if view in by_any and view[0] not in unseen]

@@ -66,6 +66,26 @@ def test_ids_that_are_formulas_are_written_as_texts_and_found_again(tmp_path: Pa
     assert "\n'=cmd|'/C calc'!A1,'@p0,2," in (tmp_path / "predictions" / "test.csv").read_text()
 
 
+def test_a_breast_that_no_view_tells_of_is_not_measured(tmp_path: Path) -> None:
+    """Its labels are known, but a network of CC views has said nothing of a breast without one."""
+    scored = _scored()
+    scored[4][0].images.clear()
+    scored[4][0].images["L-CC"] = [0]
+    scored[4][1][[1, 3]] = np.nan
+    exam_split.write(tmp_path, "test", scored, "cancer")
+    assert len(populations.read(tmp_path, "test").rows) == 2 * 60 - 1
+    four = []
+    for k, name in enumerate(LABELS):
+        seen = [(e.label[k], p[k, 1]) for j, (e, p) in enumerate(scored) if j != 4 or name.startswith("left")]
+        four.append(roc_auc_score(*zip(*seen, strict=True)))
+    results = exam_split.measure(tmp_path, "test", scored, "cancer", 50, 0)
+    assert results["auc"]["value"] == pytest.approx(np.mean(four))
+    assert np.isfinite(results["auc"]["low"])
+    summary = exam_split.summary(scored, "cancer")
+    assert summary["auc"] == pytest.approx(np.mean(four))
+    assert np.isfinite(summary["loss"])
+
+
 def test_a_label_of_one_kind_only_is_left_out_of_the_mean() -> None:
     scored = _scored()
     for exam, _ in scored:

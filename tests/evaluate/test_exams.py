@@ -17,8 +17,10 @@ from safetensors.numpy import save_file
 
 import mammojax
 from mammojax import cli
+from mammojax.data import prepared
 from mammojax.data.dicom import BadMammogram
-from mammojax.evaluate.exams import EXAM_COLUMNS
+from mammojax.evaluate import exam_split, populations
+from mammojax.evaluate.exams import EXAM_COLUMNS, score_split
 from mammojax.models import multi_view
 from mammojax.models.multi_view import LABELS, VIEWS
 from mammojax.train.checkpoint import save_best
@@ -82,12 +84,12 @@ def test_heatmaps_to_published_numbers(shared: Path, tmp_path: Path, tta: str, f
     np.testing.assert_allclose([float(exam[label]) for label in LABELS], recorded, atol=1e-4)
 
 
-def _tiny(folder: Path, join: str = "view-wise", seed: int = 0) -> Path:
+def _tiny(folder: Path, join: str = "view-wise", seed: int = 0, angles: tuple[str, ...] = ("CC", "MLO")) -> Path:
     """A run of a tiny network with random weights."""
     config = ConfigDict(
         {
             "row": "", "seed": 0,
-            "model": {"task": "exam", "join": join, "angles": ("CC", "MLO"), "tie": "sides", "target": "cancer",
+            "model": {"task": "exam", "join": join, "angles": angles, "tie": "sides", "target": "cancer",
                       "width": 2, "blocks": (1, 1, 1, 1, 1), "padding": "paper", "noise": 0.01, "channels": 1,
                       "dtype": "float32"},
             "exam": {"sizes": SIZES, "noise": 5, "random": "exam", "heatmaps": ("malignant", "benign")},
@@ -148,12 +150,64 @@ def test_fewer_views_are_predicted_and_flagged(exams: Path, tmp_path: Path) -> N
     expected = model.predict(views)  # exam b: its MLO pair is complete, the lone CC is left out
     np.testing.assert_allclose([float(found["b"][label]) for label in LABELS], expected, rtol=1e-6)
     breasts = _rows(tmp_path / "out" / "breasts.csv")
-    assert [(row["exam_id"], row["laterality"]) for row in breasts] == [
-        ("a", "L"), ("a", "R"), ("b", "L"), ("b", "R"), ("c", "L")
+    assert [(row["exam_id"], row["laterality"], row["views"]) for row in breasts] == [
+        ("a", "L", "CC+MLO"), ("a", "R", "CC+MLO"), ("b", "L", "MLO"), ("b", "R", "MLO"), ("c", "L", "MLO")
     ]  # fmt: skip
     rejected = {row["file"]: row["reason"] for row in _rows(tmp_path / "out" / "rejected.csv")}
     assert {"d_L-CC.png", "e.png"} == set(rejected)
     assert "side or view" in rejected["e.png"]
+
+
+def _image(exam: str, view: str) -> np.ndarray:
+    """The image of the fixture `exams`."""
+    return _breast(10 * "abc".index(exam) + VIEWS.index(view), view.startswith("L"))
+
+
+def test_image_wise_a_lone_view_is_used(exams: Path, tmp_path: Path) -> None:
+    """No pair is needed: the left breast of exam b is its CC and MLO view's, the right one's its MLO view's."""
+    run = _tiny(tmp_path / "run", "image-wise")
+    found = _predict([run], exams, tmp_path / "out")
+    assert (found["b"]["note"], found["c"]["note"]) == ("3 of 4 views", "1 of 4 views")
+    model = mammojax.restore(str(run))
+    whole = {view: _image("b", view) for view in ("L-CC", "L-MLO", "R-MLO")} | {"R-CC": _image("a", "R-CC")}
+    both, mlo = model.predict(whole), model.predict({view: whole[view] for view in ("L-MLO", "R-MLO")})
+    assert abs(both - mlo).max() > 1e-3  # so the views tell
+    expected = [both[0], mlo[1], both[2], mlo[3]]
+    np.testing.assert_allclose([float(found["b"][label]) for label in LABELS], expected, rtol=1e-6)
+    pair = model.predict({"L-MLO": _image("c", "L-MLO"), "R-MLO": _image("a", "R-MLO")})
+    assert float(found["c"]["left_malignant"]) == pytest.approx(pair[2], rel=1e-6)
+    assert found["c"]["right_malignant"] == ""
+    views = {(row["exam_id"], row["laterality"]): row["views"] for row in _rows(tmp_path / "out" / "breasts.csv")}
+    assert views == {
+        ("a", "L"): "CC+MLO", ("a", "R"): "CC+MLO", ("b", "L"): "CC+MLO", ("b", "R"): "MLO", ("c", "L"): "MLO"
+    }  # fmt: skip
+
+
+def test_a_breast_of_which_no_view_is_used_is_not_predicted(exams: Path, tmp_path: Path) -> None:
+    """Of exam b's right breast there is no CC view: a network of CC views says nothing of it, nor does an ensemble."""
+    exams.write_text("\n".join(line for line in exams.read_text().splitlines() if line[0] in "ib") + "\n")
+    run, other = _tiny(tmp_path / "run", angles=("CC",)), _tiny(tmp_path / "other")
+    for runs in ([run], [run, other]):
+        found = _predict(runs, exams, tmp_path / "out")["b"]
+        assert found["right_malignant"] == "" != found["left_malignant"]
+        assert "no prediction of the right breast" in found["note"]
+        rows = [row for row in _rows(tmp_path / "out" / "breasts.csv") if row["exam_id"] == "b"]
+        assert [(row["laterality"], row["views"]) for row in rows] == [("L", "CC+MLO" if len(runs) == 2 else "CC")]
+
+
+def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) -> None:
+    """predictions/<split>.csv of exam b, whose R-CC is missing, from a prepared data set."""
+    lines = exams.read_text().splitlines()
+    splits = {"b": "test", "a": "train"}
+    rows = [f"{line.replace(',,', ',NORMAL,', 1)},{splits[line[0]]}" for line in lines[1:] if line[0] in splits]
+    exams.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
+    (path,) = prepared.prepare("manifest", exams, tmp_path / "data", kinds=("exams",), iterations=3)
+    wanted = {"view-wise": {"L": "MLO", "R": "MLO"}, "image-wise": {"L": "CC+MLO", "R": "MLO"}}
+    for join, views in wanted.items():
+        run = _tiny(tmp_path / join, join)
+        scored = list(score_split(mammojax.restore(str(run)), prepared.Prepared(path), "test"))
+        exam_split.write(run, "test", scored, "cancer")
+        assert {row["laterality"]: row["views"] for row in populations.read(run, "test").rows} == views
 
 
 def test_augmented_predictions_do_not_depend_on_the_other_exams(exams: Path, tmp_path: Path) -> None:
