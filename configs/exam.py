@@ -18,6 +18,7 @@ value stand in mammojax/train, models and data where it is used.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs.patch_resnet import stage
 from mammojax.data.sliding import PATCH, STRIDE
@@ -59,7 +60,7 @@ def base(join: str) -> ConfigDict:
             "kind": "exams",
             "split": "shen",  # 85:15, 90:10 by patient, or the manifest's split column; the paper names none
             "patch_size": PATCH,
-            "threshold": 0,  # of the crop: film, whose background is not 0, needs one
+            "threshold": placeholder(int),  # of the crop: tissue is above it; else found from each image
             "iterations": 100,  # of the crop's erosion, for images of about 3000 x 2000
             "data_dir": "",
             "source": "",

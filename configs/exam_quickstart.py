@@ -28,6 +28,7 @@ def get_config(argument: str = "view-wise+heatmaps") -> ConfigDict:
     """The phantom recipe."""
     config = exam.get_config(argument)
     config.data.update(name="phantom_exams", split="all", patch_size=48, iterations=10, prepare=True, workers=2)
+    config.data.threshold = 0  # the phantom's background
     config.phantom = ConfigDict({"exams": 480, "first": 0, "seed": 0, "contrast": 1.0})
     _small(config, 1e-3, 12)
     config.batch = 8

@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.add_argument("--size", type=_size, default=(1152, 896), metavar="HxW")
     prepare.add_argument("--patch-size", type=int, help="default: 224, of exams 256")
-    prepare.add_argument("--threshold", type=_count, default=0, help="of exams: tissue is brighter; film needs one")
+    prepare.add_argument(
+        "--threshold", type=_count, help="of exams: tissue is above this gray value of 0 to 65535; else found by image"
+    )
     prepare.add_argument("--iterations", type=_count, default=100, help="of exams: the crop's erosion in pixels")
     prepare.add_argument("--crop", choices=["none", "breast"], default="none")
     prepare.add_argument("--keep-aspect", action="store_true")
@@ -96,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", choices=["none", "flips", "random10"], default="none", help="random10: exams")
     predict.add_argument("--any-modality", action="store_true", help="DICOMs of other modalities than mammography too")
     predict.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
+    predict.add_argument(
+        "--threshold", type=_count, help="of exams: tissue is above this gray value of 0 to 65535; else as in training"
+    )
 
     compare = commands.add_parser("compare", help="runs beside each other, their ensemble, two views, operating points")
     compare.set_defaults(act=_compare)
@@ -192,11 +197,15 @@ def _predict(args: argparse.Namespace) -> int:
 
         if args.tta == "flips":
             raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
-        return exams.predict_exams(args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality)
+        return exams.predict_exams(
+            args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold
+        )
     from mammojax.evaluate import predict
 
-    if args.tta == "random10" or args.patch_run:
-        raise BadCheckpoint("random10 and --patch-run are for exams; whole images take --tta none or flips.")
+    if args.tta == "random10" or args.patch_run or args.threshold is not None:
+        raise BadCheckpoint(
+            "random10, --patch-run and --threshold are for exams; whole images take --tta none or flips."
+        )
     return predict.predict_folder(args.run, args.input, args.output, args.tta, args.any_modality)
 
 

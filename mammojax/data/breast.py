@@ -22,11 +22,7 @@ def breast_mask(pixels: np.ndarray) -> np.ndarray:
         bool [H, W]; all False where nothing stands out.
     """
     height, width = pixels.shape
-    scale = _WORK / max(height, width)
-    small = cv2.resize(
-        pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
-    )
-    small = cv2.GaussianBlur((small.astype(np.uint16) >> 8).astype(np.uint8), (5, 5), 0)
+    small = cv2.GaussianBlur((_small(pixels).astype(np.uint16) >> 8).astype(np.uint8), (5, 5), 0)
     # Strips at the border are brighter than tissue: clipped, they do not pull Otsu's threshold up.
     clipped = np.minimum(small, np.percentile(small, 95)).astype(np.uint8)
     otsu, _ = cv2.threshold(clipped, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -41,6 +37,70 @@ def breast_mask(pixels: np.ndarray) -> np.ndarray:
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA] * np.minimum(1.0, 4 * np.minimum(boxes, 1 / boxes))))
     breast = (components == largest).astype(np.uint8)
     return cv2.resize(breast, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def tissue_threshold(pixels: np.ndarray) -> int:
+    """The gray value above which the breast is, markers and scanner strips aside, found from the image itself.
+
+    It is 0 where the background is 0, as Wu et al. 2019 take it to be. The rule is ours, on the copy of `breast_mask`:
+    of a background of 0 the largest region that is nowhere 0 is the breast, whose outline leaves free the two corners
+    of its box on the nipple's side. Where one of them is filled, by gray values that vary little and are darker than
+    what `breast_mask` says of the region, there is a background that is not 0. The threshold then is its median, and
+    over it four times what its darkest tenth lies below, as noise does (above there may be a rim of faint skin), but
+    at most half the way to the breast. It is looked for again above that, as film may lie on another background.
+
+    Args:
+        pixels: uint16 [H, W].
+
+    Returns:
+        0 … 65535.
+    """
+    small, threshold = _small(pixels), 0
+    for _ in range(4):  # film, what it was scanned on, padding
+        solid = (_small(np.where(pixels > threshold, np.uint8(255), np.uint8(0))) == 255).astype(np.uint8)
+        solid = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_REPLICATE)
+        count, components, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
+        if count < 2:
+            break
+        region = components == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+        level = _background(small, region)
+        if level is None or level <= threshold:
+            break
+        threshold = level
+    return threshold
+
+
+def _background(small: np.ndarray, region: np.ndarray) -> int | None:
+    """The threshold over the background that a region [h, w] of a small image holds; None where it holds none."""
+    darkest = np.percentile(small[region], 5)
+    over = np.where(region, np.maximum(small, darkest) - darkest, 0)
+    breast = breast_mask((over * (65535 / max(1.0, float(over.max())))).astype(np.uint16))  # it looks at 8 bits
+    if not breast.any():
+        return None
+    beside = region & (cv2.dilate(breast.astype(np.uint8), np.ones((21, 21), np.uint8)) == 0)
+    top, left, bottom, right = breast_box(region, 0)
+    high, wide = max(2, (bottom - top) // 8), max(2, (right - left) // 8)
+    sides = (slice(left, left + wide), slice(right - wide, right))
+    held = [breast[:, side].sum() for side in sides]
+    nipple = [side for side, area in zip(sides, held, strict=True) if area <= 1.1 * min(held)]  # both where alike
+    ends = (slice(top, top + high), slice(bottom - high, bottom))
+    filled = max(beside[end, side].mean() for end in ends for side in nipple)
+    faintest = np.percentile(small[breast], 5)
+    dark = small[beside & (small < faintest)]
+    if filled < 0.5 or not len(dark):
+        return None
+    low, middle = np.percentile(dark, [10, 50])
+    if middle - darkest > 0.25 * (faintest - darkest):  # it grows brighter towards the breast: tissue
+        return None
+    return int(min(middle + 4 * (middle - low), (middle + faintest) / 2))
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    """A copy whose longer side is _WORK, area-averaged."""
+    height, width = array.shape
+    scale = _WORK / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(array, size, interpolation=cv2.INTER_AREA)
 
 
 def chest_side(mask: np.ndarray) -> str:

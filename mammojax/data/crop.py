@@ -1,15 +1,19 @@
 """The crop of Wu et al. 2019 (section III): the breast without markers, and the points a window is placed by.
 
-What the paper leaves out is the published code's (`reference/nyu-2019.md`), to the pixel.
+What the paper leaves out is the published code's (`reference/nyu-2019.md`), to the pixel; a background that is not 0 it
+does not know.
 """
 
+import sys
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from mammojax.data.breast import breast_mask, chest_side
+from mammojax.data.breast import breast_mask, chest_side, tissue_threshold
 
+WHOLE = 0.95  # a crop that keeps more of its image has hardly found a breast
 ITERATIONS = 100  # of erosion and dilation with a cross: thin lines and labels go, the breast stays
 
 
@@ -27,12 +31,14 @@ class Crop:
             facing right; the upper third is left out, where the armpit may reach further.
         bottommost: (row, (first, last distance from the chest wall)): its lowest row, likewise.
         distance_from_starting_side: columns between the chest wall's edge of the image and the crop.
+        threshold: tissue was what is above it.
     """
 
     box: tuple[int, int, int, int]
     rightmost: tuple[tuple[int, int], int]
     bottommost: tuple[int, tuple[int, int]]
     distance_from_starting_side: int
+    threshold: int = 0
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """The crop of an image [H, W], not flipped."""
@@ -60,19 +66,22 @@ def largest_breast(mask: np.ndarray, iterations: int = ITERATIONS) -> np.ndarray
     return away <= iterations
 
 
-def crop(pixels: np.ndarray, faces_right: bool, threshold: int = 0, iterations: int = ITERATIONS) -> Crop:
+def crop(pixels: np.ndarray, faces_right: bool, threshold: int | None = 0, iterations: int = ITERATIONS) -> Crop:
     """Find the breast of a mammogram.
 
     Args:
         pixels: uint16 [H, W].
         faces_right: the nipple points to the right: left breasts where images are stored as they hang.
-        threshold: tissue is what is above it; 0 for digital images, whose background is 0.
+        threshold: tissue is what is above it: 0 in the published code, whose images have a background of 0. None: found
+            from the image, see `breast.tissue_threshold`.
         iterations: radius of the erosion in pixels; the published 100 is for images of about 3000 × 2000. Half of it is
             kept around the breast's box, but not behind it.
 
     Raises:
         NoTissue: there is no breast to crop.
     """
+    if threshold is None:
+        threshold = tissue_threshold(pixels)
     breast = largest_breast(pixels > threshold, iterations)
     rows, columns = np.flatnonzero(breast.any(axis=1)), np.flatnonzero(breast.any(axis=0))
     height, width = pixels.shape
@@ -100,7 +109,19 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int = 0, iterations: 
         ((int(reach[0]), int(reach[-1])), distance(furthest)),
         (lowest, (along[0], along[1])),
         left if faces_right else width - right,
+        threshold,
     )
+
+
+def warn_if_whole(name: str, cut: tuple[int, ...], image: tuple[int, ...], threshold: int) -> None:
+    """Say on the standard error that a crop of shape `cut` keeps (almost) all of the image of this name."""
+    share = cut[0] * cut[1] / (image[0] * image[1])
+    if share > WHOLE:
+        tqdm.write(
+            f"{name}: the crop keeps {share:.0%} of the image (tissue: above {threshold}); where it shows more than "
+            "the breast, give --threshold (in a config data.threshold).",
+            file=sys.stderr,
+        )
 
 
 def faces_right(pixels: np.ndarray, laterality: str, horizontal_flip: str) -> bool:
@@ -111,4 +132,5 @@ def faces_right(pixels: np.ndarray, laterality: str, horizontal_flip: str) -> bo
     """
     if horizontal_flip in ("YES", "NO"):
         return (laterality == "L") == (horizontal_flip == "NO")
-    return chest_side(breast_mask(pixels)) == "left"
+    threshold = tissue_threshold(pixels)
+    return chest_side(breast_mask(np.maximum(pixels, threshold) - threshold)) == "left"

@@ -143,11 +143,14 @@ class Images:
         """
         row, pixels = self._table[index], self.pixels(index)
         facts = json.loads(row["facts"])
-        found = Crop((0, pixels.shape[0], 0, pixels.shape[1]), ((0, 0), facts["reach"]), (facts["lowest"], (0, 0)), 0)
+        found = Crop(
+            (0, pixels.shape[0], 0, pixels.shape[1]), ((0, 0), facts["reach"]), (facts["lowest"], (0, 0)), 0,
+            facts.get("threshold", self._threshold),  # data sets of one threshold for all may not repeat it
+        )  # fmt: skip
         channels = [pixels[..., None].astype(np.float32)]
         if self._folder is not None:
             channels.append(read_heatmaps(self._folder / f"{index}.png")[..., self._order])
-        centre = best_centre(pixels, found, row["view"], self._sizes[row["view"]], self._threshold)
+        centre = best_centre(pixels, found, row["view"], self._sizes[row["view"]])
         return View(np.concatenate(channels, axis=-1), centre)
 
 

@@ -40,7 +40,7 @@ PHANTOMS: dict[str, dict[str, Any]] = {
 }
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
 FRAMED: dict[str, Any] = {"size": (1152, 896), "crop": "none", "keep_aspect": False}
-CROPPED: dict[str, Any] = {"threshold": 0, "iterations": ITERATIONS}
+CROPPED: dict[str, Any] = {"threshold": None, "iterations": ITERATIONS}
 """What whole images and their patches are made by, and what exams and theirs are; both by patch_size, split, seed."""
 
 
@@ -125,10 +125,15 @@ def _config(
     size = (0, 0) if of_exams else (chosen["size"][0], chosen["size"][1])
     if patch_size < 8 or (min(size) < 8 and not of_exams):
         raise BadDataset(f"images of {size[0]}x{size[1]} or patches of {patch_size} show nothing; 8 is the least.")
-    if of_exams and (chosen["threshold"] < 0 or chosen["iterations"] < 1):
+    if of_exams and chosen["threshold"] is None and name.startswith("phantom"):
+        chosen["threshold"] = 0  # they are drawn on it
+    if of_exams and ((chosen["threshold"] or 0) < 0 or chosen["iterations"] < 1):
         raise BadDataset("config.data.threshold must not be negative and config.data.iterations must be at least 1.")
     parts = [kind, split]
-    parts.append(f"t{chosen['threshold']}i{chosen['iterations']}" if of_exams else f"{size[0]}x{size[1]}")
+    if of_exams:
+        parts.append(f"t{'auto' if chosen['threshold'] is None else chosen['threshold']}i{chosen['iterations']}")
+    else:
+        parts.append(f"{size[0]}x{size[1]}")
     parts += [f"p{patch_size}"] * (kind not in ("whole", "exams"))
     if not of_exams:
         parts += [chosen["crop"]] * (chosen["crop"] != "none") + ["aspect"] * chosen["keep_aspect"]
@@ -188,7 +193,8 @@ def find(
     command += f" --map {shlex.quote(config.label_map)}" * bool(config.label_map)
     command += f" --patch-size {facts['patch_size']}" * (kind not in ("whole", "exams"))
     if kind in exams.KINDS:
-        command += f" --threshold {config.threshold} --iterations {config.iterations}"
+        command += f" --iterations {config.iterations}"
+        command += "" if config.threshold is None else f" --threshold {config.threshold}"
     else:
         framing = config.framing
         command += f" --size {framing.size[0]}x{framing.size[1]}" + " --keep-aspect" * framing.keep_aspect
@@ -249,7 +255,7 @@ def prepare(
         phantom: what PHANTOMS has of this name (`phantom.write_phantom`, `phantom_exams.write_exams`).
         label_map: what the words of a manifest mean, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
         how: size, crop, keep_aspect: the Framing of whole images, from which patches are cut; threshold, iterations:
-            the crop of exams (`crop.crop`).
+            the crop of exams (`crop.crop`); without a threshold it is found from each image, and of the phantom 0.
 
     Returns:
         The folders, in the order of the kinds, "whole" first.

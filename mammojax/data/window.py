@@ -14,7 +14,7 @@ NONE = 0
 Random = np.random.RandomState | np.random.Generator
 
 
-def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int], threshold: int = 0) -> tuple[int, int]:
+def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int]) -> tuple[int, int]:
     """Where the window is centred when nothing moves it.
 
     CC: its right edge at the breast's furthest reach, as high as holds the most of the breast (of equals the nearest
@@ -24,10 +24,9 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int],
 
     Args:
         crop: uint16 [H, W], facing right.
-        found: the crop's points.
+        found: the crop's points, and its threshold, above which pixels are the breast's.
         view: "CC" or "MLO".
         size: (height, width) of the window.
-        threshold: of the crop; pixels above it are the breast's.
 
     Returns:
         (y, x), which may lie outside of the image.
@@ -41,13 +40,13 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int],
         if crop.shape[0] <= height:
             return middle, x
         left = max(0, x - half_width)
-        in_row = (crop[:, left : left + width] > threshold).sum(axis=1)
+        in_row = (crop[:, left : left + width] > found.threshold).sum(axis=1)
         sums = np.concatenate([[0], np.cumsum(in_row)])
         ys = np.arange(half_height, crop.shape[0] - (height - half_height) + 1)
         held = sums[ys - half_height + height] - sums[ys - half_height]
         best = ys[held == held.max()]
         return int(best[np.argmin(np.abs(best - middle))]), x
-    near = np.flatnonzero((crop[:, max(0, crop.shape[1] - width) :] > threshold).any(axis=1))
+    near = np.flatnonzero((crop[:, max(0, crop.shape[1] - width) :] > found.threshold).any(axis=1))
     lowest = int(near[-1]) if len(near) else found.bottommost[0]  # a narrow window may lie beyond the tissue
     return min(lowest, found.bottommost[0]) - half_height - 1, x
 

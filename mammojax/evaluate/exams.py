@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mammojax.data import exams
 from mammojax.data.cells import Writer
-from mammojax.data.crop import NoTissue, crop, faces_right
+from mammojax.data.crop import NoTissue, crop, faces_right, warn_if_whole
 from mammojax.data.dicom import BadMammogram, read_facts
 from mammojax.data.exams import LABELS, VIEWS, View
 from mammojax.data.prepared import Prepared
@@ -75,13 +75,14 @@ class ExamPredictor:
         net = self._patch_net.digest if self._patch_net else ""
         return json.dumps([self.facts["crop"], net, exam.to_dict()], default=str)
 
-    def view(self, pixels: np.ndarray, name: str, faces_right: bool) -> View:
-        """One image made ready.
+    def view(self, pixels: np.ndarray, name: str, faces_right: bool, file: str = "") -> View:
+        """One image made ready; said on the standard error where its crop is hardly one.
 
         Args:
             pixels: uint16 [H, W], as stored.
             name: "L-CC", "R-CC", "L-MLO" or "R-MLO".
             faces_right: the nipple points right in `pixels`.
+            file: what the image is called then; its view where empty.
 
         Raises:
             NoTissue: there is no breast to crop.
@@ -89,6 +90,7 @@ class ExamPredictor:
         exam = self.config.exam
         found = crop(pixels, faces_right, **self.facts["crop"])
         cut = found.image(pixels)
+        warn_if_whole(file or name, cut.shape, pixels.shape, found.threshold)
         cut = cut if faces_right else cut[:, ::-1]
         channels = [cut[..., None].astype(np.float32)]
         if self._patch_net is not None:
@@ -96,7 +98,7 @@ class ExamPredictor:
             channels.append(self._patch_net.heatmaps(cut, exam, rng)[..., heatmap.order(exam)])
         return View(
             np.concatenate(channels, axis=-1),
-            best_centre(cut, found, name[2:], self._size(name), self.facts["crop"]["threshold"]),
+            best_centre(cut, found, name[2:], self._size(name)),
         )
 
     def _size(self, name: str) -> tuple[int, int]:
@@ -202,12 +204,13 @@ class ExamPredictor:
         return result
 
 
-def restore(run: Path, patch_run: Path | None = None) -> ExamPredictor:
+def restore(run: Path, patch_run: Path | None = None, threshold: int | None = None) -> ExamPredictor:
     """A multi-view run as an ExamPredictor.
 
     Args:
         run: the run folder.
         patch_run: the patch network of a network with heatmaps; None: the one that the run names.
+        threshold: of the crop; None: as its training images were cropped.
 
     Raises:
         BadCheckpoint: the run is none of a multi-view network, or its patch network is not there or another one.
@@ -215,6 +218,8 @@ def restore(run: Path, patch_run: Path | None = None) -> ExamPredictor:
     config, facts, variables = restore_best(run)
     if config.model.task != "exam":
         raise BadCheckpoint(f'"{run}" is not a network for exams; give only such runs, or only whole-image ones.')
+    if threshold is not None:
+        facts = {**facts, "crop": {**facts["crop"], "threshold": threshold}}
     if config.model.channels == 1:
         return ExamPredictor(config, facts, variables)
     own = [run / "patch", Path(config.get("patch_run", "") or run / "patch")]
@@ -265,14 +270,14 @@ def score_split(
 
 def predict_exams(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
-    any_modality: bool = False,
+    any_modality: bool = False, threshold: int | None = None,
 ) -> int:  # fmt: skip
     """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
 
     Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
     OUTPUT/breasts.csv (its views: those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
     than four views carry a note. Spot, magnification and other changed views are rejected; what is no mammogram too, by
-    Modality unless `any_modality`.
+    Modality unless `any_modality`. `patch_run` and `threshold` as of `restore`.
 
     Returns:
         0, or 3 when no exam could be predicted.
@@ -280,7 +285,7 @@ def predict_exams(
     Raises:
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be.
     """
-    models = [restore(run, patch_run) for run in runs]
+    models = [restore(run, patch_run, threshold) for run in runs]
     if any(model.config.model.target == "birads" for model in models):
         raise BadCheckpoint("a BI-RADS network says nothing of cancer; give runs whose config.model.target is cancer.")
     listed, rejected, key = predict.listing(source, output)
@@ -348,7 +353,7 @@ def _score(
                 continue
             right = faces_right(decoded[path], facts["laterality"], facts.get("horizontal_flip", ""))
             try:
-                exam.views.setdefault(name, []).append(model.view(decoded[path], name, right))
+                exam.views.setdefault(name, []).append(model.view(decoded[path], name, right, facts["image"]))
             except NoTissue as error:
                 if not exam.views.get(name):
                     exam.views.pop(name, None)

@@ -10,6 +10,8 @@ import pytest
 
 from mammojax.data import exams, pipeline, prepared
 from mammojax.data.builders import exams as builder
+from mammojax.data.crop import Crop, crop
+from mammojax.data.window import best_centre
 
 SIZES = {"CC": (120, 80), "MLO": (128, 80)}
 MANIFEST = """image,patient_id,exam_id,laterality,view,pathology,mask,birads,biopsied,visible,split,vendor
@@ -198,6 +200,65 @@ def test_batches_are_the_windows_in_order_whatever_the_workers(data: prepared.Pr
         np.testing.assert_array_equal(batch["image"]["R-MLO"][1], windows[3]["image"]["R-MLO"])
         assert batch["label"].shape == (2, 4)
         stream.close()
+
+
+def _film(background: float) -> np.ndarray:
+    """`_breast` on a background, 0 … 1, and the armpit's tissue above it."""
+    return (background * 65535 + (0.8 - background) * _breast(1, True)).astype(np.uint16)
+
+
+def test_each_image_is_prepared_by_its_own_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the crop took for tissue is recorded, and taken by the window's centre and the patch sampler too."""
+    rows = ["image,patient_id,exam_id,laterality,view,pathology,split"]
+    levels = {"a": 0.0, "b": 0.1, "c": 0.2}
+    for name, level in levels.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), _film(level))
+        rows.append(f"{name}.png,p{name},e{name},L,CC,NORMAL,train")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    how = {"kinds": ("exams", "exam_patches"), "iterations": 4, "patch_size": 8}
+    whole, patches = prepared.prepare("manifest", tmp_path, tmp_path / "data", **how)
+    assert "keeps" not in capsys.readouterr().err
+    data = prepared.Prepared(whole)
+    assert data.facts["crop"] == {"threshold": None, "iterations": 4}
+    size = {"CC": (60, 40)}
+    for index, (row, level) in enumerate(zip(data.table("train"), levels.values(), strict=True)):
+        threshold = json.loads(row["facts"])["threshold"]
+        assert threshold == pytest.approx(level * 65535, abs=1500)
+        found = crop(_film(level), True, threshold, 4)
+        pixels = found.image(_film(level))
+        assert pixels.shape[0] < 135
+        np.testing.assert_array_equal(exams.Images(data, "train", size).pixels(index), pixels)
+        assert exams.Images(data, "train", size).view(index).centre == best_centre(pixels, found, "CC", size["CC"])
+    for example in prepared.Prepared(patches).source("train"):
+        level = levels[example["image_id"].decode()[0]]
+        assert example["image"].max() > level * 65535 + 2000  # none of background alone
+    (wide,) = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("exams",), iterations=4, threshold=0)
+    assert prepared.Prepared(wide).facts["crop"]["threshold"] == 0
+    said = capsys.readouterr().err
+    assert "b.png: the crop keeps 100% of the image (tissue: above 0)" in said
+    assert "a.png" not in said
+
+
+def test_a_data_set_of_one_threshold_for_all_is_read_as_before() -> None:
+    """Its images' facts do not repeat the threshold."""
+    pixels = _film(0.2)
+    pixels[:60, 80:] = 20000  # tissue beside the upper half only
+
+    class Data:
+        facts = {"crop": {"threshold": 14000, "iterations": 4}}  # noqa: RUF012
+
+        def table(self, split: str) -> list[dict[str, str]]:
+            facts = {"reach": 80, "lowest": 130}
+            return [dict.fromkeys(prepared.COLUMNS, "") | {"view": "CC", "facts": json.dumps(facts)}]
+
+        def source(self, split: str, masks: bool = True) -> list[dict[str, np.ndarray]]:
+            return [{"image": pixels[..., None]}]
+
+    size = (60, 100)
+    points = ((0, 140, 0, 100), ((0, 0), 80), (130, (0, 0)), 0)
+    (seen,) = {exams.Images(Data(), "train", {"CC": size}).view(0).centre}  # type: ignore[arg-type]
+    assert seen == best_centre(pixels, Crop(*points, threshold=14000), "CC", size)
+    assert seen != best_centre(pixels, Crop(*points), "CC", size)
 
 
 def test_heatmap_channels_come_in_the_order_asked_for(data: prepared.Prepared, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mammojax import cli
 from mammojax.data import prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.evaluate import exam_split, populations
-from mammojax.evaluate.exams import EXAM_COLUMNS, score_split
+from mammojax.evaluate.exams import EXAM_COLUMNS, restore, score_split
 from mammojax.models import multi_view
 from mammojax.models.multi_view import LABELS, VIEWS
 from mammojax.train.checkpoint import save_best
@@ -84,7 +84,13 @@ def test_heatmaps_to_published_numbers(shared: Path, tmp_path: Path, tta: str, f
     np.testing.assert_allclose([float(exam[label]) for label in LABELS], recorded, atol=1e-4)
 
 
-def _tiny(folder: Path, join: str = "view-wise", seed: int = 0, angles: tuple[str, ...] = ("CC", "MLO")) -> Path:
+def _tiny(
+    folder: Path,
+    join: str = "view-wise",
+    seed: int = 0,
+    angles: tuple[str, ...] = ("CC", "MLO"),
+    threshold: int | None = 0,
+) -> Path:
     """A run of a tiny network with random weights."""
     config = ConfigDict(
         {
@@ -100,7 +106,7 @@ def _tiny(folder: Path, join: str = "view-wise", seed: int = 0, angles: tuple[st
     save_best(folder, random_variables(network, images, seed=seed))
     saved = {
         "config": json.loads(config.to_json_best_effort()),
-        "facts": {"name": "tiny", "crop": {"threshold": 0, "iterations": 3}},
+        "facts": {"name": "tiny", "crop": {"threshold": threshold, "iterations": 3}},
     }
     (folder / "config.json").write_text(json.dumps(saved))
     return folder
@@ -282,6 +288,27 @@ def test_an_ensemble_averages_its_members(exams: Path, tmp_path: Path) -> None:
     both = _predict(runs, exams, tmp_path / "out")["a"]
     for label in LABELS:
         assert float(both[label]) == pytest.approx(np.mean([float(row[label]) for row in alone]), rel=1e-6)
+
+
+def test_a_threshold_that_is_given_wins_and_whole_images_are_named(
+    exams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Film, background 20 %, by a run of threshold 0, as it is and given 14000, and by one that finds it by image."""
+    exams.write_text("\n".join(line for line in exams.read_text().splitlines() if line[0] in "ia") + "\n")
+    for view in VIEWS:
+        film = 13107 + 0.5 * _image("a", view)
+        cv2.imwrite(str(exams.parent / f"a_{view}.png"), film.astype(np.uint16))
+    said, score = {}, {}
+    for name, crop, extra in (("0", 0, ()), ("given", 0, ("--threshold", "14000")), ("found", None, ())):
+        score[name] = _predict([_tiny(tmp_path / name, threshold=crop)], exams, tmp_path / "out", *extra)["a"]
+        said[name] = capsys.readouterr().err
+    for view in VIEWS:
+        assert f"a_{view}.png: the crop keeps 100% of the image (tissue: above 0)" in said["0"]
+    assert "keeps" not in said["given"] + said["found"]
+    assert restore(tmp_path / "found", threshold=0).facts["crop"] == {"threshold": 0, "iterations": 3}
+    close = [float(score["found"][label]) - float(score["given"][label]) for label in LABELS]
+    apart = [float(score["0"][label]) - float(score["given"][label]) for label in LABELS]
+    assert np.abs(close).max() < 0.2 * np.abs(apart).max()
 
 
 def test_what_cannot_be_is_said(exams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from mammojax.data.builders.png import png
-from mammojax.data.crop import Crop, NoTissue, crop, faces_right
+from mammojax.data.crop import Crop, NoTissue, crop, faces_right, warn_if_whole
 from mammojax.data.manifest import Image, Lesion
 from mammojax.data.projection import why_unused
 from mammojax.data.reading import Rejected, digest, read_image, read_lesion
@@ -26,7 +26,7 @@ PER_NEGATIVE = 2  # patches of an image of a breast without finding
 
 
 def examples_of(
-    image: Image, kind: str, threshold: int, iterations: int, patch_size: int, seed: int
+    image: Image, kind: str, threshold: int | None, iterations: int, patch_size: int, seed: int
 ) -> tuple[list[dict[str, Any]], Rejected]:
     """The examples of one image, and what of it was left out as (file, reason); a broken file is no exception.
 
@@ -57,19 +57,21 @@ def examples_of(
     known: dict[str, Any] = {"patient_id": image.patient_id, "exam_id": image.exam_id, "laterality": side, "view": view}
     known["digest"] = digest(mammogram.pixels)
     pixels = cut(mammogram.pixels)
+    warn_if_whole(image.image, pixels.shape, mammogram.pixels.shape, found.threshold)
     lesions, somewhere = _masks(image, mammogram.pixels.shape, found, cut, rejected)
     if kind == "exams":
         marked = np.zeros(pixels.shape, np.uint8)
         for mask, malignant in sorted(lesions, key=lambda lesion: lesion[1]):  # malignant over benign
             marked[mask] = 1 + malignant
         facts = {**_labels(image), "reach": found.rightmost[1], "lowest": found.bottommost[0]}
+        facts["threshold"] = found.threshold
         facts["columns"] = {k: v for k, v in {"density": image.density, **image.columns}.items() if v}
         whole = {"image": png(pixels), "masks": png(marked), "image_id": image.image, "label": image.label}
         return [whole | known | {"facts": json.dumps(facts)}], rejected
     if not lesions and (somewhere or image.findings or image.pathology != "NORMAL"):
         return [], rejected  # neither where its findings are nor that it has none is known
     own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{image.image}".encode()).digest()[:8], "little")
-    patches = patches_of(pixels, lesions, patch_size, np.random.default_rng(own_seed), not somewhere, threshold)
+    patches = patches_of(pixels, lesions, patch_size, np.random.default_rng(own_seed), not somewhere, found.threshold)
     x = pixels.astype(np.float64)
     scale = {"mean": np.float32(x.mean()), "std": np.float32(max(float(x.std()), 1e-5))}
     return [

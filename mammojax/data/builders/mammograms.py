@@ -33,7 +33,7 @@ class MammogramConfig(tfds.core.BuilderConfig):
     kind: str = "whole"
     framing: Framing = field(default_factory=lambda: Framing((1152, 896)))
     patch_size: int = 224
-    threshold: int = 0
+    threshold: int | None = None
     iterations: int = ITERATIONS
     split: str = "shen"
     seed: int = 0
