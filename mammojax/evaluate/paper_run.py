@@ -1,7 +1,7 @@
 """A finished run beside the row of a paper's table that it fills: what is measured of it, and what is not the paper's.
 
-Runs name their row in `config.row`, which the files of configs/ set. A run on other data, at another size or with other
-epochs than the paper's, or that started from such a run, is told by its status; controls with shuffled labels are left
+Runs name their row in `config.row`, which the files of configs/ set. Whatever differs from that row's own config
+(`paper_config`), in a run or in one that it started from, is told by its status; controls with shuffled labels are left
 out.
 """
 
@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mammojax.evaluate import shen2019
+from mammojax.evaluate import paper_config, shen2019
 from mammojax.train.checkpoint import BadCheckpoint, read_config
+
+NOT_AT_HAND = "the run it started from is not at hand"
+FOREST = {"trees": 500, "depth": 9, "min_split": 300}
+"""The two-step forest's settings (Shen et al. 2019, "two-step approach")."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,48 +44,100 @@ class PaperRun:
         return best[-1] if best else None
 
     def status(self, data: str) -> str:
-        """ "run" where data set, split, framing, width, batch, epochs and start are the paper's, else what differs."""
+        """ "run" where data set, split, framing, the whole config and the start are the row's, else what differs."""
         differs = self.deviations(data)
         elsewhere = [text for text in differs if text.startswith("on ")]
         others = [text for text in differs if text not in elsewhere]
         return " ".join(["run", *elsewhere]) + (f" ({', '.join(others)})" if others else "")
 
-    def deviations(self, data: str) -> list[str]:
-        """What is not the paper's about this run, "on <data set>" first; `data` is the row's data set."""
-        framing, model, config = self.facts["framing"], self.config["model"], self.config
+    def deviations(self, data: str, row: str = "") -> list[str]:
+        """What is not the paper's about this run, "on <data set>" first; `data` is the row's data set, `row` the one to
+        compare with where it is not the run's own."""
+        framing = self.facts["framing"]
         size = tuple(framing["size"])
-        epochs = sum(stage["epochs"] for stage in config["stages"].values())
-        batch = 32 if model["task"] == "patch" else 2
         tests = [
             (self.facts["name"] != data, f"on {self.facts['name']}"),
             (size != (1152, 896), f"{size[0]}x{size[1]}"),
             (framing["crop"] != "none", "cropped"),
             (framing["keep_aspect"], "aspect kept"),
             (self.facts["split"] != "shen", f"split {self.facts['split']}"),
-            (model["width"] != 64, f"width {model['width']}"),
         ]
-        if self.row == "two_step":  # nothing of it is trained by gradient
-            split = config["two_step"]["min_split"]
-            tests.append((split != 300, f"min split {split}"))
-        else:
-            tests.append((epochs != epochs_of(self.row), f"{epochs} epochs"))
-            tests.append((config["batch"] != batch, f"batch {config['batch']}"))
         found = [text for differs, text in tests if differs]
+        if self.row == "two_step":  # nothing of it is trained by gradient
+            forest = self.config["two_step"]
+            found += [f"{field.replace('_', ' ')} {forest[field]}" for field, value in FOREST.items()
+                      if forest.get(field, value) != value]  # fmt: skip
+        else:
+            found += paper_config.differences(self.config, row or self.row)
         return found + [text for text in self._start() if text.removeprefix("start ") not in found]
 
     def _start(self) -> list[str]:
         """What is not the paper's about the weights it began with."""
-        if self.row == "two_step" or self.row.endswith("-random") or self.config["model"]["pretrained"]:
-            return []
-        folder = started_from(self.path, self.config["init_from"])
-        if folder is None:
-            return ["not from ImageNet weights"]
-        if not (folder / "config.json").is_file() or folder.resolve() == self.path.resolve():
-            return ["the run it started from is not at hand"]
-        before = _read(folder)
-        found = [] if before.row == starts_from(self.row) else [f"started from {before.row or 'no row'}"]
-        found += before.deviations("cbis_ddsm")
+        init_from, pretrained = self.config["init_from"], self.config["model"]["pretrained"]
+        if self.config["model"]["task"] == "patch":
+            found = ["started from another run"] if init_from else []
+            if self.row.endswith("-random"):
+                return found + ["from pretrained weights"] * bool(pretrained)
+            return found + ["not from ImageNet weights"] * (not pretrained)
+        if self.row == "two_step":
+            folder = Path(named) if (named := self.config["two_step"].get("patch_run")) else None
+        else:
+            folder = started_from(self.path, init_from)
+            if folder is None and "patch" not in self.config:
+                return ["not from a patch classifier"] + ["not from ImageNet weights"] * (not pretrained)
+        if folder is None or not (folder / "config.json").is_file() or folder.resolve() == self.path.resolve():
+            return [NOT_AT_HAND]
+        before = read(folder)
+        wanted = starts_from(self.row)
+        found = [] if before.row == wanted else [f"started from {before.row or 'no row'}"]
+        found += before.deviations("cbis_ddsm", "" if paper_config.of_row(before.row) else wanted)
         return [text if text.startswith(("start", "not ", "the run")) else f"start {text}" for text in found]
+
+
+def exam_deviations(run: PaperRun) -> list[str]:
+    """What is not the paper's about an exam or BI-RADS run and those it came from; its data set is said apart."""
+    own = exam_settings(run)
+    before = _exam_start(run) + _heatmaps(run)
+    return own + [text for text in before if text.removeprefix("start ").removeprefix("patch ") not in own]
+
+
+def exam_settings(run: PaperRun) -> list[str]:
+    """What is not the row's own about a run's config, and the split of its data."""
+    split = run.facts.get("split", "shen")
+    return paper_config.differences(run.config, run.row) + [f"split {split}"] * (split != "shen")
+
+
+def _exam_start(run: PaperRun) -> list[str]:
+    """What is not the paper's about the weights that an exam run began with."""
+    start = started_from(run.path, run.config.get("init_from") or "", "birads")
+    if run.row.startswith("birads") or run.row.endswith("-scratch"):
+        return ["started from another run"] if start else []
+    if not start:
+        return ["no BI-RADS pretraining"]
+    if not (start / "config.json").is_file():
+        return [NOT_AT_HAND]
+    before = read(start)
+    if not before.row.startswith("birads"):
+        return [f"started from {before.row or 'no row'}"]
+    found = [f"on {before.facts['name']}"] if before.facts["name"] != run.facts["name"] else []
+    return [f"start {text}" for text in found + exam_settings(before)]
+
+
+def _heatmaps(run: PaperRun) -> list[str]:
+    """What is not the row's about the patch network that made an exam run's heatmaps; the published one is."""
+    if "+heatmaps" not in run.row or "patch_run" not in run.config:
+        return []
+    folder = started_from(run.path, run.config["patch_run"])
+    if folder is None or not (folder / "config.json").is_file():
+        return ["the patch run is not at hand"]
+    net = read(folder)
+    if net.facts["name"] == "nyu":
+        return []
+    if net.row != "exam_patch":
+        return [f"patch network of {net.row or 'no row'}"]
+    found = [f"on {net.facts['name']}"] if net.facts["name"] != run.facts["name"] else []
+    found += exam_settings(net) + ["not from ImageNet weights"] * (not net.config["model"]["pretrained"])
+    return [f"patch {text}" for text in found]
 
 
 def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | None:
@@ -102,19 +158,11 @@ def patch_run(run: Path, init_from: str) -> Path | None:
     return None
 
 
-def epochs_of(row: str) -> int:
-    """The paper's epochs for a row, all stages together."""
-    kind, _, argument = row.partition(":")
-    if kind.startswith("patch"):
-        return 50 if argument.startswith("s10") else 200
-    if kind == "inbreast":
-        return 200
-    return 50 + int(argument.partition("+")[2] or 0)
-
-
 def starts_from(row: str) -> str:
-    """The row that a whole-image or INbreast row starts from."""
+    """The row that a whole-image, INbreast or two-step row starts from."""
     kind, _, argument = row.partition(":")
+    if kind == "two_step":
+        return "patch_resnet:s10"
     if kind == "inbreast":
         return dict(zip(shen2019.INBREAST, shen2019.FOUR_BEST, strict=True)).get(row, argument)
     return f"{kind.replace('whole', 'patch')}:{argument.partition('/')[2].partition('+')[0] or 's10'}"
@@ -129,12 +177,16 @@ def find_runs(folder: Path) -> list[PaperRun]:
     if not folder.is_dir():
         raise BadCheckpoint(f'--runs: there is no folder "{folder}"; name the one that holds the run folders.')
     folders = [path.parent for path in sorted(folder.rglob("metrics.json"))]
-    runs = [_read(path) for path in folders if (path / "config.json").is_file()]
+    runs = [read(path) for path in folders if (path / "config.json").is_file()]
     return [run for run in runs if run.row and not run.config.get("data", {}).get("shuffle_labels")]
 
 
-def _read(folder: Path) -> PaperRun:
-    """A run folder, finished or not."""
+def read(folder: Path) -> PaperRun:
+    """A run folder, finished or not.
+
+    Raises:
+        BadCheckpoint: its files cannot be read.
+    """
     read = {}
     for name in ("config.json", "metrics.json"):
         try:

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from mammojax import metrics
-from mammojax.evaluate import compare, report, shen2019
+from mammojax.evaluate import compare, paper_config, report, shen2019
 from mammojax.evaluate.compare import NotComparable
 from mammojax.evaluate.paper_run import PaperRun, find_runs, nearest, starts_from
 
 WIDTH = 120  # columns of a terminal
+STATUS = 60  # characters of a status that a cell holds
 HEADER = ("row", "published", "source", "ours", "ours, flips", "best epoch", "data, seeds", "status")
 
 
@@ -207,6 +208,21 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
     return "\n".join(lines)
 
 
+def with_notes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """`text_table`, long statuses as numbers in it that are explained below it: a run may differ in many fields."""
+    at = header.index("status") if "status" in header else len(header)
+    notes = list(dict.fromkeys(row[at] for row in rows if at < len(row) and len(row[at]) > STATUS))
+    shown = []
+    for row in rows:
+        cells = list(row)
+        if at < len(row) and row[at] in notes:
+            cells[at] = f"{row[at].partition(' (')[0].partition(';')[0]} [{notes.index(row[at]) + 1}]"
+        shown.append(cells)
+    lines = [textwrap.fill(f"[{k}] {note}", WIDTH, subsequent_indent="    ", break_long_words=False,
+             break_on_hyphens=False) for k, note in enumerate(notes, start=1)]  # fmt: skip
+    return "\n".join([text_table(header, shown), *[""] * bool(lines), *lines])
+
+
 def _with_footnotes(section: report.Section) -> str:
     """A section's table in plain text, its sources as letters behind the published values, explained below it."""
     at = section.header.index("source")
@@ -215,7 +231,7 @@ def _with_footnotes(section: report.Section) -> str:
     for row in section.rows:
         mark = f" ({chr(ord('a') + sources.index(row[at]))})" if row[at] in sources else ""
         rows.append([*row[: at - 1], row[at - 1] + mark, *row[at + 1 :]])
-    table = text_table([*section.header[:at], *section.header[at + 1 :]], rows)
+    table = with_notes([*section.header[:at], *section.header[at + 1 :]], rows)
     notes = "; ".join(f"({chr(ord('a') + k)}) {source}" for k, source in enumerate(sources))
     return f"{table}\n\nPublished: {textwrap.fill(notes, WIDTH - 11)}" if notes else table
 
@@ -227,6 +243,8 @@ def write(folder: Path, output: Path | None) -> None:
         BadCheckpoint: as `find_runs`.
     """
     runs = find_runs(folder)
+    if not paper_config.at_hand():
+        print(paper_config.MISSING)
     sections = tables(runs)
     for section in sections:
         print(f"\n## {section.heading}\n{section.text}\n\n{_with_footnotes(section)}")

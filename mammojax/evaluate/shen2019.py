@@ -1,7 +1,7 @@
 """What Shen et al. 2019 published, as far as our copies state it: numbers only, each with where it stands.
 
 Our copy of the Scientific Reports article has its tables' captions but not their cells, so of that version only what
-the text says is here; arXiv v1's Tables 1–3 are complete. A cell that neither states is `MISSING` and never guessed.
+the text says is here; arXiv v1's Tables 1–3 are complete (of two copies, one lacks the last rows' epochs). A cell that neither states is `MISSING` and never guessed.
 """
 
 from typing import NamedTuple
@@ -129,9 +129,9 @@ TABLES = (
         Row("Resnet50, heatmap, [512-512-1024]x2 twice", f"whole_resnet:heatmap7,{PLAIN}", "0.80", "NA", "47",
             "Table 2"),
         Row("Resnet50, heatmap, max pool 5x5, FC 64-32", "whole_resnet:heatmap7,pool5,fc64-32", "0.73", "NA",
-            where="Table 2"),
+            "28", "Table 2"),
         Row("VGG16, heatmap, max pool 5x5, FC 64-32", "whole_vgg:heatmap7,pool5,fc64-32", "0.71", "NA",
-            where="Table 2"),
+            "26", "Table 2"),
         Row("mean of three, flips averaged",
             f"ensemble:whole_resnet:{PLAIN}|whole_vgg:512x1,512x1|whole_vgg:{PLAIN}+200", "", "0.91",
             where="section 3.1.3"),

@@ -128,7 +128,10 @@ def two_step(
             predict.write_split(output / "predictions" / f"{name}.csv", scored, table, data.facts["classes"])
             results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
     saved = json.loads((run / "config.json").read_text())
-    forest_config = {"trees": trees, "depth": depth, "min_split": min_split, "regions": REGIONS, "seed": seed}
+    forest_config = {
+        "trees": trees, "depth": depth, "min_split": min_split, "regions": REGIONS, "seed": seed,
+        "patch_run": str(folder),
+    }  # fmt: skip
     saved["config"] |= {"row": "two_step", "two_step": forest_config}
     # Whatever the run learned from, the forest saw all training images with their own labels.
     saved["config"]["data"] |= {"patients": 0, "shuffle_labels": False}

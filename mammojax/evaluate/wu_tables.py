@@ -2,7 +2,7 @@
 
 Runs are matched to rows by `config.row`: "exam:JOIN[+heatmaps][-scratch]", "birads" for the pretraining. Everything is
 computed from predictions/test_random10.csv. Each data set has its own tables: its runs are averaged with no other's,
-and runs whose settings differ (window, width, batch, rate, start) are not averaged with each other either.
+and runs whose settings or starts differ are not averaged with each other either.
 """
 
 import json
@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from mammojax import metrics
-from mammojax.evaluate import populations, report, wu2019
+from mammojax.evaluate import paper_config, populations, report, wu2019
 from mammojax.evaluate.compare import NotComparable
-from mammojax.evaluate.paper_run import PaperRun, find_runs, started_from
+from mammojax.evaluate.paper_run import PaperRun, exam_deviations, exam_settings, find_runs
 from mammojax.evaluate.populations import FINDINGS, POPULATIONS, Breasts
-from mammojax.evaluate.reproduce import WIDTH, text_table
-from mammojax.train.checkpoint import read_config
+from mammojax.evaluate.reproduce import WIDTH, with_notes
 
 SPLIT = "test_random10"
 CELLS = tuple(product(POPULATIONS, FINDINGS))
@@ -73,48 +72,13 @@ def data_sets(runs: Iterable[PaperRun]) -> dict[str, list[PaperRun]]:
     return result
 
 
-def deviations(run: PaperRun) -> list[str]:
-    """What is not the paper's about a run's settings and its start; its data set is said apart."""
-    return _settings(run.config) + _start(run)
-
-
-def _settings(config: dict[str, Any]) -> list[str]:
-    batch = wu2019.BIRADS_BATCH if config["row"].startswith("birads") else wu2019.BATCH
-    rates = {float(stage["learning_rate"]) for stage in config["stages"].values()} - {wu2019.LEARNING_RATE}
-    sizes = {angle: tuple(size) for angle, size in config["exam"]["sizes"].items()}
-    found = [f"{angle} {h}x{w}" for angle, (h, w) in sizes.items() if (h, w) != wu2019.SIZES.get(angle)]
-    if config["model"]["width"] != wu2019.WIDTH:
-        found.append(f"width {config['model']['width']}")
-    if config["batch"] != batch:
-        found.append(f"batch {config['batch']}")
-    return found + [f"learning rate {rate:g}" for rate in sorted(rates)]
-
-
-def _start(run: PaperRun) -> list[str]:
-    """What is not the paper's about the weights that an exam run began with."""
-    start = started_from(run.path, run.config.get("init_from") or "", "birads")
-    if run.row.startswith("birads") or run.row.endswith("-scratch"):
-        return ["started from another run"] if start else []
-    if not start:
-        return ["no BI-RADS pretraining"]
-    if not (start / "config.json").is_file():
-        return ["the run it started from is not at hand"]
-    config, facts = read_config(start)
-    row = config.get("row", "")
-    if not row.startswith("birads"):
-        return [f"started from {row or 'no row'}"]
-    found = [f"on {facts['name']}"] if facts["name"] != run.facts["name"] else []
-    own = _settings(run.config)
-    return [f"start {text}" for text in found + _settings(config.to_dict()) if text not in own]
-
-
 def _group(runs: Iterable[PaperRun], row: str, data: str) -> Group | None:
     """The runs of a row nearest to the paper: of one setting, that with the fewest deviations, then with most seeds."""
     settings: dict[tuple[str, ...], dict[int, PaperRun]] = {}
     doubles = 0
     for run in runs:
         if run.row == row:
-            seeds = settings.setdefault(tuple(deviations(run)), {})
+            seeds = settings.setdefault(tuple(exam_deviations(run)), {})
             doubles += run.config["seed"] in seeds
             seeds.setdefault(run.config["seed"], run)
     if not settings:
@@ -164,7 +128,7 @@ def _birads(runs: Sequence[PaperRun]) -> report.Section:
     """The pretraining's validation AUC, a row for each kind of run."""
     kinds: dict[tuple[str, str], list[PaperRun]] = {}
     for run in runs:
-        differs = deviations(run)
+        differs = exam_deviations(run)
         status = f"run on {run.facts['name']}" + (f" ({', '.join(differs)})" if differs else "")
         kinds.setdefault((run.row, status), []).append(run)
     published = f"{wu2019.BIRADS_AUC:.3f}"
@@ -345,8 +309,8 @@ def commands(runs: Sequence[PaperRun], pretraining: Sequence[PaperRun], root: Pa
         pretraining: the BI-RADS runs of that data set; the first of the paper's settings is started from.
         root: the folder of runs.
     """
-    started = next((run.path for run in pretraining if not _settings(run.config)), None)
-    nets = (run.config.get("patch_run", "") for run in runs if not _settings(run.config))
+    started = next((run.path for run in pretraining if not exam_settings(run)), None)
+    nets = (run.config.get("patch_run", "") for run in runs if not exam_settings(run))
     known = next((net for net in nets if net), "")
     start, net = (shlex.quote(str(path)) for path in (started or root / "birads", known or root / "exam_patch"))
     lines = [] if known else [f"python launch.py --config configs/exam_patch.py --workdir {net}"]
@@ -375,10 +339,12 @@ def write(folder: Path, output: Path | None, readers: Path | None = None) -> Non
         BadCheckpoint: as `exam_runs`.
     """
     runs = exam_runs(folder)
+    if not paper_config.at_hand():
+        print(paper_config.MISSING)
     sections = tables(runs, readers)
     for section in sections:
         text = textwrap.fill(section.text, WIDTH)
-        print(f"\n## {section.heading}\n{text}\n\n{text_table(section.header, section.rows)}")
+        print(f"\n## {section.heading}\n{text}\n\n{with_notes(section.header, section.rows)}")
     print("\n## Notes\n")
     for note in wu2019.NOTES:
         print(textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  "))

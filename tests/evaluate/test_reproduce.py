@@ -1,5 +1,6 @@
 """The papers' tables: values in their cells, nothing invented, no run called what it is not."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -9,36 +10,48 @@ import numpy as np
 import pytest
 
 from mammojax import cli, metrics
-from mammojax.evaluate import compare, paper_run, reproduce, shen2019
+from mammojax.evaluate import compare, paper_config, paper_run, reproduce, shen2019
 from tests.evaluate.test_compare import write_predictions
 
 PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
 
 
+def _config(row: str) -> dict[str, Any]:
+    """The config of a paper's row as a run saves it."""
+    kind, _, argument = row.partition(":")
+    config = importlib.import_module(f"configs.{kind}").get_config(argument)
+    return json.loads(config.to_json_best_effort())
+
+
+def _facts(data: str = "cbis_ddsm", split: str = "shen", size: Any = (1152, 896), crop: str = "none") -> dict[str, Any]:
+    return {"name": data, "split": split, "framing": {"size": list(size), "crop": crop, "keep_aspect": False}}
+
+
 def _run(folder: Path, row: str, value: float, *, measure: str = "auc", noise: int = 0, **changed: Any) -> Path:
-    """A run folder as a paper's run would leave it, but for `changed`."""
-    epochs = changed.get("epochs", paper_run.epochs_of(row))
-    task = "patch" if row.startswith("patch") else "whole"
-    config = {
-        "row": row, "seed": changed.get("seed", 0), "init_from": str(changed.get("init_from", "")),
-        "batch": changed.get("batch", 32 if task == "patch" else 2), "data": {"patients": changed.get("patients", 0)},
-        "model": {
-            "task": task, "width": changed.get("width", 64),
-            "pretrained": changed.get("pretrained", "" if "init_from" in changed else "imagenet.h5"),
-        },
-        "stages": {"stage1": {"epochs": epochs}},
-    }  # fmt: skip
-    config["data"]["shuffle_labels"] = changed.get("shuffled", False)
-    facts = {
-        "name": changed.get("data", "cbis_ddsm"),
-        "split": changed.get("split", "shen"),
-        "framing": {
-            "size": changed.get("size", [1152, 896]),
-            "crop": changed.get("crop", "none"),
-            "keep_aspect": False,
-        },
-    }
-    folder.mkdir(parents=True)
+    """A run folder as a paper's run would leave it, but for `changed`; `fields` are any of its config."""
+    config = _config(row)
+    pretrained = changed.get("pretrained", "imagenet.h5")
+    if row.startswith("patch"):
+        config["model"]["pretrained"] = "" if row.endswith("-random") else pretrained
+    elif "init_from" not in changed:  # trained inside the run
+        patch = {"config": config.get("patch") or _config("patch_resnet:s10"), "facts": _facts()}
+        patch["config"]["model"]["pretrained"] = pretrained
+        (folder / "patch").mkdir(parents=True)
+        (folder / "patch" / "config.json").write_text(json.dumps(patch))
+    config |= {"seed": changed.get("seed", 0), "init_from": str(changed.get("init_from", ""))}
+    config["batch"] = changed.get("batch", config["batch"])
+    config["model"]["width"] = changed.get("width", 64)
+    config["data"] |= {"patients": changed.get("patients", 0), "shuffle_labels": changed.get("shuffled", False)}
+    if "epochs" in changed:
+        for key, stage in config["stages"].items():
+            stage["epochs"] = changed["epochs"] if key == "stage1" else 0
+    for field, new in changed.get("fields", {}).items():
+        inner, (*path, last) = config, field.split(".")
+        for key in path:
+            inner = inner[key]
+        inner[last] = new
+    facts = _facts(**{k: v for k, v in changed.items() if k in ("data", "split", "size", "crop")})
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"config": config, "facts": facts}))
     cell = {"value": value, "low": value - 0.05, "high": value + 0.05}
     results = {"test": {measure: cell}}
@@ -86,6 +99,14 @@ def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path)
         ({"crop": "breast"}, "cropped"),
         ({"split": "official"}, "split official"),
         ({"pretrained": ""}, "not from ImageNet weights"),
+        ({"fields": {"model.head": "8-8-16x1"}}, "run (head 8-8-16x1)"),
+        ({"fields": {"model.blocks": [1, 1, 1, 1]}}, "run (blocks [1, 1, 1, 1])"),
+        ({"fields": {"stages.stage2.learning_rate": 1e-3}}, "run (stage2 learning rate 0.001)"),
+        ({"fields": {"augment.enabled": False}}, "run (augment.enabled false)"),
+        (
+            {"fields": {"stages.stage1.epochs": 25, "stages.stage2.epochs": 25}},
+            "run (stage1 25 epochs, stage2 25 epochs)",
+        ),
     ],
 )
 def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
@@ -114,6 +135,53 @@ def test_what_a_run_started_from_counts_too(tmp_path: Path, row: str, changed: d
     (patch / "config.json").rename(patch / "gone.json")
     said = "run (the run it started from is not at hand)"
     assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == said
+
+
+def test_what_does_not_change_the_result_is_still_run(tmp_path: Path) -> None:
+    fields = {"data.workers": 0, "data.data_dir": "/x", "data.source": "/y", "data.prepare": True, "gallery": 0,
+              "checkpoint_steps": 1, "eval_batch": 1, "extend": True, "data.seed": 3, "patch.batch": 7}  # fmt: skip
+    _run(tmp_path / "a", PLAIN, 0.851, fields=fields)
+    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == "run"
+
+
+def test_older_configs_lack_fields_but_not_stages(tmp_path: Path) -> None:
+    config = _config("patch_resnet:s10")
+    del config["extend"], config["augment"]["translation"], config["stages"]["stage1"]["slow"]
+    assert paper_config.differences(config, "patch_resnet:s10") == []
+    config["stages"]["stage4"] = config["stages"].pop("stage3")
+    assert paper_config.differences(config, "patch_resnet:s10") == ["without stage3", "with stage4"]
+
+
+def test_without_configs_no_run_is_called_the_papers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(tmp_path / "runs" / "a", PLAIN, 0.851)
+    monkeypatch.setattr(paper_config, "ROOT", tmp_path)
+    paper_config.of_row.cache_clear()
+    try:
+        assert _cells(tmp_path / "runs", "S10, [512-512-1024]x2 twice")["status"] == "run (settings not compared)"
+        for paper in ("shen2019", "wu2019"):
+            assert cli.main(["reproduce", paper, "--runs", str(tmp_path / "runs")]) == 0
+            assert capsys.readouterr().out.startswith("configs/ is not beside the package, so no run's settings are")
+    finally:
+        paper_config.of_row.cache_clear()
+
+
+def test_a_long_status_stands_below_the_table() -> None:
+    long = f"run on phantom ({', '.join(f'field {k}' for k in range(20))})"
+    text = reproduce.with_notes(("row", "status"), [["a", long], ["b", "run"], ["c", long]])
+    table, _, note = text.partition("\n\n")
+    assert table.splitlines()[1:] == ["a    run on phantom [1]", "b    run", "c    run on phantom [1]"]
+    assert " ".join(note.split()) == f"[1] {long}"
+
+
+def test_the_published_epochs_of_both_fully_connected_rows(shared: Path) -> None:
+    text = (shared / "seeds" / "003_d779424a3d08af15.txt").read_text()
+    (table,) = [t for t in shen2019.TABLES if t.version == shen2019.ARXIV and t.name == "Table 2: whole images"]
+    epochs = {row.label.split(",")[0]: row for row in table.rows if "max pool" in row.label}
+    assert {net: row.epoch for net, row in epochs.items()} == {"Resnet50": "28", "VGG16": "26"}
+    for net, row in epochs.items():
+        assert f"{net} 5x5 64 32 {row.published} NA {row.epoch}" in text
 
 
 def test_seeds_are_averaged_but_data_sets_are_not(tmp_path: Path) -> None:
@@ -174,7 +242,9 @@ def test_label_efficiency_rows_are_told_apart_by_patients(tmp_path: Path) -> Non
 def test_published_numbers_stand_in_the_papers(shared: Path) -> None:
     texts = {
         shen2019.SCIREP: (shared / "seeds" / "000_03d7bf621fe23dc1.txt").read_text(),
-        shen2019.ARXIV: (shared / "seeds" / "002_8810c5599af5f501.txt").read_text(),
+        shen2019.ARXIV: "\n".join(  # each of the two copies lacks something
+            (shared / "seeds" / name).read_text() for name in ("002_8810c5599af5f501.txt", "003_d779424a3d08af15.txt")
+        ),
     }
     for table in shen2019.TABLES:
         text = texts[table.version].replace("−", "-")
@@ -244,6 +314,6 @@ def test_every_command_names_a_config_that_exists() -> None:
         if found := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
             config = getattr(configs, found[1]).get_config(found[2])
             assert config.row.split(":", 1)[1] == found[2]
-            assert paper_run.epochs_of(config.row) == sum(s.epochs for s in config.stages.values())
+            assert paper_config.differences(json.loads(config.to_json_best_effort()), config.row) == []
             seen += 1
     assert seen > 25

@@ -13,6 +13,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import mammojax.evaluate
+from configs import birads as birads_config
+from configs import exam as exam_config
+from configs import exam_patch
 from mammojax import metrics
 from mammojax.evaluate import populations, wu2019, wu_tables
 from mammojax.evaluate.compare import NotComparable
@@ -29,15 +32,25 @@ HEATMAPS = "image+heatmaps, view-wise"
 def _run(folder: Path, row: str, seed: int = 0, data: str = "ours", **changed: Any) -> Path:
     """A run folder as a training of the paper's setting would leave it, but for `changed`."""
     birads = row.startswith("birads")
-    start = folder.parent / "birads"
-    config = {
-        "row": row, "seed": seed, "batch": changed.get("batch", 24 if birads else 4),
-        "init_from": changed.get("init_from", "" if birads or row.endswith("-scratch") else str(start)),
-        "data": {"shuffle_labels": changed.get("shuffled", False)},
-        "model": {"task": "exam", "width": changed.get("width", 16)},
-        "exam": {"sizes": changed.get("sizes", SIZES)},
-        "stages": {"stage1": {"learning_rate": changed.get("rate", 1e-5)}},
-    }  # fmt: skip
+    argument = row.partition(":")[2]
+    made = birads_config.get_config() if birads else exam_config.get_config(argument)
+    config = json.loads(made.to_json_best_effort())
+    config |= {"row": row, "seed": seed, "batch": changed.get("batch", config["batch"])}
+    start = str(folder.parent / "birads")
+    config["init_from"] = changed.get("init_from", "" if birads or row.endswith("-scratch") else start)
+    config["data"]["shuffle_labels"] = changed.get("shuffled", False)
+    config["model"]["width"] = changed.get("width", 16)
+    config["exam"]["sizes"] = changed.get("sizes", SIZES)
+    config["stages"]["stage1"]["learning_rate"] = changed.get("rate", 1e-5)
+    if "patch_run" in changed:
+        config["patch_run"] = changed["patch_run"]
+    else:  # as in a run from before it was recorded
+        del config["patch_run"]
+    for field, new in changed.get("fields", {}).items():
+        inner, (*path, last) = config, field.split(".")
+        for key in path:
+            inner = inner[key]
+        inner[last] = new
     facts = {"name": data, "kind": "exams", "findings": changed.get("findings", FINDINGS)}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"config": config, "facts": facts}))
@@ -98,6 +111,11 @@ def test_one_seed_has_no_deviation_and_no_run_at_all_no_ours(tmp_path: Path) -> 
         ({"batch": 2}, "run on ours (batch 2)"),
         ({"rate": 1e-3}, "run on ours (learning rate 0.001)"),
         ({"sizes": {"CC": [512, 384], "MLO": [2974, 1748]}}, "run on ours (CC 512x384)"),
+        ({"fields": {"model.blocks": [1, 1, 1, 1, 1]}}, "run on ours (blocks [1, 1, 1, 1, 1])"),
+        ({"fields": {"stages.stage1.epochs": 12}}, "run on ours (12 epochs)"),
+        ({"fields": {"stages.stage1.schedule": "cosine"}}, "run on ours (schedule cosine)"),
+        ({"fields": {"exam.noise": 8, "data.workers": 0}}, "run on ours (exam.noise 8)"),
+        ({"patch_run": "nowhere"}, "run on ours (the patch run is not at hand)"),
         ({"init_from": ""}, "run on ours (no BI-RADS pretraining)"),
         ({"init_from": "nowhere"}, "run on ours (the run it started from is not at hand)"),
     ],
@@ -107,6 +125,33 @@ def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[st
     _run(tmp_path / "one", wu2019.MODEL, **changed)
     heading = "Table III: biopsied population, ours on ours"
     assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "said"),
+    [
+        ({}, "ours", "run on ours"),
+        ({}, "nyu", "run on ours"),
+        ({}, "other", "run on ours (patch on other)"),
+        ({"model.blocks": [2, 2]}, "ours", "run on ours (patch blocks [2, 2])"),
+        ({"model.pretrained": ""}, "ours", "run on ours (patch not from ImageNet weights)"),
+        ({"row": "film"}, "ours", "run on ours (patch network of film)"),
+    ],
+)
+def test_the_patch_network_counts_too(tmp_path: Path, fields: dict[str, Any], name: str, said: str) -> None:
+    """Named in config.patch_run; the published one is the paper's own."""
+    _run(tmp_path / "birads", "birads")
+    net = exam_patch.get_config()
+    net.model.pretrained = "densenet121.pth"
+    net.update_from_flattened_dict(fields)
+    config = {"row": "", "model": {"task": "exam_patch"}} if name == "nyu" else json.loads(net.to_json_best_effort())
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_text(json.dumps({"config": config, "facts": {"name": name}}))
+    _run(tmp_path / "one", wu2019.MODEL, patch_run=str(tmp_path / "net"))
+    _run(tmp_path / "plain", "exam:view-wise", patch_run="")  # takes no heatmaps
+    heading = "Table III: biopsied population, ours on ours"
+    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == said
+    assert _cells(tmp_path, heading, "image-only, view-wise", "malignant")["status"] == "run on ours"
 
 
 def test_pretraining_inside_the_run_is_seen(tmp_path: Path) -> None:
