@@ -1,7 +1,6 @@
 """Train and evaluate one experiment: python launch.py --config configs/quickstart.py [--workdir DIR]"""
 
 import ast
-import re
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config's name and argument> where not given.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config>,<field>=<value>… where not given.")
 
 
 def _sentence(error: Exception) -> str:
@@ -35,11 +34,15 @@ def main(argv: list[str]) -> int:
         print(f"launch.py: {why}; try --config configs/quickstart.py", file=sys.stderr)
         return 2
     file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    name = re.sub(r"[^\w+-]", "_", Path(file).stem + (f"_{argument}" if argument else ""))
-    workdir = Path(WORKDIR.value or f"runs/{name}")
 
-    from mammojax import members, run, sweep  # after the flags: a mistyped one is told at once, not after importing JAX
+    from mammojax import members, run, run_folder, sweep  # after the flags: a mistyped one is told before importing JAX
 
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    workdir = Path(WORKDIR.value or run_folder.default(Path(file).stem, argument, overrides))
+    if CONFIG.value.get("extend", False) and not (WORKDIR.value and workdir.is_dir()):
+        print("launch.py: config.extend goes on with a run; name its folder: --workdir DIR", file=sys.stderr)
+        return 2
+    print(f"run folder: {workdir}", flush=True)
     try:
         act = {"patients_labelled": sweep.sweep, "members": members.members}
         next((act[field] for field in act if field in CONFIG.value), run.run)(CONFIG.value, workdir)

@@ -54,6 +54,7 @@ def base(join: str) -> ConfigDict:
     config.seed = 0
     config.init_from = ""  # a run of configs/birads.py, whose columns are the start
     config.patch_run = ""  # a run of configs/exam_patch.py, or of `mammojax convert nyu`, that makes the heatmaps
+    config.extend = False  # True: go on with the run in --workdir, though epochs or bootstrap_runs have grown
     config.data = ConfigDict(
         {
             "name": "manifest",

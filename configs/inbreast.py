@@ -1,7 +1,7 @@
 """Fine-tuning a whole-image classifier on INbreast from image labels alone: Table 4 of Shen et al. 2019.
 
     mammojax prepare inbreast --source DIR --kinds whole
-    python launch.py --config configs/inbreast.py:resnet-resnet --config.init_from=runs/whole_resnet
+    python launch.py --config configs/inbreast.py:resnet-resnet --config.init_from=RUN
 
 The argument names the network of the run in init_from: one of the four best, resnet-resnet (default), resnet-vgg,
 vgg-vgg, vgg-resnet, or FAMILY:HEAD such as whole_vgg:512x1,512x1. Published per-image test AUC, 70:30 by patient:

@@ -1,6 +1,6 @@
 """How many labelled patients does fine-tuning need? Table 4 of Shen et al. 2019, as one sweep on any data set.
 
-    python launch.py --config configs/label_efficiency.py:resnet-resnet --config.init_from=runs/whole_resnet
+    python launch.py --config configs/label_efficiency.py:resnet-resnet --config.init_from=RUN
 
 The argument is that of configs/inbreast.py, so is the data set unless --config.data.name says otherwise. Each size is a
 run of its own, WORKDIR/patients_20 and so on; the table and the plot of AUC against patients labelled are

@@ -1,7 +1,7 @@
 """Whole-image classifiers on ResNet50 patch classifiers, CBIS-DDSM: Table 2 of Shen et al. 2019 and its hybrid.
 
     mammojax prepare cbis_ddsm --source DIR
-    python launch.py --config configs/whole_resnet.py[:HEAD[/SET][+EPOCHS]] [--config.init_from=runs/patch_resnet]
+    python launch.py --config configs/whole_resnet.py[:HEAD[/SET][+EPOCHS]] [--config.init_from=PATCHRUN]
 
 HEAD is a head spec (mammojax/models/head.py), SET the patch set s10 (default), s1 or s1g, EPOCHS more of stage 2.
 Without init_from the patch classifier is trained first, in WORKDIR/patch, by config.patch, and from ImageNet weights
@@ -17,7 +17,7 @@ the authors' own random split of the official training images:
     256x1,128x1 (hybrid, Resnet-VGG)            0.87 (Sci Rep, text)
     heatmap7,512-512-1024x2,512-512-1024x2      0.80 (Sci Rep, text); 0.80, epoch 47 (arXiv v1)
     heatmap7,64-64-256x2,128-128-512x2          0.81 (Sci Rep, text)
-    heatmap7,pool5,fc64-32                      0.73 (arXiv v1); pool1 … pool5: 0.74 at best (Sci Rep, text)
+    heatmap7,pool5,fc64-32                      0.73, epoch 28 (arXiv v1); pool1 … pool5: 0.74 at best (Sci Rep, text)
 
 Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was written.
 """

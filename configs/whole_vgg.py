@@ -1,7 +1,7 @@
 """Whole-image classifiers on VGG16 patch classifiers, CBIS-DDSM: Table 3 of Shen et al. 2019 and its hybrid.
 
     mammojax prepare cbis_ddsm --source DIR
-    python launch.py --config configs/whole_vgg.py[:HEAD[/SET][+EPOCHS]] [--config.init_from=runs/patch_vgg]
+    python launch.py --config configs/whole_vgg.py[:HEAD[/SET][+EPOCHS]] [--config.init_from=PATCHRUN]
 
 The argument is that of configs/whole_resnet.py. In Sci Rep the VGG rows have 200 epochs more than the ResNets ("to be
 fair"), so the default is 256x1,128x1+200; arXiv v1 trained 50. Published per-image AUC on the authors' own random split
@@ -15,7 +15,7 @@ of the official training images:
     512x3,512x3                                        0.71, epoch 47 (arXiv v1)
     512x1,512x1                                        0.83, with flips 0.86, epoch 44 (arXiv v1)
     256x1,128x1                                        0.80, epoch 35 (arXiv v1)
-    heatmap7,pool5,fc64-32                             0.71 (arXiv v1)
+    heatmap7,pool5,fc64-32                             0.71, epoch 26 (arXiv v1)
 
 Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was written.
 """

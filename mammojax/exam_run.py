@@ -17,7 +17,6 @@ from mammojax.train import loop, mesh
 from mammojax.train.checkpoint import BadCheckpoint, restore_best
 
 Tree = Any
-PATIENTS = "train_patients.txt"
 
 
 def input_sizes(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> dict[str, tuple[int, int]]:
@@ -45,34 +44,6 @@ def input_sizes(config: ml_collections.ConfigDict, data: ml_collections.ConfigDi
     return sizes
 
 
-def refuse_leaks(run: Path, data: prepared.Prepared) -> None:
-    """Refuse a start that has learned from patients of this data set's validation or test split.
-
-    Wu et al. 2019, section IV-C: "we used the same train-validation-test splits for pretraining our BI-RADS
-    classification model […], so no data leakage across splits was possible".
-
-    Raises:
-        BadCheckpoint: it has, or it cannot be told.
-    """
-    file = run / PATIENTS
-    if not file.is_file():
-        if json.loads((run / "config.json").read_text())["facts"].get("name") == "nyu":
-            return  # converted published weights, of a hospital's own patients
-        raise BadCheckpoint(f'"{run}" does not say whom it has learned from ({PATIENTS}); train it again.')
-    learned = set(file.read_text().split("\n"))
-    ours = {row["patient_id"] for split in ("val", "test") for row in data.table(split)}
-    if shared := learned & ours:
-        raise BadCheckpoint(
-            f'"{run}" has learned from {len(shared)} patients who stand in the validation or test split of this data '
-            "set; pretrain on the same split (the same config.data.split and config.data.seed)."
-        )
-
-
-def write_patients(workdir: Path, data: prepared.Prepared) -> None:
-    """Write whom the run learns from, for `refuse_leaks`."""
-    (workdir / PATIENTS).write_text("\n".join(sorted({row["patient_id"] for row in data.table("train")})))
-
-
 def heatmaps_of(
     config: ml_collections.ConfigDict, data: prepared.Prepared, patch_run: Path | None
 ) -> tuple[exams.Heatmaps, str] | None:
@@ -85,7 +56,6 @@ def heatmaps_of(
         return None
     if patch_run is None:
         raise BadCheckpoint("config.patch_run is empty; name the run of the patch network that makes the heatmaps.")
-    refuse_leaks(patch_run, data)
     net = heatmap.PatchNet(patch_run)
     return (heatmap.write_channels(data, net, config.exam), heatmap.order(config.exam)), net.digest
 

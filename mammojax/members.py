@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from mammojax import run
+from mammojax import run, run_folder
 from mammojax.evaluate import populations
 
 
@@ -28,7 +28,8 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         What ensemble.json holds: {"members": n, "test_random10": `populations.measure` of the mean of all members}.
 
     Raises:
-        as `run.run`; BadConfig where a list is empty, before anything is trained.
+        as `run.run`; before anything is trained BadConfig where a list is empty or a member's folder holds a run of
+        another config.
     """
     seeds, joins = tuple(config.members.seeds), tuple(config.members.joins)
     if not seeds or not joins:
@@ -42,21 +43,22 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
                 del one.members
                 one.seed, one.model.join, one.data.data_dir = seed, join, data_dir
                 one.row = one.row.replace(config.model.join, join)
-            parts.append((run.check(one), workdir / f"{join}_{seed}"))
-    first = parts[0][1]
-    for k, (one, folder) in enumerate(parts):
-        if k:  # all start from one pretraining, and see one patch network's heatmaps
-            for name, field in (("birads", "init_from"), ("patch", "patch_run")):
-                if name in one and not one[field]:
-                    one[field] = str(first / name)
-                    if one[name].model.get("pretrained", ""):
-                        one[name].model.pretrained = ""  # the first member's network started from it
+            parts.append((workdir / f"{join}_{seed}", run.check(one)))
+    first = parts[0][0]
+    for _, one in parts[1:]:  # all start from one pretraining, and see one patch network's heatmaps
+        for name, field in (("birads", "init_from"), ("patch", "patch_run")):
+            if name in one and not one[field]:
+                one[field] = str(first / name)
+                if one[name].model.get("pretrained", ""):
+                    one[name].model.pretrained = ""  # the first member's network started from it
+    run_folder.check_all(parts)
+    for folder, one in parts:
         print(f"{folder.name} → {folder}", flush=True)
         run.run(one, folder)
-    read = [populations.read(folder, "test_random10") for _, folder in parts]
+    read = [populations.read(folder, "test_random10") for folder, _ in parts]
     measured = populations.measure(populations.ensemble(read), config.bootstrap_runs, config.seed)
     result = {"members": len(parts), "test_random10": measured}
     (workdir / "ensemble.json").write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
-    populations.write([folder for _, folder in parts], "test_random10", [], None)
+    populations.write([folder for folder, _ in parts], "test_random10", [], None)
     print(f"\nensemble of {len(parts)}: {workdir / 'ensemble.json'}", flush=True)
     return result

@@ -1,22 +1,14 @@
 """One experiment from its config: data → stages → evaluation → report."""
 
-import contextlib
-import fcntl
-import importlib.metadata
 import itertools
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from mammojax import exam_run
+from mammojax import exam_run, run_folder, train_patients
 from mammojax.data import classes, pipeline, prepared
 from mammojax.data.dicom import BadMammogram
 from mammojax.data.manifest import BadManifest
@@ -59,7 +51,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     config = check(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    with _lock(workdir):
+    with run_folder.lock(workdir):
+        run_folder.check(workdir, config)
         data = dataset(config, workdir)
         if config.model.task == "exam":
             return _exams(config, workdir, data)
@@ -71,13 +64,11 @@ def _exams(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prep
     """An experiment on exams; its patch network and its BI-RADS network first, where the config holds them."""
     net = _nested(config, "patch", workdir, config.patch_run) if config.model.channels == 3 else None
     start = _nested(config, "birads", workdir, config.init_from)
+    starts = [folder for folder in (net, start) if folder]
+    train_patients.refuse(starts, config, data)
     made = exam_run.heatmaps_of(config, data, net)
     heatmaps, digest = made or (None, "")
-    facts = data.facts | ({"heatmaps": digest} if digest else {})
-    _write_config(config, facts, workdir)
-    exam_run.write_patients(workdir, data)
-    if start:
-        exam_run.refuse_leaks(start, data)
+    _write(config, workdir, data, data.facts | ({"heatmaps": digest} if digest else {}), starts)
     variables = _start(config, multi_view.build(config.model), start)
     title = f"{config.model.join} network for {config.model.target} on {config.data.name}"
     results = exam_run.experiment(config, workdir, data, variables, heatmaps, title, _notes(config))
@@ -88,9 +79,9 @@ def _exams(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prep
 def _experiment(
     config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared, patch_run: Path | None
 ) -> dict[str, Any]:
-    _write_config(config, with_start_mean(data.facts, patch_run or config.init_from), workdir)
-    if config.model.task == "exam_patch":
-        exam_run.write_patients(workdir, data)
+    starts = [Path(folder) for folder in (patch_run or config.init_from,) if folder]
+    train_patients.refuse(starts, config, data)
+    _write(config, workdir, data, with_start_mean(data.facts, patch_run or config.init_from), starts)
     model = whole_image.build(config.model)
     mean = data.facts["mean"]
     variables = _start(config, model, patch_run)
@@ -122,6 +113,14 @@ def _experiment(
     page = report.write_report(workdir, title=_title(config), notes=_notes(config), gallery=gallery)
     _print_table(results, page)
     return results
+
+
+def _write(
+    config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared, facts: dict[str, Any], starts: list[Path]
+) -> None:
+    """What a run folder holds before its first step: config, versions, whom it learns from."""
+    run_folder.write(workdir, config, facts | {"folder": data.path.parent.name})
+    train_patients.write(workdir, config, data, starts)
 
 
 def _batches(
@@ -204,21 +203,6 @@ def _input_size(config: ml_collections.ConfigDict, data: ml_collections.ConfigDi
     return side, side
 
 
-@contextlib.contextmanager
-def _lock(workdir: Path) -> Iterator[None]:
-    """Hold the run folder: two runs in one folder would write over each other."""
-    fd = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)  # CLOEXEC: loader workers must not hold it
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise BadConfig(f'"{workdir}" is in use by another run; wait for it or give another --workdir.') from None
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
 def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepared:
     """The prepared data set of a config; made on demand where the config says so."""
     asked = prepared.asked_for(config, workdir)
@@ -246,6 +230,7 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
     with part.unlocked():
         part.data.update(config.data.copy_and_resolve_references())
         part.data.kind, part.data.prepare, part.seed = kind, False, config.seed
+        part.extend = config.get("extend", False)
         if "phantom" in config:
             part.phantom = config.phantom
         if name == "birads" and "patch_run" in config:
@@ -253,10 +238,9 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
     if not part.data.data_dir and part.data.name.startswith("phantom"):
         part.data.data_dir = str(workdir / "data")
     folder = workdir / name
-    if (folder / "report.html").is_file():  # what a run writes last
-        saved = json.loads((folder / "config.json").read_text())["config"]
-        if saved | {"data": {"map": "", **saved["data"]}} == json.loads(part.to_json_best_effort()):
-            return folder
+    grown = run_folder.check(folder, part)
+    if (folder / "report.html").is_file() and not grown:  # what a run writes last
+        return folder
     folder.mkdir(exist_ok=True)
     print(f"{name} network → {folder}", flush=True)
     data = dataset(part, folder)
@@ -288,31 +272,6 @@ def _start(config: ml_collections.ConfigDict, model: Any, patch_run: Path | None
         except (ValueError, ModuleNotFoundError) as error:
             raise BadConfig(f"config.model.pretrained: {error}") from None
     return variables
-
-
-def _write_config(config: ml_collections.ConfigDict, facts: dict[str, Any], workdir: Path) -> None:
-    """config.json and versions.json: what was asked for, and with what it was run."""
-    saved = {"config": json.loads(config.to_json_best_effort()), "facts": facts}
-    (workdir / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
-    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "pydicom", "numpy", "mammojax")
-    packages = {}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages[name] = importlib.metadata.version(name)
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    versions = {
-        "python": platform.python_version(),
-        "packages": packages,
-        "git_commit": commit,
-        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
-    }
-    (workdir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
 
 
 def _gallery(

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from mammojax import run
+from mammojax import run, run_folder
 from mammojax.data import prepared
 from mammojax.evaluate.report import interval_text
 
@@ -28,8 +28,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         test_images (negatives + positives), auc_flips (four flips averaged).
 
     Raises:
-        as `run.run`; BadConfig where no size is given, BadDataset where the train split has fewer patients, both
-        before anything is trained.
+        as `run.run`; before anything is trained BadConfig where no size is given or a size's folder holds a run of
+        another config, BadDataset where the train split has fewer patients.
     """
     sizes = tuple(config.patients_labelled)
     if not sizes or min(sizes) < 0:
@@ -38,17 +38,18 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
     workdir.mkdir(parents=True, exist_ok=True)
     # A data set prepared for the first run serves them all.
     data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name == "phantom" else "")
-    rows = []
-    for size in sizes:
+    rows: list[dict[str, Any]] = []
+    folders = [workdir / f"patients_{size or 'all'}" for size in sizes]
+    for size, folder in zip(sizes, folders, strict=True):
         one = config.copy_and_resolve_references()  # ConfigDict(config) would share its inner dictionaries
         with one.unlocked():
             del one.patients_labelled
             one.data.patients, one.data.data_dir = size, data_dir
+        run_folder.check_all([(folder, one)])
         table = run.dataset(one, workdir).table("train")
         used = prepared.of_patients(table, size or len({row["patient_id"] for row in table}), one.seed)
         rows.append({"patients": len({table[k]["patient_id"] for k in used}), "images": len(used), "config": one})
-    for row, size in zip(rows, sizes, strict=True):
-        folder = workdir / f"patients_{size or 'all'}"
+    for row, folder in zip(rows, folders, strict=True):
         print(f"{row['patients']} labelled patients, {row['images']} images → {folder}", flush=True)
         measured = run.run(row.pop("config"), folder)
         auc = measured["test"]["auc"]

@@ -19,6 +19,7 @@ def test_a_config_says_its_command_and_where_it_comes_from(name: str) -> None:
         assert tuple(module.get_config().data.size) == (1152, 896)
     assert module.get_config().to_json_best_effort()
     assert module.get_config().data.map == ""  # a manifest's words may be set from the command line
+    assert module.get_config().extend is False
 
 
 def test_the_papers_schedule() -> None:

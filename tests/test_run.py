@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 from configs import patch_resnet, quickstart, whole_resnet
 from mammojax import run
 from mammojax.models import whole_image
-from mammojax.train.checkpoint import load_best, save_best
+from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best
 from mammojax.train.state import init_variables
 from tests.tiny import ROOT, command, environment, launch
 
@@ -61,6 +63,57 @@ def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:
     done = launch(finished)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_refuses_another_config_and_keeps_its_own(finished: Path) -> None:
+    kept = {name: (finished / name).read_bytes() for name in ("config.json", "metrics.json", "patch/config.json")}
+    config, _, _ = restore_best(finished)
+    config.seed, config.extend = 1, True
+    config.stages.stage2.epochs += 1
+    said = f'"{finished}" holds a run of another config: seed 0 → 1, stages.stage2.epochs 2 → 3; give another --workdir'
+    with pytest.raises(run.BadConfig, match=re.escape(said)):
+        run.run(config, finished)
+    config, _, _ = restore_best(finished)
+    config.init_from, config.patch.batch, config.patch.model.width = "", 16, 8
+    shutil.copytree(finished / "patch", finished.parent / "inner" / "patch")  # the outer run has not begun
+    with pytest.raises(run.BadConfig, match=r'inner/patch" holds a run of another config: batch 32 → 16, model.width'):
+        run.run(config, finished.parent / "inner")
+    for name, content in kept.items():
+        assert (finished / name).read_bytes() == content
+
+
+def test_an_extended_run_equals_one_that_was_as_long_at_once(finished: Path, tmp_path: Path) -> None:
+    config, _, _ = restore_best(finished / "patch")
+    config.stages.stage1.schedule, config.bootstrap_runs, config.checkpoint_steps = "constant", 20, 1000
+    config.data.patients = 4
+    run.run(config, tmp_path / "grown")
+    config.stages.stage1.epochs += 1
+    with pytest.raises(run.BadConfig, match=r"--config\.extend=True"):
+        run.run(config, tmp_path / "grown")
+    run.run(config, tmp_path / "long")
+    config.extend = True
+    run.run(config, tmp_path / "grown")
+    for name in ("metrics.json", "predictions/test.csv", "predictions/val.csv", "config.json", "train_patients.txt"):
+        assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "long" / name).read_bytes(), name
+    steps = [json.loads(line)["step"] for line in (tmp_path / "grown" / "metrics.jsonl").read_text().splitlines()]
+    assert len(set(steps)) == 2
+    ours, theirs = (Latest(tmp_path / name) for name in ("grown", "long"))
+    assert ours.host()["step"] == theirs.host()["step"] == steps[-1]
+    for a, b in zip(_leaves(ours), _leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def _leaves(latest: Latest) -> list[np.ndarray]:
+    saved = latest._checkpointer.load_checkpointables(latest.host()["step"])["state"]
+    latest.close()
+    return [saved[name] for name in sorted(saved)]
+
+
+def test_launch_extends_only_a_run_that_is_there(tmp_path: Path) -> None:
+    done = launch(tmp_path / "mistyped", "--config.extend=True")
+    assert done.returncode == 2
+    assert "config.extend goes on with a run; name its folder: --workdir DIR" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -26,7 +26,7 @@ IGNORED = (
     "data.name", "data.split", "data.size", "data.crop", "data.keep_aspect", "data.patients", "data.shuffle_labels",
     "phantom",
     # how data come here and how fast
-    "source", "data.source", "data.data_dir", "data.prepare", "data.workers",
+    "source", "data.source", "data.data_dir", "data.prepare", "data.workers", "data.map",
     # what is saved, drawn and shown, and how many draws an interval has
     "checkpoint_steps", "eval_batch", "gallery", "bootstrap_runs",
 )  # fmt: skip

@@ -1,0 +1,261 @@
+"""A run folder belongs to one config: what its config.json holds, and what may differ when the run is started again."""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from mammojax.start import BadConfig, parts
+from mammojax.train.checkpoint import Latest
+
+FREE = (
+    "extend", "checkpoint_steps", "gallery", "source", "data.data_dir", "data.prepare", "data.source", "data.workers",
+)  # fmt: skip
+"""Fields that do not change what a run learns or what is measured of it. What a source or folder of data holds is
+compared by the facts of the prepared data, so that it may be moved."""
+PATHS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
+"""Fields that name a file or folder: two spellings of one path are the same value."""
+INNER = ("patch", "birads")
+"""Configs inside a config, see `start.parts`."""
+NAME_LENGTH = 100
+
+
+class Difference(NamedTuple):
+    """A field that is not what the run was started with; `grows`: `config.extend` allows it; `why` it does not."""
+
+    field: str
+    old: Any
+    new: Any
+    grows: bool = False
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.field} {_shown(self.old)} → {_shown(self.new)}" + (f" ({self.why})" if self.why else "")
+
+
+def default(file: str, argument: str, overrides: Mapping[str, Any]) -> Path:
+    """The run folder where none is given: runs/<file>_<argument>, with what was set beside it on the command line.
+
+    `runs/quickstart,seed=1`: two experiments never share a folder. Paths are hashed, since they may hold names, and so
+    is everything where it would be long. Fields that change nothing (FREE but for sources) are left out.
+
+    Args:
+        file, argument: the config file's name and the argument behind its colon: "whole_resnet", "256x1,128x1".
+        overrides: the fields that were set, by their dotted names.
+    """
+    named = []
+    for field, value in sorted(overrides.items()):
+        if field in FREE and field.rpartition(".")[2] != "source":
+            continue
+        text = str(value)
+        if field.rpartition(".")[2] in PATHS and text:
+            text = _digest(str(Path(text).expanduser().absolute()))
+        elif re.search(r"[/\\~]", text):
+            text = _digest(text)
+        plain = re.sub(r"[^\w.+-]+", "_", text).strip("_")
+        named.append(f"{field}={plain}")
+    name = re.sub(r"[^\w+-]", "_", f"{file}_{argument}" if argument else file)
+    if len(",".join((name, *named))) > NAME_LENGTH:
+        named = [_digest(",".join(named))]
+    return Path("runs") / ",".join((name, *named))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Hold the run folder: two runs in one folder would write over each other."""
+    fd = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)  # CLOEXEC: loader workers must not hold it
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise BadConfig(f'"{workdir}" is in use by another run; wait for it or give another --workdir.') from None
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, Any] | None = None) -> list[Difference]:
+    """Refuse to go on in a folder whose run has another config; before its first checkpoint a folder has none.
+
+    A field that the saved config lacks is of a later version of this code and is not compared; whole stages and inner
+    runs are. `facts` are those of the prepared data.
+
+    Returns:
+        What `config.extend` lets grow: epochs of the stage that the run is in and of later ones, bootstrap_runs.
+
+    Raises:
+        BadConfig: with the fields that differ.
+    """
+    if not _trained(workdir):
+        return []
+    saved = json.loads((workdir / "config.json").read_text())
+    changed = _differences(saved["config"], json.loads(config.to_json_best_effort()), workdir)
+    theirs, ours = _flat(saved["facts"]), _flat(json.loads(json.dumps(facts or {})))
+    changed += [
+        Difference(f"the data set's {name}", theirs[name], ours[name])
+        for name in theirs
+        if name in ours and theirs[name] != ours[name]
+    ]
+    grows = all(one.grows for one in changed)
+    if not changed or (config.get("extend", False) and grows):
+        return changed
+    remedy = "give another --workdir"
+    if grows:
+        remedy += ", or --config.extend=True to go on with this run"
+    raise BadConfig(f'"{workdir}" holds a run of another config: {", ".join(map(str, changed))}; {remedy}.')
+
+
+def check_all(runs: Iterable[tuple[Path, ml_collections.ConfigDict]]) -> None:
+    """`check` several run folders before the first of the runs is started.
+
+    Raises:
+        BadConfig: one of them belongs to another config, or is in use.
+    """
+    for folder, config in runs:
+        if folder.is_dir():
+            with lock(folder):
+                check(folder, config)
+
+
+def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> None:
+    """Write config.json, once, and versions.json: what was asked for, and with what it is run.
+
+    Where the run is extended, the fields that grew are changed in it, and what was measured of the shorter run
+    (metrics.json, report.html) is removed, so that the run does not pass for finished.
+
+    Raises:
+        BadConfig: the folder's run has another config, see `check`.
+    """
+    grown = check(workdir, config, facts)
+    file = workdir / "config.json"
+    if not _trained(workdir):
+        saved = {"config": json.loads(config.to_json_best_effort()), "facts": facts}
+        if "extend" in saved["config"]:
+            saved["config"]["extend"] = False  # of a start, not of the run
+        file.write_text(json.dumps(saved, indent=2) + "\n")
+    elif grown:
+        saved = json.loads(file.read_text())
+        for one in grown:
+            *path, last = one.field.split(".")
+            inner = saved["config"]
+            for key in path:
+                inner = inner[key]
+            inner[last] = one.new
+        for name in ("metrics.json", "report.html"):
+            (workdir / name).unlink(missing_ok=True)
+        file.write_text(json.dumps(saved, indent=2) + "\n")
+    (workdir / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n")
+
+
+def _trained(workdir: Path) -> bool:
+    """Whether a run has left anything here that was made by its config."""
+    latest, best = (workdir / "checkpoints" / name for name in ("latest", "best"))
+    made = best.exists() or (workdir / "metrics.json").exists() or any(path.name.isdigit() for path in latest.glob("*"))
+    return made and (workdir / "config.json").is_file()
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> list[Difference]:
+    """The fields of two configs that count and are not the same."""
+    used = {name for one in (old, new) for name in parts(ml_collections.ConfigDict({"init_from": ""} | one))}
+    a, b = ({**_flat(one), **dict.fromkeys(_blocks(one), "there")} for one in (old, new))
+    for block in sorted({*_blocks(old), *_blocks(new)}):
+        for one in (a, b):
+            one.setdefault(block, "absent")
+    changed = []
+    for field in (field for field in a if field in b and a[field] != b[field]):
+        top, _, inner = field.partition(".")
+        if top in INNER and (top not in used or (inner and (top in old) != (top in new))):
+            continue  # a finished run is named instead, or the whole inner run is said to be absent
+        own = inner if top in used else field
+        if own in FREE or (own.rpartition(".")[2] in PATHS and _same_path(a[field], b[field])):
+            continue
+        why = None
+        if own == "bootstrap_runs":
+            why = "" if b[field] > a[field] else "it can only grow"
+        elif re.fullmatch(r"stages\.\w+\.epochs", own):
+            if top in used:
+                why = "this run has started from that one"
+            else:
+                why = _why_not(field.split(".")[1], a[field], b[field], old["stages"], workdir)
+        changed.append(Difference(field, a[field], b[field], why == "", why or ""))
+    return changed
+
+
+def _blocks(config: dict[str, Any]) -> list[str]:
+    """The inner runs and all stages of a config, which a start must not gain or lose."""
+    inner = [name for name in INNER if name in config]
+    stages = [f"stages.{key}" for key in config.get("stages", {})]
+    return [*inner, *stages, *(f"{name}.{stage}" for name in inner for stage in _blocks(config[name]))]
+
+
+def _why_not(key: str, old: int, new: int, stages: dict[str, Any], workdir: Path) -> str:
+    """Why a stage cannot go from `old` to `new` epochs; "" where the run then is what it would have been at once."""
+    if new < old:
+        return "a stage can only grow"
+    latest = Latest(workdir)
+    try:
+        host = latest.host()
+    finally:
+        latest.close()
+    if host is None:
+        return "there is no checkpoints/latest to go on from"
+    place = sorted(stages).index(key)
+    if host["stage"] > place:
+        return "the run is past that stage"
+    if host["stage"] == place and stages[key]["schedule"] != "constant":
+        return f"a {stages[key]['schedule']} stage of that length would have had other rates from its first step"
+    return ""
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
+
+
+def _same_path(a: str, b: str) -> bool:
+    return bool(a and b) and Path(a).expanduser().resolve() == Path(b).expanduser().resolve()
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _versions() -> dict[str, Any]:
+    """The versions, commit and devices that a run uses."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "pydicom", "numpy", "mammojax")
+    packages = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "git_commit": commit,
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+    }

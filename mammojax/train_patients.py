@@ -1,0 +1,115 @@
+"""Whom a run has learned from: the patients it was trained on, and those of every run that it came from.
+
+A patient is named by data set and id, as two data sets may use the same ids: "cbis_ddsm", "inbreast", "manifest" (ids
+of two manifests are the same people's, so that a manifest may grow), a phantom with its seed.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from mammojax.data import prepared
+from mammojax.train.checkpoint import BadCheckpoint, read_config
+
+FILE = "train_patients.txt"
+
+
+class Learned(NamedTuple):
+    """(data set, patient id), the data set "" where a file does not name it; `missing`: runs that cannot be asked."""
+
+    patients: set[tuple[str, str]]
+    missing: list[Path]
+
+
+def write(workdir: Path, config: ml_collections.ConfigDict, data: prepared.Prepared, starts: Iterable[Path]) -> None:
+    """Write train_patients.txt, a line "data set, tab, patient id" each: of the run's own data and of its `starts`."""
+    own = {(_name(config), patient) for patient in _trained_on(config, data)}
+    learned = own.union(*(read(start).patients for start in starts))
+    (workdir / FILE).write_text("".join(f"{name}\t{patient}\n" for name, patient in sorted(learned)))
+
+
+def read(run: Path) -> Learned:
+    """Whom a run and those it came from have learned from.
+
+    A run folder from before this file held all of that is asked by its data set, where that still stands, and by the
+    runs that its config names.
+
+    Raises:
+        BadCheckpoint: the folder is not a run.
+    """
+    return _read(run, set())
+
+
+def _read(run: Path, asked: set[Path]) -> Learned:
+    asked.add(run.resolve())
+    config, facts = read_config(run)
+    if facts.get("name") == "nyu":  # converted published weights, of a hospital's own patients
+        return Learned(set(), [])
+    patients, missing = set(), []
+    if (run / FILE).is_file():
+        lines = [line for line in (run / FILE).read_text().splitlines() if line]
+        if all("\t" in line for line in lines):
+            return Learned({(name, patient) for name, _, patient in (line.partition("\t") for line in lines)}, [])
+        patients = {("", line) for line in lines}  # its own alone
+    else:
+        try:
+            patients = {(_name(config), patient) for patient in _trained_on(config, prepared.of_run(run))}
+        except (prepared.NotPrepared, prepared.BadDataset, AttributeError, KeyError):
+            missing.append(run)
+    named = [Path(config[field]) for field in ("init_from", "patch_run") if config.get(field, "")]
+    for start in (*named, run / "patch", run / "birads"):
+        if start in named and not (start / "config.json").is_file():
+            missing.append(start)
+        elif (start / "config.json").is_file() and start.resolve() not in asked:
+            before = _read(start, asked)
+            patients, missing = patients | before.patients, missing + before.missing
+    return Learned(patients, missing)
+
+
+def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: prepared.Prepared) -> None:
+    """Refuse starts that have learned from patients of this data set's validation or test split.
+
+    Wu et al. 2019, section IV-C: "we used the same train-validation-test splits for pretraining our BI-RADS
+    classification model […], so no data leakage across splits was possible". Of exams equal ids are enough to refuse,
+    of mammograms the data set must be the same too. A start of mammograms that cannot be asked is told and taken.
+
+    Args:
+        starts: run folders.
+        config, data: of the run that starts.
+
+    Raises:
+        BadCheckpoint: one has, or of exams it cannot be told.
+    """
+    exams = config.model.task in ("exam", "exam_patch")
+    ours = {row["patient_id"] for split in ("val", "test") for row in data.table(split)}
+    for run in starts:
+        learned, missing = read(run)
+        if exams and not (run / FILE).is_file() and read_config(run)[1].get("name") != "nyu":
+            raise BadCheckpoint(f'"{run}" does not say whom it has learned from ({FILE}); train it again.')
+        shared = {patient for name, patient in learned if exams or name in ("", _name(config))} & ours
+        if shared:
+            raise BadCheckpoint(
+                f'"{run}" has learned from {len(shared)} patients who stand in the validation or test split of this '
+                "data set; pretrain on the same split (the same config.data.split and config.data.seed)."
+            )
+        for folder in missing:
+            print(f'whom "{folder}" has learned from cannot be told: its data set or folder is gone', flush=True)
+
+
+def _name(config: ml_collections.ConfigDict) -> str:
+    """The data set's name among `Learned.patients`."""
+    name: str = config.data.name
+    if name not in prepared.PHANTOMS:
+        return name
+    return f"{name} {(config.get('phantom') or prepared.PHANTOMS[name])['seed']}"
+
+
+def _trained_on(config: ml_collections.ConfigDict, data: prepared.Prepared) -> set[str]:
+    """The patients of the training split whose labels are used: all, or `config.data.patients` of them."""
+    table: list[dict[str, Any]] = data.table("train")
+    chosen = config.data.get("patients", 0)
+    if chosen and not config.model.get("auxiliary_classes", 0):
+        table = [table[k] for k in prepared.of_patients(table, chosen, config.seed)]
+    return {row["patient_id"] for row in table}
