@@ -1,7 +1,8 @@
 """What Shen et al. 2019 published, as far as our copies state it: numbers only, each with where it stands.
 
 Our copy of the Scientific Reports article has its tables' captions but not their cells, so of that version only what
-the text says is here; arXiv v1's Tables 1–3 are complete (of two copies, one lacks the last rows' epochs). A cell that neither states is `MISSING` and never guessed.
+the text says is here; arXiv v1's Tables 1–3 are complete (one of our two copies lacks the last rows' epochs). A cell
+that neither states is `MISSING` and never guessed.
 """
 
 from typing import NamedTuple
