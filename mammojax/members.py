@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from mammojax import run, run_folder
+from mammojax import run
 from mammojax.evaluate import populations
 
 
@@ -51,7 +51,9 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
                 one[field] = str(first / name)
                 if one[name].model.get("pretrained", ""):
                     one[name].model.pretrained = ""  # the first member's network started from it
-    run_folder.check_all(parts)
+    for folder, one in parts:
+        if folder.is_dir():  # else what it starts from may not be there yet
+            run.check_folder(one, folder)
     for folder, one in parts:
         print(f"{folder.name} → {folder}", flush=True)
         run.run(one, folder)

@@ -189,6 +189,18 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
+def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """`check` a run and its folder, where that is there: of several runs before the first one is started.
+
+    Raises:
+        BadConfig: the config cannot work, or the folder holds a run of another one or is in use.
+    """
+    config = check(config)
+    if workdir.is_dir():
+        with run_folder.lock(workdir):
+            run_folder.check(workdir, config)
+
+
 def _network(model: ml_collections.ConfigDict) -> Any:
     return multi_view.build(model) if model.task == "exam" else whole_image.build(model)
 

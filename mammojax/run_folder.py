@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
         return []
     saved = json.loads((workdir / "config.json").read_text())
     changed = _differences(saved["config"], json.loads(config.to_json_best_effort()), workdir)
-    theirs, ours = _flat(saved["facts"]), _flat(json.loads(json.dumps(facts or {})))
+    theirs, ours = _flat(saved.get("facts", {})), _flat(json.loads(json.dumps(facts or {})))
     changed += [
         Difference(f"the data set's {name}", theirs[name], ours[name])
         for name in theirs
@@ -119,18 +119,6 @@ def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
     if grows:
         remedy += ", or --config.extend=True to go on with this run"
     raise BadConfig(f'"{workdir}" holds a run of another config: {", ".join(map(str, changed))}; {remedy}.')
-
-
-def check_all(runs: Iterable[tuple[Path, ml_collections.ConfigDict]]) -> None:
-    """`check` several run folders before the first of the runs is started.
-
-    Raises:
-        BadConfig: one of them belongs to another config, or is in use.
-    """
-    for folder, config in runs:
-        if folder.is_dir():
-            with lock(folder):
-                check(folder, config)
 
 
 def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> None:
@@ -165,14 +153,18 @@ def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
 
 def _trained(workdir: Path) -> bool:
     """Whether a run has left anything here that was made by its config."""
-    latest, best = (workdir / "checkpoints" / name for name in ("latest", "best"))
-    made = best.exists() or (workdir / "metrics.json").exists() or any(path.name.isdigit() for path in latest.glob("*"))
+    made = any((workdir / name).exists() for name in ("checkpoints/best", "metrics.json", "report.html"))
+    made = made or any(path.name.isdigit() for path in (workdir / "checkpoints" / "latest").glob("*"))
     return made and (workdir / "config.json").is_file()
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> list[Difference]:
     """The fields of two configs that count and are not the same."""
-    used = {name for one in (old, new) for name in parts(ml_collections.ConfigDict({"init_from": ""} | one))}
+    used = {
+        name
+        for one in (old, new)
+        for name in parts(ml_collections.ConfigDict({"init_from": "", "patch_run": ""} | one))
+    }
     a, b = ({**_flat(one), **dict.fromkeys(_blocks(one), "there")} for one in (old, new))
     for block in sorted({*_blocks(old), *_blocks(new)}):
         for one in (a, b):
@@ -208,11 +200,7 @@ def _why_not(key: str, old: int, new: int, stages: dict[str, Any], workdir: Path
     """Why a stage cannot go from `old` to `new` epochs; "" where the run then is what it would have been at once."""
     if new < old:
         return "a stage can only grow"
-    latest = Latest(workdir)
-    try:
-        host = latest.host()
-    finally:
-        latest.close()
+    host = Latest(workdir).host()
     if host is None:
         return "there is no checkpoints/latest to go on from"
     place = sorted(stages).index(key)

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from mammojax import run, run_folder
+from mammojax import run
 from mammojax.data import prepared
 from mammojax.evaluate.report import interval_text
 
@@ -38,20 +38,23 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
     workdir.mkdir(parents=True, exist_ok=True)
     # A data set prepared for the first run serves them all.
     data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name == "phantom" else "")
-    rows: list[dict[str, Any]] = []
     folders = [workdir / f"patients_{size or 'all'}" for size in sizes]
+    configs: list[ml_collections.ConfigDict] = []
+    rows: list[dict[str, Any]] = []
     for size, folder in zip(sizes, folders, strict=True):
         one = config.copy_and_resolve_references()  # ConfigDict(config) would share its inner dictionaries
         with one.unlocked():
             del one.patients_labelled
             one.data.patients, one.data.data_dir = size, data_dir
-        run_folder.check_all([(folder, one)])
+        run.check_folder(one, folder)
+        configs.append(one)
+    for one in configs:
         table = run.dataset(one, workdir).table("train")
-        used = prepared.of_patients(table, size or len({row["patient_id"] for row in table}), one.seed)
-        rows.append({"patients": len({table[k]["patient_id"] for k in used}), "images": len(used), "config": one})
-    for row, folder in zip(rows, folders, strict=True):
+        used = prepared.of_patients(table, one.data.patients or len({row["patient_id"] for row in table}), one.seed)
+        rows.append({"patients": len({table[k]["patient_id"] for k in used}), "images": len(used)})
+    for row, one, folder in zip(rows, configs, folders, strict=True):
         print(f"{row['patients']} labelled patients, {row['images']} images → {folder}", flush=True)
-        measured = run.run(row.pop("config"), folder)
+        measured = run.run(one, folder)
         auc = measured["test"]["auc"]
         row |= {"auc": auc["value"], "low": auc["low"], "high": auc["high"]}
         row["test_images"] = " + ".join(map(str, auc["n"]))

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from configs import patch_resnet, quickstart, whole_resnet
 from mammojax import run
 from mammojax.models import whole_image
-from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best
+from mammojax.train.checkpoint import BadCheckpoint, Latest, load_best, restore_best, save_best
 from mammojax.train.state import init_variables
 from tests.tiny import ROOT, command, environment, launch
 
@@ -44,6 +44,8 @@ def test_a_run_leaves_what_is_documented(finished: Path) -> None:
         "report.html",
         "checkpoints/best",
         "patch/report.html",
+        "train_patients.txt",
+        "patch/train_patients.txt",
     ):
         assert (finished / name).exists(), name
     results = json.loads((finished / "metrics.json").read_text())
@@ -74,14 +76,35 @@ def test_a_finished_run_refuses_another_config_and_keeps_its_own(finished: Path)
     with pytest.raises(run.BadConfig, match=re.escape(said)):
         run.run(config, finished)
     config, _, _ = restore_best(finished)
-    config.init_from, config.patch.batch, config.patch.model.width = "", 16, 8
+    config.init_from, config.patch.batch, config.patch.balance_loss = "", 16, False
     shutil.copytree(finished / "patch", finished.parent / "inner" / "patch")  # the outer run has not begun
-    with pytest.raises(run.BadConfig, match=r'inner/patch" holds a run of another config: batch 32 → 16, model.width'):
+    said = r'inner/patch" holds a run of another config: batch 32 → 16, balance_loss true → false; give another'
+    with pytest.raises(run.BadConfig, match=said):
         run.run(config, finished.parent / "inner")
     for name, content in kept.items():
         assert (finished / name).read_bytes() == content
 
 
+def test_a_start_that_has_seen_the_test_patients_is_refused_and_leaves_nothing(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "patch", tmp_path / "patch")
+    learned = (finished / "train_patients.txt").read_text()
+    with (finished / "predictions" / "test.csv").open() as file:
+        patient = next(csv.DictReader(file))["patient_id"]
+    assert learned == (finished / "patch" / "train_patients.txt").read_text()
+    assert f"phantom 0\t{patient}\n" not in learned
+    (tmp_path / "patch" / "train_patients.txt").write_text(f"{learned}phantom 0\t{patient}\n")
+    config, _, _ = restore_best(finished)
+    config.init_from = str(tmp_path / "patch")
+    said = (
+        "has learned from 1 patients who stand in the validation or test split of this data set; pretrain on the same"
+    )
+    with pytest.raises(BadCheckpoint, match=said) as error:
+        run.run(config, tmp_path / "run")
+    assert patient not in str(error.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.slow
 def test_an_extended_run_equals_one_that_was_as_long_at_once(finished: Path, tmp_path: Path) -> None:
     config, _, _ = restore_best(finished / "patch")
     config.stages.stage1.schedule, config.bootstrap_runs, config.checkpoint_steps = "constant", 20, 1000
@@ -99,14 +122,8 @@ def test_an_extended_run_equals_one_that_was_as_long_at_once(finished: Path, tmp
     assert len(set(steps)) == 2
     ours, theirs = (Latest(tmp_path / name) for name in ("grown", "long"))
     assert ours.host()["step"] == theirs.host()["step"] == steps[-1]
-    for a, b in zip(_leaves(ours), _leaves(theirs), strict=True):
+    for a, b in zip(ours._leaves.values(), theirs._leaves.values(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def _leaves(latest: Latest) -> list[np.ndarray]:
-    saved = latest._checkpointer.load_checkpointables(latest.host()["step"])["state"]
-    latest.close()
-    return [saved[name] for name in sorted(saved)]
 
 
 def test_launch_extends_only_a_run_that_is_there(tmp_path: Path) -> None:
@@ -212,16 +229,17 @@ def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
         raise InterruptedError
 
     monkeypatch.setattr(run, "dataset", dataset)
-    for _ in range(2):
-        with pytest.raises(InterruptedError):
-            run._nested(config, "patch", tmp_path, "")
-        (tmp_path / "patch" / "report.html").touch()
-        saved = {**asked[0], "data": {k: v for k, v in asked[0]["data"].items() if k not in ("map", "seed")}}
-        (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
-    saved["data"]["seed"] = config.data.seed
+    with pytest.raises(InterruptedError):
+        run._nested(config, "patch", tmp_path, "")
+    (tmp_path / "patch" / "report.html").touch()
+    saved = {**asked[0], "data": {k: v for k, v in asked[0]["data"].items() if k != "map"}}
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
     assert run._nested(config, "patch", tmp_path, "") == tmp_path / "patch"
-    assert len(asked) == 2
+    saved["data"]["seed"] = config.data.seed + 1
+    (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
+    with pytest.raises(run.BadConfig, match=r"data\.seed 1 → 0"):
+        run._nested(config, "patch", tmp_path, "")
+    assert len(asked) == 1
 
 
 class _Images:

@@ -16,13 +16,12 @@ from mammojax.train.checkpoint import Latest
 FACTS = {"name": "phantom", "mean": 40.0, "folder": "whole_all_288x224_s0_n340p0"}
 
 
-def _started(folder: Path, config: ConfigDict, *, stage: int = 0, step: int = 5) -> bytes:
+def started(folder: Path, config: ConfigDict, *, stage: int = 0, step: int = 5) -> bytes:
     """A run folder as its first checkpoint leaves it; config.json."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     run_folder.write(folder, config, FACTS)
     latest = Latest(folder)
     latest.save(step, {"a": np.zeros(1)}, {"stage": stage, "stage_step": step, "step": step})
-    latest.close()
     return (folder / "config.json").read_bytes()
 
 
@@ -51,7 +50,7 @@ def test_another_config_is_refused_field_by_field(
     tmp_path: Path, fields: dict[str, Any], said: str, extend: bool
 ) -> None:
     config = quickstart.get_config()
-    before = _started(tmp_path, config, stage=1)
+    before = started(tmp_path, config, stage=1)
     other = _set(config, **fields, extend=extend)
     with pytest.raises(run_folder.BadConfig, match=re.escape(said)) as error:
         run_folder.check(tmp_path, other)
@@ -64,7 +63,7 @@ def test_another_config_is_refused_field_by_field(
 
 def test_what_changes_nothing_and_what_an_older_config_lacks_stop_nothing(tmp_path: Path) -> None:
     config = quickstart.get_config()
-    before = _started(tmp_path / "new", config)
+    before = started(tmp_path / "new", config)
     moved = _set(
         config, data__workers=0, data__data_dir="/elsewhere", checkpoint_steps=7, gallery=0, data__prepare=False
     )
@@ -72,7 +71,7 @@ def test_what_changes_nothing_and_what_an_older_config_lacks_stop_nothing(tmp_pa
         run_folder.write(tmp_path / "new", again, FACTS)
         assert (tmp_path / "new" / "config.json").read_bytes() == before
     assert json.loads(before)["config"]["extend"] is False
-    _started(tmp_path / "old", config)
+    started(tmp_path / "old", config)
     saved = json.loads(before)
     del saved["config"]["extend"], saved["config"]["auxiliary"], saved["config"]["stages"]["stage1"]["slow"]
     del saved["facts"]["folder"]
@@ -86,7 +85,7 @@ def test_what_changes_nothing_and_what_an_older_config_lacks_stop_nothing(tmp_pa
 
 def test_other_data_behind_the_same_config_are_refused(tmp_path: Path) -> None:
     config = quickstart.get_config()
-    _started(tmp_path, config)
+    started(tmp_path, config)
     other = FACTS | {"folder": "whole_all_288x224_s0_n340p1"}
     with pytest.raises(run_folder.BadConfig, match="the data set's folder whole_all_288x224_s0_n340p0 → "):
         run_folder.write(tmp_path, config, other)
@@ -112,7 +111,7 @@ def test_a_folder_in_which_nothing_was_trained_takes_another_config(tmp_path: Pa
 )
 def test_extend_lets_grow_what_can(tmp_path: Path, fields: dict[str, Any], stage: int, step: int, why: str) -> None:
     config = quickstart.get_config()
-    before = _started(tmp_path, config, stage=stage, step=step)
+    before = started(tmp_path, config, stage=stage, step=step)
     for name in ("metrics.json", "report.html"):
         (tmp_path / name).write_text("{}")
     grown = _set(config, **fields, data__workers=0)
@@ -141,7 +140,7 @@ def test_extend_lets_grow_what_can(tmp_path: Path, fields: dict[str, Any], stage
 
 def test_a_cosine_stage_that_has_begun_does_not_grow(tmp_path: Path) -> None:
     config = exam_quickstart.get_config()
-    _started(tmp_path, config)
+    started(tmp_path, config)
     grown = _set(config, stages__stage1__epochs=20, extend=True)
     with pytest.raises(run_folder.BadConfig, match="a cosine stage of that length would have had other rates"):
         run_folder.check(tmp_path, grown)
@@ -150,7 +149,7 @@ def test_a_cosine_stage_that_has_begun_does_not_grow(tmp_path: Path) -> None:
 def test_one_path_in_two_spellings_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = _set(quickstart.get_config(), init_from="patch")
-    _started(tmp_path / "run", config)
+    started(tmp_path / "run", config)
     assert run_folder.check(tmp_path / "run", _set(config, init_from=f"{tmp_path}/patch/", patch__batch=1)) == []
 
 

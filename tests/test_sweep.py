@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from configs import label_efficiency
-from mammojax import sweep
+from mammojax import run, sweep
 from mammojax.data import prepared
 from mammojax.train.checkpoint import restore_best
+from tests.test_run_folder import started
 
 
 def test_subsets_are_nested_and_keep_the_proportion() -> None:
@@ -63,7 +64,7 @@ def test_a_sweep_on_few_malignant_test_images_draws_no_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {"auc": {"value": 0.9, "low": None, "high": None, "n": [40, 3]}}
-    monkeypatch.setattr(sweep.run, "check", lambda _: None)
+    monkeypatch.setattr(sweep.run, "check", lambda config: config)
     monkeypatch.setattr(sweep.run, "run", lambda *_: {"test": few, "test_flips": few})
     table = SimpleNamespace(table=lambda _: [{"patient_id": str(k), "label": str(k % 2)} for k in range(8)])
     monkeypatch.setattr(sweep.run, "dataset", lambda *_: table)
@@ -75,3 +76,18 @@ def test_a_sweep_on_few_malignant_test_images_draws_no_interval(
         assert [(row["low"], row["high"], row["test_images"]) for row in csv.DictReader(file)] == [
             ("", "", "40 + 3")
         ] * 2
+
+
+def test_a_size_of_another_config_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    config = label_efficiency.get_config("quickstart")
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "config.json").write_text('{"config": {}, "facts": {}}')
+    config.init_from, config.patients_labelled = str(tmp_path / "patch"), (20, 40)
+    first = config.copy_and_resolve_references()
+    with first.unlocked():
+        del first.patients_labelled
+    first.data.patients, first.data.data_dir, first.batch = 40, "elsewhere", 4
+    started(tmp_path / "sweep" / "patients_40", first)
+    with pytest.raises(run.BadConfig, match=r'patients_40" holds a run of another config: batch 4 → 8; give another'):
+        sweep.sweep(config, tmp_path / "sweep")
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["patients_40"]

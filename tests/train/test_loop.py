@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from mammojax.models import whole_image
 from mammojax.train import mesh, stages
-from mammojax.train.checkpoint import load_best
+from mammojax.train.checkpoint import Latest, load_best
 from mammojax.train.loop import Diverged, _better, make_step, train
 from mammojax.train.losses import balanced_weights, cross_entropy
 from mammojax.train.state import TrainState, init_variables
@@ -231,3 +231,25 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
         _train(tmp_path / "loss", [{"loss": 1.0, "auc": 0.5}, {"loss": float("nan"), "auc": 0.9}])
     assert _log(tmp_path / "loss", "val")[-1]["epoch"] == 1
     assert load_best(tmp_path / "loss")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(tmp_path: Path, schedule: str) -> None:
+    """Why run_folder lets constant stages grow, and cosine ones not."""
+    config = quickstart.get_config().patch
+    config.batch, config.monitor, config.stages.stage1.schedule = 5, "loss", schedule
+    model = _Dots()
+    variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"], "batch_stats": {}}
+
+    def trained(name: str, epochs: int) -> list[np.ndarray]:
+        config.stages.stage1.epochs = epochs
+        train(config, model, variables, _Ten(), lambda _: {"loss": 1.0}, tmp_path / name, 100.0)
+        latest = Latest(tmp_path / name)
+        assert latest.host()["step"] == 2 * epochs
+        return [latest._leaves[leaf] for leaf in sorted(latest._leaves)]
+
+    for name in ("grown", "long"):
+        (tmp_path / name).mkdir()
+    trained("grown", 1)
+    same = [np.array_equal(a, b) for a, b in zip(trained("grown", 3), trained("long", 3), strict=True)]
+    assert all(same) == (schedule == "constant")
