@@ -130,10 +130,8 @@ def _config(
     if of_exams and ((chosen["threshold"] or 0) < 0 or chosen["iterations"] < 1):
         raise BadDataset("config.data.threshold must not be negative and config.data.iterations must be at least 1.")
     parts = [kind, split]
-    if of_exams:
-        parts.append(f"t{'auto' if chosen['threshold'] is None else chosen['threshold']}i{chosen['iterations']}")
-    else:
-        parts.append(f"{size[0]}x{size[1]}")
+    threshold = "auto" if chosen.get("threshold") is None else chosen["threshold"]
+    parts.append(f"t{threshold}i{chosen['iterations']}" if of_exams else f"{size[0]}x{size[1]}")
     parts += [f"p{patch_size}"] * (kind not in ("whole", "exams"))
     if not of_exams:
         parts += [chosen["crop"]] * (chosen["crop"] != "none") + ["aspect"] * chosen["keep_aspect"]
@@ -202,11 +200,10 @@ def find(
     if name.startswith("phantom"):
         chosen = PHANTOMS[name] | (phantom or {})
         command += f" --exams {chosen['exams']}" if "exams" in chosen else f" --patients {chosen['patients']}"
-        command += f" --phantom-seed {chosen['seed']}" + f" --contrast {chosen['contrast']:g}" * (
-            chosen["contrast"] != 1
-        )
+        command += f" --phantom-seed {chosen['seed']}"
+        for flag, field, usual in (("contrast", "contrast", 1), ("first-exam", "first", 0)):
+            command += f" --{flag} {chosen[field]:g}" if chosen.get(field, usual) != usual else ""
         command += " --both-breasts" * chosen.get("both_breasts", False)
-        command += f" --first-exam {chosen.get('first')}" * (chosen.get("first", 0) != 0)
     raise NotPrepared(f"the data set {name}/{config.name} is not prepared; run: {command}")
 
 
