@@ -43,9 +43,9 @@ PATCHES: dict[str, dict[str, Any]] = {
     "wide_s1_moved": {"augment.translation": 0.25},
     "double_s10": {},
 }
-# Half as wide nets on the quickstart's own contrast, EASIER, for arms that would take too long: by how much the pictures
-# are enlarged, and how many patients. Of "wide" ones a patch has 7 x 7 positions at the trunk's end as in the paper,
-# not 2 x 2. (At CONTRAST the narrow net itself reached 0.58 on seed 0: nothing can be told there.)
+# Half as wide nets on the quickstart's own contrast, EASIER, for arms that would take too long: by how much the
+# pictures are enlarged, and how many patients. Of "wide" ones a patch has 7 x 7 positions at the trunk's end as in the
+# paper, not 2 x 2. (At CONTRAST the narrow net itself reached 0.58 on seed 0: nothing can be told there.)
 NARROW = {"narrow": (1, 340), "wide": (3.5, 120), "double": (2, 170)}
 # Random weights: as many updates as the patch and the whole-image net of the narrow arm had together, a rate that falls
 # to zero, and running statistics averaged over the last hundred batches.
