@@ -17,7 +17,7 @@ FACTS = {"size": (16, 16), "patch_size": 8, "crop": "none", "keep_aspect": False
 
 
 def _pixels(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(1, 65536, (60, 50), np.uint16)
+    return np.random.default_rng(seed).integers(1, 65536, (80, 70), np.uint16)
 
 
 def _png(path: Path, seed: int) -> None:
@@ -90,7 +90,7 @@ def test_a_copy_under_another_name_is_not_in_another_split(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["whole", "patches_s1"])
 def test_equal_pixels_in_different_files_are_not_in_two_splits(tmp_path: Path, kind: str) -> None:
     """A mammogram made anonymous twice: only its pixels tell."""
-    mask = np.zeros((60, 50), np.uint8)
+    mask = np.zeros((80, 70), np.uint8)
     mask[20:40, 20:35] = 255
     cv2.imwrite(str(tmp_path / "m.png"), mask)
     rows = ["image,patient_id,pathology,abnormality,mask,split"]
