@@ -98,8 +98,10 @@ def test_what_cannot_be_drawn_is_said(data: prepared.Prepared, tmp_path: Path, m
     run, out = exam_run(tmp_path / "run", data), tmp_path / "x.png"
     with pytest.raises(BadCheckpoint, match="takes no heatmaps"):
         exam_figures.write("exam-heatmaps", run, out)
-    with pytest.raises(BadCheckpoint, match="val split has no outlined lesion"):
-        exam_figures.write("lesions", run, out, "val")
+    with monkeypatch.context() as of_no_exams:
+        of_no_exams.setattr(exam_figures.exams, "exams_of", lambda *_: [])
+        with pytest.raises(BadCheckpoint, match="val split has no outlined lesion"):
+            exam_figures.write("lesions", run, out, "val")
     readers = tmp_path / "readers.csv"
     exam_id = exams_of(data, "test")[0].exam_id
     readers.write_text(f"reader,exam_id,laterality,p_malignant\na,{exam_id},L,0.1\na,{exam_id},R,0.2\n")
