@@ -239,7 +239,8 @@ def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(tmp_path: 
     config = quickstart.get_config().patch
     config.batch, config.monitor, config.stages.stage1.schedule = 5, "loss", schedule
     model = _Dots()
-    variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"], "batch_stats": {}}
+    params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]
+    variables = {"params": jax.device_get(params), "batch_stats": {}}  # of the host: a step gives its own away
 
     def trained(name: str, epochs: int) -> list[np.ndarray]:
         config.stages.stage1.epochs = epochs
