@@ -91,8 +91,8 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
         for run in sorted(path.parent.parent for path in workdir.rglob("checkpoints/best")):
             yield f"weights {run.relative_to(folder)}", _weights(run / "checkpoints/best")
     sources = {kind: next(folder.glob(f"data/{kind}_source/*")) for kind in ("phantom", "phantom_exams")}
-    some = next(path for path in sorted(sources["phantom"].rglob("*.dcm")))
-    places = {"INPUT": str(some.parent), "EXAMS": str(sources["phantom_exams"] / "manifest.csv")}
+    whole = max(sorted(sources["phantom"].rglob("*.dcm")), key=lambda path: path.stat().st_size)  # no crop, no mask
+    places = {"INPUT": str(whole), "EXAMS": str(sources["phantom_exams"] / "manifest.csv")}
     for name, command in COMMANDS.items():
         words = [places.get(word, word) for word in command.split()]
         yield f"printed by {name}", _digest(_run(["-m", "mammojax.cli", *words], folder).encode())
