@@ -152,10 +152,19 @@ def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
 
 
 def _trained(workdir: Path) -> bool:
-    """Whether a run has left anything here that was made by its config."""
+    """Whether a run has left anything here that was made by its config.
+
+    Raises:
+        BadConfig: it has, and its config.json is gone.
+    """
     made = any((workdir / name).exists() for name in ("checkpoints/best", "metrics.json", "report.html"))
     made = made or any(path.name.isdigit() for path in (workdir / "checkpoints" / "latest").glob("*"))
-    return made and (workdir / "config.json").is_file()
+    if made and not (workdir / "config.json").is_file():
+        raise BadConfig(
+            f'"{workdir}" holds checkpoints or results of a run, but no config.json that says of which; give another '
+            "--workdir, or remove that folder."
+        )
+    return made
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> list[Difference]:

@@ -91,6 +91,14 @@ def test_other_data_behind_the_same_config_are_refused(tmp_path: Path) -> None:
         run_folder.write(tmp_path, config, other)
 
 
+def test_checkpoints_that_no_config_tells_of_are_not_gone_on_with(tmp_path: Path) -> None:
+    config = quickstart.get_config()
+    started(tmp_path, config)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(run_folder.BadConfig, match=r"no config\.json that says of which; give another --workdir"):
+        run_folder.check(tmp_path, config)
+
+
 def test_a_folder_in_which_nothing_was_trained_takes_another_config(tmp_path: Path) -> None:
     config = quickstart.get_config()
     run_folder.write(tmp_path, config, FACTS)
