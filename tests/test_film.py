@@ -32,7 +32,10 @@ def test_one_epoch_of_film_on_mias(shared: Path, tmp_path: Path) -> None:
         *_one_epoch("", 2), *_one_epoch("patch.", 1),
     )  # fmt: skip
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert 0 <= results["test"]["auc_by_patient"]["low"] <= results["test"]["auc_by_patient"]["high"] <= 1
+    auc = results["test"]["auc_by_patient"]
+    assert 0 <= auc["value"] <= 1
+    assert min(auc["n"]) < 10
+    assert auc["low"] is auc["high"] is None  # too few to estimate
     facts = json.loads((tmp_path / "run" / "config.json").read_text())["facts"]
     assert sum(n for split in facts["counts"].values() for n in split.values()) == 214
     assert "MIAS" not in (tmp_path / "run" / "report.html").read_text()
