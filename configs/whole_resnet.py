@@ -68,6 +68,8 @@ def get_config(argument: str = DEFAULT) -> ConfigDict:
             "stage2": stage("all layers", (".*",), (), 1e-5, 20 + further),
         }
     )
+    # The paper trains all BatchNorms of stage 2 on batches of 2. Where it is not the paper's row you are after, fix the
+    # trunk's: --config.stages.stage2.fix_statistics="('trunk/.*',)" (docs/findings.md, "Stage 2 on batches of 2").
     config.stages.stage1.weight_decay = 1e-3
     config.stages.stage2.weight_decay = 1e-2
     return config
