@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
@@ -76,6 +77,13 @@ def test_a_batch_uses_as_many_devices_as_divide_it() -> None:
     assert mesh.data_mesh(3).size == 1
 
 
+def _state(variables: dict, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, of arrays of its own: a step gives its state's away."""
+    params, batch_stats = (jax.tree.map(jnp.array, variables[kind]) for kind in ("params", "batch_stats"))
+    key = jax.random.key_data(jax.random.key(0))
+    return TrainState(jnp.int32(0), params, batch_stats, tx.init(variables["params"]), key)
+
+
 def test_the_auxiliary_loss_teaches_the_trunk_from_patches_alone() -> None:
     """With images that teach nothing (a learning head of frozen logits) the trunk still learns from the patches."""
     config = quickstart.get_config()
@@ -96,11 +104,7 @@ def test_the_auxiliary_loss_teaches_the_trunk_from_patches_alone() -> None:
 
     def trunk_after(weight: float) -> np.ndarray:
         config.auxiliary.weight = weight
-        state = TrainState(
-            jnp.int32(0), *(jax.tree.map(jnp.array, variables[k]) for k in ("params", "batch_stats")),
-            tx.init(variables["params"]), jax.random.key_data(jax.random.key(0)),
-        )  # fmt: skip
-        state, now = make_step(model, tx, stage, config, 100.0)(state, batch, np.float32(1e-2))
+        state, now = make_step(model, tx, stage, config, 100.0)(_state(variables, tx), batch, np.float32(1e-2))
         assert np.isfinite(now).all()
         return np.asarray(state.params["trunk"]["stem_conv"]["kernel"])
 
@@ -127,11 +131,7 @@ def test_the_auxiliary_patches_leave_the_running_statistics_to_the_images() -> N
     }
 
     def statistics(batch: dict) -> dict:
-        state = TrainState(
-            jnp.int32(0), *(jax.tree.map(jnp.array, variables[k]) for k in ("params", "batch_stats")),
-            tx.init(variables["params"]), jax.random.key_data(jax.random.key(0)),
-        )  # fmt: skip
-        return make_step(model, tx, stage, config, 100.0)(state, batch, np.float32(1e-2))[0].batch_stats
+        return make_step(model, tx, stage, config, 100.0)(_state(variables, tx), batch, np.float32(1e-2))[0].batch_stats
 
     alone, beside = statistics(batch), statistics(batch | patches)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, beside)
