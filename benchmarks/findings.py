@@ -253,8 +253,8 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
                 return float((answers.argmax(1) != 0).mean())
 
             asked = prepared.asked_for(config, folder)
-            whole = prepared.find(**{**asked, "kind": "whole"})
-            s10 = prepared.find(**{**asked, "kind": "patches_s10"})
+            del asked["kind"]  # a net of S1 may stand here before S10 was made
+            whole, s10 = map(prepared.Prepared, prepared.prepare(**asked, kinds=("patches_s10",)))
             background = [example["image"][..., 0] for example in s10.source("test") if example["label"] == 0]
             row: dict[str, Any] = {"patch net": name, "seed": seed, "background": called(background)}
             for share in (0, 0.125, 0.25, 0.375):
