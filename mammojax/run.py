@@ -339,5 +339,5 @@ def _print_table(results: dict[str, Any], page: Path) -> None:
         if isinstance(value, dict):
             found = [results[split].get(name) for split in ("val", "test")]  # a split may lack one of the classes
             cells = [report.with_counts(one) for one in found]
-            print(f"{name:<34}{cells[0]:<40}{cells[1]}")
+            print(f"{name:<34}{cells[0]:<40}  {cells[1]}")
     print(f"n: how many of each class, negatives first\n\nreport: {page}", flush=True)
