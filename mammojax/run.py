@@ -334,7 +334,7 @@ def _notes(config: ml_collections.ConfigDict) -> list[str]:
 
 def _print_table(results: dict[str, Any], page: Path) -> None:
     """A short table of the results on the console."""
-    print(f"\n{'':<34}{'val':<40}test")
+    print(f"\n{'':<34}{'val':<40}  test")
     for name, value in results["test"].items():
         if isinstance(value, dict):
             found = [results[split].get(name) for split in ("val", "test")]  # a split may lack one of the classes
