@@ -7,6 +7,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from mammojax.errors import UserError
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config>,<field>=<value>… where not given.")
 
@@ -46,12 +48,9 @@ def main(argv: list[str]) -> int:
     try:
         act = {"patients_labelled": sweep.sweep, "members": members.members}
         next((act[field] for field in act if field in CONFIG.value), run.run)(CONFIG.value, workdir)
-    except run.Stopped as stopped:
-        print(f"launch.py: {stopped}", file=sys.stderr)
-        return 143
-    except run.USER_ERRORS as error:
+    except UserError as error:
         print(f"launch.py: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     return 0
 
 

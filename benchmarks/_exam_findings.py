@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from benchmarks._arms import Book, over_seeds
 from configs import exam_quickstart
 from mammojax.evaluate import compare, populations
+from mammojax.vocabulary import FINDINGS
 
 ARMS = {
     "plain": "view-wise+heatmaps",
@@ -86,7 +87,7 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
         finished = [seed for seed in seeds if (_folder(workdir, arm, seed) / "metrics.json").is_file()]
         return {seed: _scored(workdir, arm, seed, finding) for seed in finished}
 
-    for finding in populations.FINDINGS:
+    for finding in FINDINGS:
         for arm in ARMS:
             arms = {name: scored(name, finding) for name in dict.fromkeys(("plain", AGAINST.get(arm, "plain"), arm))}
             ours = arms[arm]

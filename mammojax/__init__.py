@@ -27,7 +27,7 @@ def restore(run: str, patch_run: str | None = None) -> "Predictor | ExamPredicto
         `predict` takes {"L-CC": image or path, …}.
 
     Raises:
-        mammojax.train.checkpoint.BadCheckpoint: the folder is not a run or has no trained weights.
+        mammojax.errors.BadCheckpoint: the folder is not a run or has no trained weights.
     """
     from pathlib import Path
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mammojax.errors import BadCheckpoint, BadDataset, BadManifest, UserError
+
 _FIGURES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 _EXAM_FIGURES = ("lesions", "exam-heatmaps", "umap")
 
@@ -170,7 +172,7 @@ def _prepare(args: argparse.Namespace) -> int:
     from mammojax.data import prepared
 
     if not args.name.startswith("phantom") and args.source is None:
-        raise prepared.BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
+        raise BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
     of_exams = args.name == "phantom_exams"
     kinds = args.kinds or ("exams,exam_patches" if of_exams else "whole,patches_s10")
     phantom: dict[str, Any] = {"seed": args.phantom_seed, "contrast": args.contrast}
@@ -190,7 +192,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from mammojax.train.checkpoint import BadCheckpoint, read_config
+    from mammojax.train.checkpoint import read_config
 
     if read_config(args.run[0])[0].model.task == "exam":
         from mammojax.evaluate import exams
@@ -274,10 +276,10 @@ def _convert(args: argparse.Namespace) -> int:
 
         print(f"{convert.nyu(args.file, args.out)} → {args.out}", flush=True)
         return 0
-    from mammojax.data import exam_list, manifest
+    from mammojax.data import exam_list
 
     if not args.file.is_file():
-        raise manifest.BadManifest(f'there is no file "{args.file}"; give the pickled exam list.')
+        raise BadManifest(f'there is no file "{args.file}"; give the pickled exam list.')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     print(f"{exam_list.write_manifest(args.file, args.out)} images → {args.out}", flush=True)
     return 0
@@ -286,13 +288,11 @@ def _convert(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command line; 0, 2 for a request that cannot work, 3 when no image could be predicted."""
     args = _parser().parse_args(argv)
-    from mammojax import run  # the parser answers --help without importing JAX
-
     try:
         return args.act(args)
-    except run.USER_ERRORS as error:
+    except UserError as error:
         print(f"mammojax: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from typing import Any
 from mammojax.data.crop import ITERATIONS
 from mammojax.data.sliding import PATCH, STRIDE
 from mammojax.data.window import NOISE, SIZES
+from mammojax.errors import BadCheckpoint
 from mammojax.models import nyu_weights
 from mammojax.models.multi_view import MultiView
-from mammojax.train.checkpoint import BadCheckpoint, save_best
+from mammojax.train.checkpoint import save_best
+from mammojax.vocabulary import EXAM_PATCH_CLASSES
 
 
 def nyu(file: Path, out: Path) -> str:
@@ -43,7 +45,7 @@ def nyu(file: Path, out: Path) -> str:
         what = f"{network.join} network, {'image and heatmaps' if published.channels == 3 else 'image only'}"
     else:
         model = {"task": "exam_patch", "trunk": "densenet121", "width": 64, "blocks": (6, 12, 24, 16),
-                 "padding": "same", "channels": published.channels, "classes": nyu_weights.PATCH_CLASSES,
+                 "padding": "same", "channels": published.channels, "classes": len(EXAM_PATCH_CLASSES),
                  "dropout": 0.0, "dtype": "float32"}  # fmt: skip
         what = "patch network"
     exam = {"sizes": SIZES, "noise": NOISE, "random": "published", "patch": PATCH, "stride": STRIDE,

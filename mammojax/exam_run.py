@@ -10,11 +10,13 @@ from typing import Any
 import ml_collections
 
 from mammojax.data import exams, pipeline, prepared
+from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import exam_report, exam_split, heatmap
 from mammojax.evaluate.exams import ExamPredictor, score_split
 from mammojax.models import multi_view
 from mammojax.train import loop, mesh
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.train.checkpoint import restore_best
+from mammojax.vocabulary import FINDINGS, VIEWS
 
 Tree = Any
 
@@ -26,7 +28,7 @@ def input_sizes(config: ml_collections.ConfigDict, data: ml_collections.ConfigDi
         ValueError: a window that cannot be, or noise that leaves nothing of it.
     """
     exam, sizes = config.exam, {}
-    for view in (view for view in exams.VIEWS if view[2:] in config.model.angles):
+    for view in (view for view in VIEWS if view[2:] in config.model.angles):
         height, width = exam.sizes[view[2:]]
         if min(height, width) < 32:
             raise ValueError(f"exam.sizes.{view[2:]}={(height, width)}: a window of less than 32 pixels shows nothing.")
@@ -37,7 +39,7 @@ def input_sizes(config: ml_collections.ConfigDict, data: ml_collections.ConfigDi
         raise ValueError(f"exam.stride={exam.stride}: steps longer than exam.patch={exam.patch} leave gaps.")
     if config.model.channels == 3 and data.patch_size != exam.patch:
         raise ValueError(f"exam.patch={exam.patch}: heatmaps slide what was learned; set data.patch_size to the same.")
-    if sorted(exam.heatmaps) != sorted(heatmap.FINDINGS):
+    if sorted(exam.heatmaps) != sorted(FINDINGS):
         raise ValueError(
             f"exam.heatmaps={tuple(exam.heatmaps)}: name malignant and benign, in the order of the channels."
         )
@@ -105,7 +107,7 @@ def experiment(
         for split in ("val", "test"):
             found = scored(split, tta)
             if not found:
-                raise prepared.BadDataset(f"the {split} split has no exam with the views that this network needs.")
+                raise BadDataset(f"the {split} split has no exam with the views that this network needs.")
             name = split if tta == "none" else f"{split}_{tta}"
             exam_split.write(workdir, name, found, target)
             results[name] = exam_split.measure(workdir, name, found, target, config.bootstrap_runs, config.seed)

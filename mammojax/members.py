@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from mammojax import run
+from mammojax.errors import BadConfig
 from mammojax.evaluate import populations
 
 
@@ -33,7 +34,7 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     seeds, joins = tuple(config.members.seeds), tuple(config.members.joins)
     if not seeds or not joins:
-        raise run.BadConfig("config.members.seeds and config.members.joins must each name at least one.")
+        raise BadConfig("config.members.seeds and config.members.joins must each name at least one.")
     data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name.startswith("phantom") else "")
     parts = []
     for join in joins:

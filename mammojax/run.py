@@ -10,30 +10,18 @@ import numpy as np
 
 from mammojax import exam_run, run_folder, train_patients
 from mammojax.data import classes, pipeline, prepared
-from mammojax.data.dicom import BadMammogram
-from mammojax.data.manifest import BadManifest
-from mammojax.evaluate import compare, heatmap, measure, paper_run, predict, report
-from mammojax.models import multi_view, pretrained, whole_image
-from mammojax.start import BadConfig, parts, settle, with_start_mean
+from mammojax.errors import (
+    BadConfig,
+    Diverged,
+)
+from mammojax.evaluate import heatmap, measure, paper_run, predict, report
+from mammojax.models import classifiers, multi_view, weights
+from mammojax.start import parts, settle, with_start_mean
 from mammojax.train import loop, mesh, stages
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
-from mammojax.train.loop import Stopped as Stopped  # launch.py asks for it here
+from mammojax.train.checkpoint import restore_best
 from mammojax.train.state import Size, abstract_variables, init_variables, transfer
 
 Tree = Any
-
-USER_ERRORS = (
-    BadConfig,
-    BadCheckpoint,
-    BadMammogram,
-    BadManifest,
-    prepared.NotPrepared,
-    prepared.BadDataset,
-    compare.NotComparable,
-    measure.NoLabels,
-    stages.BadStage,
-    loop.Diverged,
-)
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -47,7 +35,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         The contents of `metrics.json`.
 
     Raises:
-        One of USER_ERRORS with a sentence for the user; Stopped after SIGTERM.
+        UserError with a sentence for the user; of its kinds Stopped after SIGTERM.
     """
     config = check(config)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -82,7 +70,7 @@ def _experiment(
     starts = [Path(folder) for folder in (patch_run or config.init_from,) if folder]
     train_patients.refuse(starts, config, data)
     _write(config, workdir, data, with_start_mean(data.facts, patch_run or config.init_from), starts)
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     mean = data.facts["mean"]
     variables = _start(config, model, patch_run)
     batches = _batches(config, workdir, data)
@@ -202,7 +190,7 @@ def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 
 def _network(model: ml_collections.ConfigDict) -> Any:
-    return multi_view.build(model) if model.task == "exam" else whole_image.build(model)
+    return multi_view.build(model) if model.task == "exam" else classifiers.build(model)
 
 
 def _input_size(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> Size:
@@ -261,8 +249,8 @@ def _nested(config: ml_collections.ConfigDict, name: str, workdir: Path, instead
             _exams(part, folder, data)
         else:
             _experiment(part, folder, data, None)
-    except loop.Diverged as error:  # the field as the user writes it
-        raise loop.Diverged(error.what, error.field.replace("config.", f"config.{name}.", 1)) from None
+    except Diverged as error:  # the field as the user writes it
+        raise Diverged(error.what, error.field.replace("config.", f"config.{name}.", 1)) from None
     print(f"{config.model.task} network → {workdir}", flush=True)
     return folder
 
@@ -275,7 +263,7 @@ def _start(config: ml_collections.ConfigDict, model: Any, patch_run: Path | None
         return transfer(trained, variables)
     if config.model.get("pretrained", ""):
         try:
-            return pretrained.load(
+            return weights.load(
                 Path(config.model.pretrained),
                 config.model.trunk,
                 variables,

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from mammojax.start import BadConfig, parts
+from mammojax.errors import BadConfig
+from mammojax.start import parts
 from mammojax.train.checkpoint import Latest
 
 FREE = (

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
-from mammojax.models import pretrained
+from mammojax.errors import BadConfig
+from mammojax.models import weights
 from mammojax.train.checkpoint import read_config
 
 FRAMING = {"data.size": (1152, 896), "data.crop": "none", "data.keep_aspect": False}
@@ -41,10 +42,6 @@ FITS = {"patch": ("patch", "whole"), "whole": ("patch", "whole"), "exam_patch": 
 """The tasks whose runs a run of each task may start from."""
 PATCH_SIZE = ("exam.patch", "data.patch_size")
 CHOSEN = "never adopted: what the config is a config of"
-
-
-class BadConfig(ValueError):
-    """A config that cannot work, said before anything is built."""
 
 
 def parts(config: ConfigDict) -> list[str]:
@@ -162,7 +159,7 @@ def _file(file: str, task: str, prefix: str) -> dict[str, Any]:
             f'{prefix}model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
         )
     try:
-        wants = pretrained.settings(file)
+        wants = weights.settings(file)
     except (ValueError, ModuleNotFoundError) as error:
         raise BadConfig(f"{prefix}model.pretrained: {error}") from None
     # Standardised patches are as wide as what torchvision's networks see; nothing is left to divide by.

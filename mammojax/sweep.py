@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mammojax import run
 from mammojax.data import prepared
+from mammojax.errors import BadConfig
 from mammojax.evaluate.report import interval_text
 
 
@@ -33,7 +34,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
     """
     sizes = tuple(config.patients_labelled)
     if not sizes or min(sizes) < 0:
-        raise run.BadConfig("config.patients_labelled must list numbers of patients, 0 for all: (20, 30, 40, 50, 60).")
+        raise BadConfig("config.patients_labelled must list numbers of patients, 0 for all: (20, 30, 40, 50, 60).")
     config = run.check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     # A data set prepared for the first run serves them all.

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from mammojax.data import prepared
-from mammojax.train.checkpoint import BadCheckpoint, read_config
+from mammojax.errors import BadCheckpoint, BadDataset, NotPrepared
+from mammojax.train.checkpoint import read_config
 
 FILE = "train_patients.txt"
 
@@ -56,7 +57,7 @@ def _read(run: Path, asked: set[Path]) -> Learned:
     else:
         try:
             patients = {(_name(config), patient) for patient in _trained_on(config, prepared.of_run(run))}
-        except (prepared.NotPrepared, prepared.BadDataset, AttributeError, KeyError):
+        except (NotPrepared, BadDataset, AttributeError, KeyError):
             missing.append(run)
     named = [Path(config[field]) for field in ("init_from", "patch_run") if config.get(field, "")]
     for start in (*named, run / "patch", run / "birads"):

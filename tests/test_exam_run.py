@@ -16,6 +16,7 @@ import pytest
 from configs import exam_quickstart
 from mammojax import cli, run
 from mammojax.data import prepared
+from mammojax.errors import BadConfig
 from mammojax.evaluate import heatmap, populations
 from mammojax.train.checkpoint import load_best
 from tests.tiny import ROOT, environment
@@ -168,7 +169,7 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
 def test_a_mistake_is_one_sentence_before_anything_is_made(tmp_path: Path, field: str, value: Any, said: str) -> None:
     config = exam_quickstart.get_config()
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(run.BadConfig, match=re.escape(said)):
+    with pytest.raises(BadConfig, match=re.escape(said)):
         run.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from configs import exam_ensemble
-from mammojax import members, run
+from mammojax import members
+from mammojax.errors import BadConfig
 from tests.test_run_folder import started
 
 
@@ -21,6 +22,6 @@ def test_a_member_of_another_config_is_refused_before_anything_is_trained(tmp_pa
     second.seed, second.stages.stage1.learning_rate = 1, 0.5
     started(tmp_path / "ensemble" / "view-wise_1", second)
     said = r'view-wise_1" holds a run of another config: stages.stage1.learning_rate 0.5 → 0.001; give another'
-    with pytest.raises(run.BadConfig, match=said):
+    with pytest.raises(BadConfig, match=said):
         members.members(config, tmp_path / "ensemble")
     assert [path.name for path in (tmp_path / "ensemble").iterdir()] == ["view-wise_1"]

@@ -9,11 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mammojax"
 ALLOWED = {
-    "data": {"data", "metrics"},
-    "models": {"models"},
-    "train": {"train", "data", "models", "metrics"},
-    "evaluate": {"evaluate", "data", "models", "metrics", "train.checkpoint"},
+    "data": {"data", "metrics", "errors", "vocabulary"},
+    "models": {"models", "vocabulary"},
+    "train": {"train", "data", "models", "metrics", "errors", "vocabulary"},
+    "evaluate": {"evaluate", "data", "models", "metrics", "errors", "vocabulary", "train.checkpoint"},
     "metrics.py": set(),
+    "errors.py": set(),
+    "vocabulary.py": set(),
 }
 
 

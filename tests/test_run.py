@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 
 from configs import patch_resnet, quickstart, whole_resnet
 from mammojax import run
-from mammojax.models import whole_image
-from mammojax.train.checkpoint import BadCheckpoint, Latest, load_best, restore_best, save_best
+from mammojax.errors import BadCheckpoint, BadConfig
+from mammojax.models import classifiers
+from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best
 from mammojax.train.state import init_variables
 from tests.tiny import ROOT, command, environment, launch
 
@@ -73,13 +74,13 @@ def test_a_finished_run_refuses_another_config_and_keeps_its_own(finished: Path)
     config.seed, config.extend = 1, True
     config.stages.stage2.epochs += 1
     said = f'"{finished}" holds a run of another config: seed 0 → 1, stages.stage2.epochs 2 → 3; give another --workdir'
-    with pytest.raises(run.BadConfig, match=re.escape(said)):
+    with pytest.raises(BadConfig, match=re.escape(said)):
         run.run(config, finished)
     config, _, _ = restore_best(finished)
     config.init_from, config.patch.batch, config.patch.balance_loss = "", 16, False
     shutil.copytree(finished / "patch", finished.parent / "inner" / "patch")  # the outer run has not begun
     said = r'inner/patch" holds a run of another config: batch 32 → 16, balance_loss true → false; give another'
-    with pytest.raises(run.BadConfig, match=said):
+    with pytest.raises(BadConfig, match=said):
         run.run(config, finished.parent / "inner")
     for name, content in kept.items():
         assert (finished / name).read_bytes() == content
@@ -111,7 +112,7 @@ def test_an_extended_run_equals_one_that_was_as_long_at_once(finished: Path, tmp
     config.data.patients = 4
     run.run(config, tmp_path / "grown")
     config.stages.stage1.epochs += 1
-    with pytest.raises(run.BadConfig, match=r"--config\.extend=True"):
+    with pytest.raises(BadConfig, match=r"--config\.extend=True"):
         run.run(config, tmp_path / "grown")
     run.run(config, tmp_path / "long")
     config.extend = True
@@ -192,7 +193,7 @@ def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) ->
     """The first of the order, a run's own checkpoint, is what the killed runs above show."""
     config = patch_resnet.get_config()
     config.model.update(width=4, blocks=(1, 1, 1, 3))
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     one, two = (init_variables(model, (224, 224), 3, seed) for seed in (1, 2))
     save_best(tmp_path / "run", one)
     saved = {"config": {}, "facts": {}}
@@ -237,7 +238,7 @@ def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
     assert run._nested(config, "patch", tmp_path, "") == tmp_path / "patch"
     saved["data"]["seed"] = config.data.seed + 1
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
-    with pytest.raises(run.BadConfig, match=r"data\.seed 1 → 0"):
+    with pytest.raises(BadConfig, match=r"data\.seed 1 → 0"):
         run._nested(config, "patch", tmp_path, "")
     assert len(asked) == 1
 
@@ -271,9 +272,9 @@ def test_the_workers_of_a_config_read_the_batches(
 
 def test_a_nested_run_that_diverges_names_the_field_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_: object) -> None:
-        raise run.loop.Diverged("the loss is not a number in patches, epoch 1", "config.stages.stage1.learning_rate")
+        raise run.Diverged("the loss is not a number in patches, epoch 1", "config.stages.stage1.learning_rate")
 
     monkeypatch.setattr(run, "_experiment", diverge)
     monkeypatch.setattr(run, "dataset", lambda *_: None)
-    with pytest.raises(run.loop.Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
+    with pytest.raises(run.Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
         run._nested(quickstart.get_config(), "patch", tmp_path, "")

@@ -24,11 +24,12 @@ from configs import (
     whole_vgg,
 )
 from mammojax import convert, members, run
-from mammojax.models import whole_image
+from mammojax.errors import BadConfig
+from mammojax.models import classifiers
 from mammojax.models.multi_view import MultiView
 from mammojax.models.nyu_weights import Published
-from mammojax.models.pretrained import TORCH_STD
-from mammojax.start import DEFAULTS, BadConfig, settle, with_start_mean
+from mammojax.models.weights import TORCH_STD
+from mammojax.start import DEFAULTS, settle, with_start_mean
 from mammojax.train.checkpoint import load_best
 from tests.tiny import launch
 
@@ -272,7 +273,7 @@ def test_a_file_goes_to_the_patch_run_inside(tmp_path: Path) -> None:
     assert (settled.model.pretrained, settled.model.pretrained_std) == ("", ())
     assert (settled.patch.model.pretrained, settled.patch.model.pretrained_std) == (file, TORCH_STD)
     assert settled.model.stride_on == settled.patch.model.stride_on == "3x3"
-    started = run._start(settled.patch, whole_image.build(settled.patch.model), None)["params"]["trunk"]
+    started = run._start(settled.patch, classifiers.build(settled.patch.model), None)["params"]["trunk"]
     stem = np.asarray(started["stem_conv"]["kernel"]).transpose(3, 2, 0, 1) * np.float32(TORCH_STD)[None, :, None, None]
     np.testing.assert_allclose(stem, load_file(file)["conv1.weight"], rtol=1e-6)
     other = _changed(whole_resnet.get_config(), model__pretrained=file, patch__model__pretrained="other.h5")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from configs import label_efficiency
-from mammojax import run, sweep
+from mammojax import sweep
 from mammojax.data import prepared
+from mammojax.errors import BadConfig, BadDataset
 from mammojax.train.checkpoint import restore_best
 from tests.test_run_folder import started
 
@@ -33,7 +34,7 @@ def test_subsets_are_nested_and_keep_the_proportion() -> None:
         before = chosen
     assert list(prepared.of_patients(table, 10, seed=3)) == list(prepared.of_patients(table, 10, seed=3))
     assert list(prepared.of_patients(table, 10, seed=4)) != list(prepared.of_patients(table, 10, seed=3))
-    with pytest.raises(prepared.BadDataset, match=r"is 101, but the train split has 100"):
+    with pytest.raises(BadDataset, match=r"is 101, but the train split has 100"):
         prepared.of_patients(table, 101, seed=0)
 
 
@@ -88,6 +89,6 @@ def test_a_size_of_another_config_is_refused_before_anything_is_made(tmp_path: P
         del first.patients_labelled
     first.data.patients, first.data.data_dir, first.batch = 40, "elsewhere", 4
     started(tmp_path / "sweep" / "patients_40", first)
-    with pytest.raises(run.BadConfig, match=r'patients_40" holds a run of another config: batch 4 → 8; give another'):
+    with pytest.raises(BadConfig, match=r'patients_40" holds a run of another config: batch 4 → 8; give another'):
         sweep.sweep(config, tmp_path / "sweep")
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["patients_40"]

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mammojax import train_patients
 from mammojax.data import prepared
-from mammojax.train.checkpoint import BadCheckpoint
+from mammojax.errors import BadCheckpoint, NotPrepared
 
 
 def _data(**splits: str) -> Any:
@@ -94,7 +94,7 @@ def test_older_run_folders_are_asked_by_their_data_and_their_starts(
 
     def of_run(run: Path) -> Any:
         if run not in there:
-            raise prepared.NotPrepared("gone")
+            raise NotPrepared("gone")
         return there[run]
 
     monkeypatch.setattr(prepared, "of_run", of_run)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mammojax.data.prepared import BadDataset, Prepared
+from mammojax.data.prepared import Prepared
+from mammojax.errors import BadDataset
 
 
 def refuse_one_class(data: Prepared, only: np.ndarray | None = None) -> None:

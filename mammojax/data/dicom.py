@@ -24,6 +24,7 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from mammojax.data import codestream, projection
 from mammojax.data.silence import silence
+from mammojax.errors import BadMammogram
 
 MAX_PIXELS = 2**27  # 134 M: four times the largest detectors; more is a bomb or not a mammogram
 MIN_SIDE = 64  # pixels; what is smaller is an icon or a cut-out
@@ -37,10 +38,6 @@ FILM = ("RG", "CR", "DX", "OT", "")  # modalities of digitised film, beside MG
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
 
-class BadMammogram(ValueError):
-    """A file that cannot be used, in one sentence: the file's name, the field, the remedy."""
-
-
 @dataclass(frozen=True)
 class Mammogram:
     """One view of one breast.
@@ -48,7 +45,7 @@ class Mammogram:
     Attributes:
         pixels: uint16 [H, W], 0 … 65535, bright is dense.
         laterality: "L", "R", or "" where nothing says.
-        view: one of projection.VIEWS, such as "CC" and "MLO", or "".
+        view: one of projection.PROJECTIONS, such as "CC" and "MLO", or "".
         modifier: why the view is empty though the file says one: "spot compression", "magnification", …; else "".
         pixel_spacing: (row, column) in mm in the breast's plane, None where the header does not say.
         patient_id, exam_id: as in the header: they identify a person, never print them.

@@ -9,9 +9,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from mammojax.data.manifest import BadManifest
+from mammojax.errors import BadManifest
+from mammojax.vocabulary import VIEWS
 
-VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
 COLUMNS = ("image", "pathology", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")
 
 

@@ -15,14 +15,12 @@ import numpy as np
 
 from mammojax.data.crop import Crop
 from mammojax.data.manifest import is_yes, merged
-from mammojax.data.prepared import BadDataset, Prepared
+from mammojax.data.prepared import Prepared
 from mammojax.data.window import best_centre, standardise, window
+from mammojax.errors import BadDataset
+from mammojax.vocabulary import BIRADS, LABELS, VIEWS
 
-VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
-LABELS = ("left_benign", "right_benign", "left_malignant", "right_malignant")
 Heatmaps = tuple[Path, Sequence[int]]
-BIRADS = ("0", "1", "2")
-"""BI-RADS categories that screening exams of the paper have: incomplete, normal, benign (section IV-C)."""
 
 
 @dataclass(frozen=True)

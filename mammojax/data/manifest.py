@@ -10,7 +10,8 @@ import numpy as np
 
 from mammojax.data.cells import plain
 from mammojax.data.identity import hashed, id_key, patient_in
-from mammojax.data.sheet import BadManifest, read_rows
+from mammojax.data.sheet import read_rows
+from mammojax.errors import BadManifest
 
 WORSE = {"": -1, "NORMAL": 0, "BENIGN": 1, "MALIGNANT": 2}
 # Findings that are no calcification are masses to a patch classifier with two kinds of lesion (Shen et al. 2019).

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-PATCH_CLASSES = ("background", "malignant_mass", "benign_mass", "malignant_calcification", "benign_calcification")
+from mammojax.vocabulary import PATCH_CLASSES
+
 MIN_OVERLAP = 0.9
 MAX_BACKGROUND_OVERLAP = 0.35
 TRIES = 1000

@@ -27,6 +27,7 @@ from mammojax.data.cells import Writer, read_table
 from mammojax.data.crop import ITERATIONS
 from mammojax.data.phantom import write_phantom
 from mammojax.data.phantom_exams import write_exams
+from mammojax.errors import BadDataset, NotPrepared
 
 BUILDERS = {
     "cbis_ddsm": cbis_ddsm.CbisDdsm, "inbreast": inbreast.Inbreast, "manifest": Manifest, "phantom": Phantom,
@@ -42,14 +43,6 @@ COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
 FRAMED: dict[str, Any] = {"size": (1152, 896), "crop": "none", "keep_aspect": False}
 CROPPED: dict[str, Any] = {"threshold": None, "iterations": ITERATIONS}
 """What whole images and their patches are made by, and what exams and theirs are; both by patch_size, split, seed."""
-
-
-class NotPrepared(ValueError):
-    """The data set has not been made yet; the message is the command that makes it."""
-
-
-class BadDataset(ValueError):
-    """A data set that cannot be made from what was given."""
 
 
 class Prepared:

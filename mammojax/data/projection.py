@@ -11,8 +11,8 @@ from pathlib import Path
 import pydicom
 
 MAGNIFIED = 1.4  # what MQSA calls magnification begins here (21 CFR 900.12(b)(6)); contact views stay below 1.2
-VIEWS = ("CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO", "AT", "CV", "TAN")
-_WRITTEN = VIEWS[:8]  # the others' short names are words of other meanings in a file name
+PROJECTIONS = ("CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO", "AT", "CV", "TAN")
+_WRITTEN = PROJECTIONS[:8]  # the others' short names are words of other meanings in a file name
 VIEW_CODES = {
     "399162004": "CC", "R-10242": "CC",
     "399368009": "MLO", "R-10226": "MLO",
@@ -61,7 +61,7 @@ def laterality(header: pydicom.Dataset, path: Path) -> str:
 
 
 def view(header: pydicom.Dataset, path: Path) -> tuple[str, str]:
-    """The view, one of VIEWS or "", and what is changed about it, a value of MODIFIERS, "other modifier" or "".
+    """The view, one of PROJECTIONS or "", and what is changed about it, a value of MODIFIERS, "other modifier" or "".
 
     A changed view is no view: ("", "magnification"). ViewPosition is taken where it is a known word, then
     ViewCodeSequence; only where ViewPosition is empty a description or the file's name may say it.
@@ -70,7 +70,7 @@ def view(header: pydicom.Dataset, path: Path) -> tuple[str, str]:
         return "", modifier
     position = _text(header, "ViewPosition")
     for word in (position, position[1:] if position[:1] in ("L", "R") else ""):
-        if word in VIEWS:
+        if word in PROJECTIONS:
             return word, ""
     for code in header.get("ViewCodeSequence") or []:
         if known := VIEW_CODES.get(_text(code, "CodeValue")):

@@ -5,8 +5,9 @@ import hashlib
 import cv2
 import numpy as np
 
-from mammojax.data.dicom import BadMammogram, Mammogram, read_mammogram, read_mask
+from mammojax.data.dicom import Mammogram, read_mammogram, read_mask
 from mammojax.data.manifest import Image, Lesion
+from mammojax.errors import BadMammogram
 
 Rejected = list[tuple[str, str]]
 

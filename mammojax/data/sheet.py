@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from mammojax.errors import BadManifest
+
 SEPARATORS = (",", ";", "\t")
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # what .xlsx and .ods, and what .xls begin with
 NEAR = 0.82  # of difflib's ratio: "views" and "patients" are near view and patient_id, "exam_date" is not near exam_id
 Row = tuple[int, dict[str, str]]
-
-
-class BadManifest(ValueError):
-    """A table that cannot be read, in one sentence: the file, the field, the remedy."""
 
 
 def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> tuple[list[Row], list[tuple[str, str]]]:

@@ -18,15 +18,12 @@ from matplotlib.figure import Figure
 
 from mammojax import metrics
 from mammojax.data.cells import read_table
+from mammojax.errors import NotComparable
 from mammojax.evaluate import report
 from mammojax.evaluate.report import interval_text
 
 RUNS = 3000
 COLOURS = ("#1f6f8b", "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
-
-
-class NotComparable(ValueError):
-    """Runs that were not measured on the same images, or a folder without predictions."""
 
 
 @dataclass(frozen=True)

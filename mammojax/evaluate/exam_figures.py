@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from mammojax.data import exams, prepared
 from mammojax.data.window import standardise, window
+from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import figures, heatmap, populations, report
-from mammojax.evaluate.compare import NotComparable
 from mammojax.evaluate.readers import read as read_readers
 from mammojax.models import multi_view
-from mammojax.train.checkpoint import BadCheckpoint, read_config, restore_best
+from mammojax.train.checkpoint import read_config, restore_best
+from mammojax.vocabulary import FINDINGS, VIEWS
 
 COLOUR = {"malignant": "#ff2d2d", "benign": "#2ecc40"}  # as in Fig. 2 and 6
 MARKS = {"benign": 1, "malignant": 2}  # of the prepared masks
@@ -45,7 +46,7 @@ class Shown:
         caption: what stands above it, without ids.
         image: by view uint16 [H, W], cropped, facing right, at most LARGEST pixels high and wide.
         lesions: by view uint8 [H, W], of MARKS.
-        heatmaps: by view float32 [H, W, 2], the probabilities of heatmap.FINDINGS; empty without a patch network.
+        heatmaps: by view float32 [H, W, 2], the probabilities of FINDINGS; empty without a patch network.
     """
 
     caption: str
@@ -106,8 +107,8 @@ def scored(run: Path, split: str = "test") -> list[Shown]:
         lines = [f"{kind} ({'left' if side == 'L' else 'right'})"]
         for other, row in enumerate(breasts.rows):
             if (row["exam_id"], row["patient_id"]) == key:
-                truth = [name for name in populations.FINDINGS if breasts.label[name][other] == 1]
-                scores = [f"p({name}) = {breasts.score[name][other]:.2f}" for name in populations.FINDINGS]
+                truth = [name for name in FINDINGS if breasts.label[name][other] == 1]
+                scores = [f"p({name}) = {breasts.score[name][other]:.2f}" for name in FINDINGS]
                 breast = "left" if row["laterality"] == "L" else "right"
                 lines.append(f"{breast}: {', '.join(scores)}; {' and '.join(truth) or 'no finding'}")
         result.append(_load(data.source(split), every[key], "\n".join(lines), folder / split if folder else None))
@@ -165,7 +166,7 @@ def _draw_view(axes: Axes, one: Shown, view: str, panel: str) -> None:
     axes.text(at, 0.98, view, color="white", fontsize=7, ha=side, va="top", transform=axes.transAxes)
     axes.set_anchor("NE" if view.startswith("R") else "NW")
     if panel in COLOUR:
-        seen = hung(one.heatmaps[view])[..., heatmap.FINDINGS.index(panel)]
+        seen = hung(one.heatmaps[view])[..., FINDINGS.index(panel)]
         axes.imshow(_tint(panel, 0.75 * seen))
     for name, value in MARKS.items():
         if (marks == value).any() and panel == "lesions":
@@ -221,14 +222,14 @@ def activations(
     sizes = {angle: (int(size[0]), int(size[1])) for angle, size in config.exam.sizes.items()}
     heatmaps = (folder, heatmap.order(config.exam)) if folder is not None else None
     images = exams.Images(data, split, sizes, heatmaps)
-    views = [view for view in exams.VIEWS if view[2:] in config.model.angles]
+    views = [view for view in VIEWS if view[2:] in config.model.angles]
     rng = np.random.RandomState(0)  # without noise nothing depends on it
 
     @jax.jit
     def apply(variables: Any, windows: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        _, stages = network.apply(variables, windows)
-        columns = [stages[f"{view}/features"] for view in views]
-        hidden = [stages[name] for name in sorted(stages) if name.endswith("/hidden")]
+        _, intermediates = network.apply(variables, windows)
+        columns = [intermediates[f"{view}/features"] for view in views]
+        hidden = [intermediates[name] for name in sorted(intermediates) if name.endswith("/hidden")]
         return jnp.concatenate(columns, axis=-1)[0], jnp.concatenate(hidden, axis=-1)[0]
 
     found = _whole(config, data, split, only)
@@ -248,7 +249,7 @@ def _whole(
     config: ml_collections.ConfigDict, data: prepared.Prepared, split: str, only: Collection[str] | None
 ) -> list[exams.Exam]:
     """The exams of a split that have all views of a network, or those of them whose ids are in `only`."""
-    views = {view for view in exams.VIEWS if view[2:] in config.model.angles}
+    views = {view for view in VIEWS if view[2:] in config.model.angles}
     found = [exam for exam in exams.exams_of(data, split) if views <= set(exam.images)]
     return [exam for exam in found if only is None or exam.exam_id in only]
 

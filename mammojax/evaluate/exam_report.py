@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from mammojax import metrics
 from mammojax.data.cells import read_table
-from mammojax.data.exams import BIRADS
-from mammojax.data.prepared import BadDataset, NotPrepared
+from mammojax.errors import BadDataset, NotPrepared
 from mammojax.evaluate import exam_figures, populations, report
 from mammojax.evaluate.compare import RUNS
 from mammojax.evaluate.report import Section
+from mammojax.vocabulary import BIRADS, FINDINGS
 
 SPLITS = {"val": "val", "test": "test", "val_random10": "val, ten windows", "test_random10": "test, ten windows"}
 CATEGORIES = ("0_incomplete", "1_normal", "2_benign")  # BI-RADS, section IV-C
@@ -57,7 +57,7 @@ def _breasts(workdir: Path, config: dict[str, Any], results: dict[str, Any]) -> 
     by = populations.sections({"split": "test split", "populations": told, "runs": measured, "by": {}}, "")
     by = [replace(section, header=("predictions", *section.header[1:])) for section in by]
     curves = []
-    for finding in populations.FINDINGS:
+    for finding in FINDINGS:
         label, score = breasts.label[finding], breasts.score[finding]
         figures: Pictures = []
         if populations.both_classes(label):
@@ -125,9 +125,9 @@ def _data(facts: dict[str, Any], results: dict[str, Any]) -> Section:
     rows = []
     for split, found in facts.get("findings", {}).items():
         exams = results.get(split, {}).get("exams", "–")
-        seen = [found[name][how] for name in populations.FINDINGS for how in ("visible", "occult")]
+        seen = [found[name][how] for name in FINDINGS for how in ("visible", "occult")]
         rows.append([split, str(exams), str(sum(facts["counts"][split].values())), *map(str, seen)])
-    columns = (f"{name} breasts, {how}" for name in populations.FINDINGS for how in ("visible", "occult"))
+    columns = (f"{name} breasts, {how}" for name in FINDINGS for how in ("visible", "occult"))
     made = f"{facts['name']}, split “{facts['split']}”; {facts['rejected']} files or rows left out. "
     made += "Exams: those that were predicted. Occult findings are in no image. A breast may have both kinds."
     return Section("Data", made, ("split", "exams", "images", *columns), rows)

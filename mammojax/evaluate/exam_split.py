@@ -11,6 +11,7 @@ from mammojax.data import exams
 from mammojax.data.cells import Writer
 from mammojax.evaluate import populations
 from mammojax.evaluate.predict import numbers
+from mammojax.vocabulary import BIRADS, FINDINGS, LABELS
 
 Scored = list[tuple[exams.Exam, np.ndarray]]
 """Exams, their images those that the network used, with what it says of each: float64 [4, 2] by LABELS, NaN of a breast
@@ -24,7 +25,7 @@ def write(workdir: Path, name: str, scored: Scored, target: str) -> None:
         BadCheckpoint: see `predict.numbers`.
     """
     for exam, probabilities in scored:
-        seen = [any(view[0] == label[0].upper() for view in exam.images) for label in exams.LABELS]
+        seen = [any(view[0] == label[0].upper() for view in exam.images) for label in LABELS]
         numbers(probabilities if target == "birads" else probabilities[seen])
     path = workdir / "predictions" / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
@@ -38,11 +39,11 @@ def _rows(scored: Scored, target: str) -> Iterator[tuple[str, np.ndarray, np.nda
     """
     if target == "birads":
         known = [(e.birads, p[0], e.patient_id) for e, p in scored if e.birads >= 0]
-        for k, name in enumerate(exams.BIRADS):
+        for k, name in enumerate(BIRADS):
             label, score = np.array([int(b == k) for b, *_ in known]), np.array([p[k] for _, p, _ in known])
             yield name, label, score, [patient for *_, patient in known]
         return
-    for k, name in enumerate(exams.LABELS):
+    for k, name in enumerate(LABELS):
         seen = [(e.label[k], p[k, 1], e.patient_id) for e, p in scored if e.label[k] >= 0 and not np.isnan(p[k, 1])]
         label, score = np.array([label for label, *_ in seen]), np.array([score for _, score, _ in seen])
         yield name, label, score, [patient for *_, patient in seen]
@@ -86,7 +87,7 @@ def measure(workdir: Path, name: str, scored: Scored, target: str, runs: int, se
         found = populations.measure(breasts, runs, seed)
         for population, values in found.items():
             suffix = "" if population == "screening" else f"_{population}"
-            for finding in populations.FINDINGS:
+            for finding in FINDINGS:
                 for metric, value in values[finding].items():
                     if value is not None:
                         results[f"{metric}_{finding}{suffix}"] = value
@@ -122,9 +123,9 @@ def _mean_auc(rows: list[Any], kept: list[exams.Exam], runs: int, seed: int) -> 
 
 def _write_birads(path: Path, scored: Scored) -> None:
     with path.open("w", newline="") as file:
-        writer = Writer(file, ("exam_id", "patient_id", "birads", *(f"p_{name}" for name in exams.BIRADS)))
+        writer = Writer(file, ("exam_id", "patient_id", "birads", *(f"p_{name}" for name in BIRADS)))
         for exam, p in scored:
-            said = exams.BIRADS[exam.birads] if exam.birads >= 0 else ""
+            said = BIRADS[exam.birads] if exam.birads >= 0 else ""
             writer.row((exam.exam_id, exam.patient_id, said, *(repr(float(v)) for v in p[0])))
 
 
@@ -139,7 +140,7 @@ def _write_breasts(path: Path, scored: Scored) -> None:
                 views = [view[2:] for view in exam.images if view.startswith(side)]
                 if not views:
                     continue
-                at = [exams.LABELS.index(f"{breast}_{finding}") for finding in ("benign", "malignant")]
+                at = [LABELS.index(f"{breast}_{finding}") for finding in ("benign", "malignant")]
                 scores = [repr(float(p[k, 1])) for k in at]
                 labels = ["" if exam.label[k] < 0 else int(exam.label[k]) for k in at]
                 facts = [exam.columns[side].get(column, "") for column in further]

@@ -22,14 +22,16 @@ from tqdm import tqdm
 from mammojax.data import exams
 from mammojax.data.cells import Writer
 from mammojax.data.crop import NoTissue, crop, faces_right, warn_if_whole
-from mammojax.data.dicom import BadMammogram, read_facts
-from mammojax.data.exams import LABELS, VIEWS, View
+from mammojax.data.dicom import read_facts
+from mammojax.data.exams import View
 from mammojax.data.prepared import Prepared
 from mammojax.data.projection import why_unused
 from mammojax.data.window import best_centre, standardise, window
+from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import heatmap, predict
 from mammojax.models import multi_view
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.train.checkpoint import restore_best
+from mammojax.vocabulary import LABELS, VIEWS
 
 EPOCHS = {"none": 1, "random10": 10}  # predictions averaged: Wu et al. average ten augmented ones
 EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")

@@ -17,11 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from mammojax import metrics
 from mammojax.data import prepared
 from mammojax.data.breast import breast_mask
-from mammojax.data.patches import PATCH_CLASSES
+from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import compare, heatmap, report
 from mammojax.evaluate import saliency as guided
 from mammojax.evaluate.paper_run import patch_run
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.train.checkpoint import restore_best
+from mammojax.vocabulary import PATCH_CLASSES
 
 MALIGNANT, BENIGN = "#4fa3ff", "#62d26f"  # the outlines' colours in Fig. 4
 

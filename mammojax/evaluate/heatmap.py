@@ -18,14 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from mammojax.data import exams, sliding
-from mammojax.data.builders.exams import PATCH_CLASSES as EXAM_PATCH_CLASSES
-from mammojax.data.patches import PATCH_CLASSES
 from mammojax.data.prepared import Prepared
-from mammojax.models import whole_image
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.errors import BadCheckpoint
+from mammojax.models import classifiers
+from mammojax.train.checkpoint import restore_best
+from mammojax.vocabulary import FINDINGS, PATCH_CLASSES
 
 Tree = Any
-FINDINGS = EXAM_PATCH_CLASSES[:2]  # malignant, benign
 BATCH = 32  # patches at a time
 
 
@@ -46,7 +45,7 @@ def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
             # Windows of an even side lie between positions: a position takes the mean of those on both sides of it.
             return nn.avg_pool(seen, (2 - shape[0] % 2, 2 - shape[1] % 2), strides=(1, 1))
 
-        return nn.apply(apply, model)(variables, whole_image.as_input(images, mean, channels))
+        return nn.apply(apply, model)(variables, classifiers.as_input(images, mean, channels))
 
     return slide
 
@@ -62,10 +61,10 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
         images: uint16 [B, H, W, 1].
 
     Returns:
-        float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of data.patches.PATCH_CLASSES.
+        float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of vocabulary.PATCH_CLASSES.
     """
     side = facts["patch_size"] * (2 if facts["kind"] == "patches_s1g" else 1)
-    slide = _slide(whole_image.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
+    slide = _slide(classifiers.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
     return slide(variables, images)
 
 
@@ -103,7 +102,7 @@ class PatchNet:
             raise BadCheckpoint(f'"{run}" is no patch network for heatmaps; train one, or `mammojax convert nyu` one.')
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
         self.digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()[:16]
-        network, channels = whole_image.build(self.config.model), self.config.model.channels
+        network, channels = classifiers.build(self.config.model), self.config.model.channels
 
         @jax.jit
         def classify(patches: jax.Array) -> jax.Array:

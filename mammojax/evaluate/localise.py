@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from mammojax import metrics
 from mammojax.data import prepared
+from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
 from mammojax.evaluate.paper_run import patch_run
 from mammojax.evaluate.report import interval_text
-from mammojax.models import whole_image
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.models import classifiers
+from mammojax.train.checkpoint import restore_best
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # false marks per image at which FROC is read
 MARKS = 10  # at most so many of a map's maxima are marks
@@ -150,7 +151,7 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
     folder = patch_run(run, config.init_from)
     patch = restore_best(folder) if folder else None
     nets = {"saliency": variables, "saliency, random weights": random_variables(variables, config.seed)}
-    log_p = _log_p(whole_image.build(config.model), facts["mean"], config.model.channels)
+    log_p = _log_p(classifiers.build(config.model), facts["mean"], config.model.channels)
     rows: dict[str, _Row] = {name: _Row() for name in (*nets, *(("heatmap",) if patch else ()), "area")}
     for k in tqdm(malignant + others, desc="localise", unit="image", disable=None):
         example = source[k]
@@ -178,7 +179,7 @@ def _log_p(model: nn.Module, mean: float, channels: int) -> Any:
 
     @jax.jit
     def log_p(variables: Any, image: jax.Array) -> jax.Array:
-        logits, _ = model.apply(variables, whole_image.as_input(image, mean, channels))
+        logits, _ = model.apply(variables, classifiers.as_input(image, mean, channels))
         return jax.nn.log_softmax(logits, axis=-1)[0, 1]
 
     return log_p

@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 
 from mammojax import metrics
-
-
-class NoLabels(ValueError):
-    """A split in which nothing is labelled."""
+from mammojax.errors import BadDataset
 
 
 def summary(scored: dict[str, np.ndarray]) -> dict[str, float]:
@@ -38,12 +35,12 @@ def measure(scored: dict[str, np.ndarray], patients: Sequence[str], *, runs: int
         those are too few for an interval, the value too where a class is absent.
 
     Raises:
-        NoLabels: nothing in the split is labelled.
+        BadDataset: nothing in the split is labelled.
     """
     known = scored["label"] >= 0
     scores, label, patient = scored["scores"][known], scored["label"][known], np.asarray(patients)[known]
     if not len(label):
-        raise NoLabels("a split has no labelled example; give the manifest pathologies or another split.")
+        raise BadDataset("a split has no labelled example; give the manifest pathologies or another split.")
     chosen: dict[str, Any] = {"accuracy": (metrics.accuracy, scores.argmax(1))}
     if scores.shape[1] == 2:
         chosen |= {

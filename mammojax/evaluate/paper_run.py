@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import paper_config, shen2019
-from mammojax.train.checkpoint import BadCheckpoint, read_config
+from mammojax.train.checkpoint import read_config
 
 NOT_AT_HAND = "the run it started from is not at hand"
 FOREST = {"trees": 500, "depth": 9, "min_split": 300}

@@ -16,12 +16,13 @@ import numpy as np
 
 from mammojax import metrics
 from mammojax.data.cells import read_table
+from mammojax.errors import NotComparable
 from mammojax.evaluate import report
-from mammojax.evaluate.compare import RUNS, NotComparable, names_of
+from mammojax.evaluate.compare import RUNS, names_of
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.reproduce import WIDTH, text_table
+from mammojax.vocabulary import FINDINGS
 
-FINDINGS = ("malignant", "benign")
 POPULATIONS = ("screening", "biopsied")
 METRICS: dict[str, metrics.Metric] = {"auc": metrics.roc_auc, "pr_auc": metrics.pr_auc}
 CASE_MIX = (

@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from mammojax.data.breast import Framing
 from mammojax.data.cells import Writer
-from mammojax.data.dicom import BadMammogram, Mammogram, read_mammogram, refuse_small
+from mammojax.data.dicom import Mammogram, read_mammogram, refuse_small
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
-from mammojax.models import whole_image
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.errors import BadCheckpoint, BadMammogram
+from mammojax.models import classifiers
+from mammojax.train.checkpoint import restore_best
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
@@ -39,7 +40,7 @@ def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
 
     @jax.jit
     def apply(variables: Tree, images: jax.Array) -> jax.Array:
-        logits, _ = model.apply(variables, whole_image.as_input(images, mean, channels))
+        logits, _ = model.apply(variables, classifiers.as_input(images, mean, channels))
         return jax.nn.softmax(logits, axis=-1)
 
     return apply
@@ -112,7 +113,7 @@ class Predictor:
 
     def __init__(self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree) -> None:
         self.config, self.facts, self.variables = config, facts, variables
-        self._apply = make_apply(whole_image.build(config.model), facts["mean"], config.model.channels)
+        self._apply = make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
         self._framing = Framing.from_json(facts["framing"])
 
     def frame(self, image: str | Path | np.ndarray) -> np.ndarray:

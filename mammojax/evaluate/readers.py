@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 
 from mammojax import metrics
 from mammojax.data.cells import plain
-from mammojax.data.manifest import BadManifest
+from mammojax.errors import BadManifest, NotComparable
 from mammojax.evaluate import populations, report
-from mammojax.evaluate.compare import COLOURS, RUNS, NotComparable
+from mammojax.evaluate.compare import COLOURS, RUNS
 from mammojax.evaluate.populations import METRICS, Breasts
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.reproduce import text_table

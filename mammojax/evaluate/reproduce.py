@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from mammojax import metrics
+from mammojax.errors import NotComparable
 from mammojax.evaluate import compare, paper_config, report, shen2019
-from mammojax.evaluate.compare import NotComparable
 from mammojax.evaluate.paper_run import PaperRun, find_runs, nearest, starts_from
 
 WIDTH = 120  # columns of a terminal

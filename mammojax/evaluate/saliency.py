@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from mammojax.models import whole_image
-from mammojax.models.relu import guided
+from mammojax.models import classifiers
+from mammojax.models.layers import guided
 
 Tree = Any
 CUTOFF = 0.06  # "a low cutoff of 0.06 was used to remove background noise" (Fig. 4)
@@ -23,7 +23,7 @@ def _gradient(model: nn.Module, mean: float, channels: int) -> Any:
     def gradient(variables: Tree, images: jax.Array) -> jax.Array:
         def score(pixels: jax.Array) -> jax.Array:
             with guided():
-                logits, _ = model.apply(variables, whole_image.as_input(pixels, mean, channels))
+                logits, _ = model.apply(variables, classifiers.as_input(pixels, mean, channels))
             return logits[:, 1].sum()
 
         return jax.grad(score)(images.astype(jnp.float32))
@@ -47,7 +47,7 @@ def saliency(
     Returns:
         float32 [B, H, W] in 0 … 1; all 0 where no gradient is positive.
     """
-    gradient = _gradient(whole_image.build(config.model), facts["mean"], config.model.channels)
+    gradient = _gradient(classifiers.build(config.model), facts["mean"], config.model.channels)
     maps = np.maximum(np.asarray(gradient(variables, jnp.asarray(images))), 0)[..., 0]
     maps /= np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-30)
     return np.where(maps >= CUTOFF, maps, 0).astype(np.float32)

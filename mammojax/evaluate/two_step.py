@@ -18,9 +18,10 @@ from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
 from mammojax.data import pipeline, prepared
-from mammojax.data.patches import PATCH_CLASSES
+from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, measure, paper_run, predict, report
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.train.checkpoint import restore_best
+from mammojax.vocabulary import PATCH_CLASSES
 
 CUTOFFS = (0.3, 0.5, 0.7, 0.9)
 REGIONS = 3
@@ -48,7 +49,7 @@ def features(grid: np.ndarray) -> np.ndarray:
     """What the forest sees of one image.
 
     Args:
-        grid: softmax heatmap float32 [h, w, 5], background first (data.patches.PATCH_CLASSES).
+        grid: softmax heatmap float32 [h, w, 5], background first (vocabulary.PATCH_CLASSES).
 
     Returns:
         float64 [4 · 4 · (3 + REGIONS · 16)]: for each foreground class and cutoff the number of regions, their total
@@ -111,7 +112,7 @@ def two_step(
             "choose fewer with --min-split."
         )
     if len(np.unique(labels)) < 2:
-        raise prepared.BadDataset("the training images are all of one class; two-step needs malignant and other ones.")
+        raise BadDataset("the training images are all of one class; two-step needs malignant and other ones.")
     seen = all_features(patch, data, "train", config.eval_batch, 1)[0]
     forest = RandomForestClassifier(
         trees, max_depth=depth, min_samples_split=min_split, random_state=seed, n_jobs=-1

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from mammojax import metrics
+from mammojax.errors import NotComparable
 from mammojax.evaluate import paper_config, populations, report, wu2019
-from mammojax.evaluate.compare import NotComparable
 from mammojax.evaluate.paper_run import PaperRun, exam_deviations, exam_settings, find_runs
-from mammojax.evaluate.populations import FINDINGS, POPULATIONS, Breasts
+from mammojax.evaluate.populations import POPULATIONS, Breasts
 from mammojax.evaluate.reproduce import WIDTH, with_notes
+from mammojax.vocabulary import FINDINGS
 
 SPLIT = "test_random10"
 CELLS = tuple(product(POPULATIONS, FINDINGS))

@@ -10,8 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, never, norms
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
 
 PADDINGS: dict[str, tuple[Any, Any]] = {"torch": (((3, 3), (3, 3)), ((1, 1), (1, 1))), "same": ("SAME", "SAME")}
 """Of the first convolution, and of its max pool."""
@@ -20,11 +19,11 @@ BN_MOMENTUM, BN_EPSILON = 0.9, 1e-5
 
 
 class DenseNet121(nn.Module):
-    """DenseNet-121 without its top: float [B, H, W, C] → (features, stages), both in `dtype`.
+    """DenseNet-121 without its top: float [B, H, W, C] → (features, intermediates), both in `dtype`.
 
     Features are [B, H/32, W/32, 16·width] with the default blocks, after the last BN and ReLU. On 256×256 patches and
     under a `PatchClassifier` of four classes (malignant, benign, outside, negative) it is the paper's patch model.
-    `stages` holds "stem_conv" and "stem_bn" (H/2), "stem" (after the max pool, H/4), "block1" … "block4",
+    `intermediates` holds "stem_conv" and "stem_bn" (H/2), "stem" (after the max pool, H/4), "block1" … "block4",
     "transition1" … "transition3" and "final_bn" (before the last ReLU). Parameters: stem_conv, stem_bn,
     block{b}_layer{l}/{bn1, conv1, bn2, conv2}, transition{t}/{bn, conv}, final_bn, float32; no convolution has a bias.
 
@@ -46,8 +45,8 @@ class DenseNet121(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         conv_pad, pool_pad = PADDINGS[self.padding]
         norm = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)
-        stages = {}
-        x = stages["stem_conv"] = nn.Conv(
+        intermediates = {}
+        x = intermediates["stem_conv"] = nn.Conv(
             self.width,
             (7, 7),
             strides=2,
@@ -57,17 +56,17 @@ class DenseNet121(nn.Module):
             dtype=self.dtype,
             name="stem_conv",
         )(x_BxHxWxC)
-        x = stages["stem_bn"] = norm(x, "stem_bn")
-        x = stages["stem"] = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=pool_pad)
+        x = intermediates["stem_bn"] = norm(x, "stem_bn")
+        x = intermediates["stem"] = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=pool_pad)
         for b, layers in enumerate(self.blocks, start=1):
             for k in range(1, layers + 1):
                 layer = DenseLayer(self.width // 2, self.dtype, name=f"block{b}_layer{k}")
                 x = jnp.concatenate([x, layer(x, train, frozen)], axis=-1)
-            stages[f"block{b}"] = x
+            intermediates[f"block{b}"] = x
             if b < len(self.blocks):
-                x = stages[f"transition{b}"] = Transition(self.dtype, name=f"transition{b}")(x, train, frozen)
-        x = stages["final_bn"] = norm(x, "final_bn")
-        return relu(x), stages
+                x = intermediates[f"transition{b}"] = Transition(self.dtype, name=f"transition{b}")(x, train, frozen)
+        x = intermediates["final_bn"] = norm(x, "final_bn")
+        return relu(x), intermediates
 
 
 class DenseLayer(nn.Module):

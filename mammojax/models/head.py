@@ -15,8 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Bottleneck, Frozen, never, norms
+from mammojax.models.layers import HE_NORMAL, Frozen, never, norms, pool, relu
+from mammojax.models.resnet50 import Bottleneck
 
 Array = jax.Array
 Output = tuple[Array, dict[str, Array]]
@@ -93,13 +93,8 @@ class ConvUnit(nn.Module):
         return relu(x)
 
 
-def pool(x_BxHxWxC: Array) -> Array:
-    """Global average pooling → float32 [B, C], summed in float32 whatever the computation's dtype."""
-    return jnp.mean(x_BxHxWxC.astype(jnp.float32), axis=(1, 2))
-
-
 class Head(nn.Module):
-    """Trunk features [B, h, w, C] → (logits float32 [B, classes], stages).
+    """Trunk features [B, h, w, C] → (logits float32 [B, classes], intermediates).
 
     *Blocks*: each halves height and width, a bottleneck block in its first unit (stride on the first 1×1, projected
     shortcut), a VGG block in a 2×2 max pool after its last; then global average pooling, dropout, Dense. Convolutions
@@ -108,7 +103,7 @@ class Head(nn.Module):
     max pool. *Fully connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus another
     Dense to the classes straight from the heatmap; it fits one image size.
 
-    Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits. `stages` holds "heatmap"
+    Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits. `intermediates` holds "heatmap"
     (before its max pool), "block1", "block2", …, and "pooled" [B, C], what the logits are computed of.
 
     Raises:
@@ -125,13 +120,13 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
         x, spec = x_BxHxWxC, parse_head(self.spec)
-        stages: dict[str, Array] = {}
+        intermediates: dict[str, Array] = {}
         norm = {"bn_momentum": self.bn_momentum, "bn_epsilon": self.bn_epsilon, "dtype": self.dtype}
         if spec.window:
-            x = stages["heatmap"] = self._heatmap(x, spec)
+            x = intermediates["heatmap"] = self._heatmap(x, spec)
             x = self._max_pool(x, spec.pool, "the heatmap's pool")
         if spec.fc:
-            return self._fully_connected(x, spec, stages, train, frozen)
+            return self._fully_connected(x, spec, intermediates, train, frozen)
         for b, (widths, units) in enumerate(spec.blocks, start=1):
             unit: Callable[..., nn.Module]
             for u in range(1, units + 1):
@@ -142,10 +137,10 @@ class Head(nn.Module):
                 x = unit(**norm, name=f"block{b}_unit{u}")(x, train, frozen)
             if len(widths) == 1:
                 x = self._max_pool(x, 2, f"block {b}")
-            stages[f"block{b}"] = x
-        stages["pooled"] = pool(x)
-        x = nn.Dropout(self.dropout)(stages["pooled"], deterministic=not train)
-        return nn.Dense(self.classes, name="logits")(x), stages
+            intermediates[f"block{b}"] = x
+        intermediates["pooled"] = pool(x)
+        x = nn.Dropout(self.dropout)(intermediates["pooled"], deterministic=not train)
+        return nn.Dense(self.classes, name="logits")(x), intermediates
 
     def _heatmap(self, x: Array, spec: Spec) -> Array:
         if min(x.shape[1:3]) < spec.window:
@@ -165,8 +160,10 @@ class Head(nn.Module):
             )
         return x if side == 1 else nn.max_pool(x, (side, side), strides=(side, side))
 
-    def _fully_connected(self, x: Array, spec: Spec, stages: dict[str, Array], train: bool, frozen: Frozen) -> Output:
-        flat = stages["pooled"] = x.astype(jnp.float32).reshape(x.shape[0], -1)
+    def _fully_connected(
+        self, x: Array, spec: Spec, intermediates: dict[str, Array], train: bool, frozen: Frozen
+    ) -> Output:
+        flat = intermediates["pooled"] = x.astype(jnp.float32).reshape(x.shape[0], -1)
         norm = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, jnp.float32)
         x = flat
         for k, width in enumerate(spec.fc, start=1):
@@ -175,4 +172,4 @@ class Head(nn.Module):
             x = relu(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
         shortcut = nn.Dense(self.classes, name="shortcut")(flat)
-        return nn.Dense(self.classes, name="logits")(x) + shortcut, stages
+        return nn.Dense(self.classes, name="logits")(x) + shortcut, intermediates

@@ -12,17 +12,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mammojax.models.relu import relu
+from mammojax.models.layers import Frozen, never, relu
 from mammojax.models.resnet22 import PADDINGS, ResNet22
-from mammojax.models.resnet50 import Frozen, never
+from mammojax.vocabulary import BIRADS, LABELS, VIEWS
 
 Array = jax.Array
-
-VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
-LABELS = ("left_benign", "right_benign", "left_malignant", "right_malignant")
-"""Rows of a cancer model's output."""
-BIRADS = ("0", "1", "2")
-"""Classes of a BI-RADS model's output: incomplete, normal, benign."""
 
 BOTH = "CC+MLO"
 """The one prediction of the networks that do not predict from CC and from MLO apart."""
@@ -38,7 +32,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 class MultiView(nn.Module):
-    """Four views → predictions for both breasts: {view: float [B, H, W, C]} → (predictions, stages).
+    """Four views → predictions for both breasts: {view: float [B, H, W, C]} → (predictions, intermediates).
 
     The images are standardised, all breasts face right (Table II: 2677×1942 CC, 2974×1748 MLO; sizes may differ
     between CC and MLO, not between sides); C is 1, or 3 with heatmaps. View-wise and image-wise networks leave out a
@@ -48,8 +42,8 @@ class MultiView(nn.Module):
     *half*: keys "CC" and "MLO" for view-wise and image-wise, one key, "CC+MLO", for breast-wise and joint. The loss is
     summed over halves, `probabilities` averages them. With target "birads" an array is [B, 1, 3], classes as BIRADS.
 
-    `stages` holds each column's as "L-CC/stem_conv" …, its output as "L-CC/features" [B, 16·width], and each branch's
-    "<branch>/hidden" (after the first Dense and ReLU) and "<branch>/logits" as its last Dense gives them.
+    `intermediates` holds each column's as "L-CC/stem_conv" …, its output as "L-CC/features" [B, 16·width], and each
+    branch's "<branch>/hidden" (after the first Dense and ReLU) and "<branch>/logits" as its last Dense gives them.
 
     Branches, also the names of their Dense layers, "<branch>_hidden" and "<branch>_logits":
         view-wise: "CC" and "MLO", each of the left and the right view; four labels.
@@ -87,7 +81,7 @@ class MultiView(nn.Module):
         self, images: Mapping[str, Array], train: bool = False, frozen: Frozen = never
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         angles = self._angles(images)
-        stages: dict[str, Array] = {}
+        intermediates: dict[str, Array] = {}
         columns: dict[str, ResNet22] = {}
         for view in (view for view in VIEWS if view[2:] in angles):
             name = "column" if self.tie == "all" else f"column_{view[2:]}"
@@ -97,24 +91,25 @@ class MultiView(nn.Module):
             if train and self.noise:
                 x = x + self.noise * jax.random.normal(self.make_rng("dropout"), x.shape, x.dtype)
             features, maps = columns[name](x, train, frozen)
-            stages.update({f"{view}/{stage}": value for stage, value in maps.items()}, **{f"{view}/features": features})
+            intermediates |= {f"{view}/{layer}": value for layer, value in maps.items()}
+            intermediates[f"{view}/features"] = features
 
         if self.join == "joint":
-            return {BOTH: self._branch("joint", VIEWS, len(LABELS), stages)}, stages
+            return {BOTH: self._branch("joint", VIEWS, len(LABELS), intermediates)}, intermediates
         if self.join == "breast-wise":
             left, right = (
-                self._branch(breast, tuple(f"{breast[0].upper()}-{angle}" for angle in angles), 2, stages)
+                self._branch(breast, tuple(f"{breast[0].upper()}-{angle}" for angle in angles), 2, intermediates)
                 for breast in ("left", "right")
             )
-            return {BOTH: _rows(left, right)}, stages
+            return {BOTH: _rows(left, right)}, intermediates
         predictions = {}
         for angle in angles:
             pair = (f"L-{angle}", f"R-{angle}")
             if self.join == "view-wise":
-                predictions[angle] = self._branch(angle, pair, len(LABELS), stages)
+                predictions[angle] = self._branch(angle, pair, len(LABELS), intermediates)
             else:
-                predictions[angle] = _rows(*(self._branch(view, (view,), len(LABELS), stages) for view in pair))
-        return predictions, stages
+                predictions[angle] = _rows(*(self._branch(view, (view,), len(LABELS), intermediates) for view in pair))
+        return predictions, intermediates
 
     def _angles(self, images: Mapping[str, Array]) -> list[str]:
         """The halves to predict from, those whose views are there; ValueError where half of one is absent."""
@@ -128,13 +123,13 @@ class MultiView(nn.Module):
             )
         return angles
 
-    def _branch(self, name: str, views: tuple[str, ...], labels: int, stages: dict[str, Array]) -> Array:
+    def _branch(self, name: str, views: tuple[str, ...], labels: int, intermediates: dict[str, Array]) -> Array:
         """Features of `views` → Dense → ReLU → Dense → [B, labels, 2], or [B, 1, 3] for BI-RADS."""
-        x = jnp.concatenate([stages[f"{view}/features"] for view in views], axis=-1)
+        x = jnp.concatenate([intermediates[f"{view}/features"] for view in views], axis=-1)
         labels, classes = (labels, 2) if self.target == "cancer" else (1, len(BIRADS))
-        x = stages[f"{name}/hidden"] = relu(nn.Dense(x.shape[-1], name=f"{name}_hidden")(x))
+        x = intermediates[f"{name}/hidden"] = relu(nn.Dense(x.shape[-1], name=f"{name}_hidden")(x))
         x = nn.Dense(labels * classes, name=f"{name}_logits")(x)
-        x = stages[f"{name}/logits"] = x.reshape(-1, labels, classes)
+        x = intermediates[f"{name}/logits"] = x.reshape(-1, labels, classes)
         return x
 
 

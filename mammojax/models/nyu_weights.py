@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.densenet121 import DenseNet121
-from mammojax.models.multi_view import VIEWS, MultiView
-from mammojax.models.pretrained import TORCH_LEAVES, PretrainedMismatch, dense_name, read_tensors, torch_densenet121
-from mammojax.models.whole_image import PatchClassifier
-
-PATCH_CLASSES = 4  # malignant, benign, outside, negative
+from mammojax.models.multi_view import MultiView
+from mammojax.models.weights import TORCH_LEAVES, PretrainedMismatch, dense_name, read_tensors, torch_densenet121
+from mammojax.vocabulary import EXAM_PATCH_CLASSES, VIEWS
 
 Arrays = dict[str, np.ndarray]
 
@@ -71,7 +70,7 @@ def _network(path: Path, arrays: Arrays) -> tuple[nn.Module, str, Any]:
         return dict.fromkeys(VIEWS, image(channels))
 
     if (stem := "features.conv0.weight") in arrays:
-        return PatchClassifier(DenseNet121(padding="same"), PATCH_CLASSES), stem, image
+        return PatchClassifier(DenseNet121(padding="same"), len(EXAM_PATCH_CLASSES)), stem, image
     for join, head in (("view-wise", "fc1_cc.weight"), ("image-wise", "fc1_lcc.weight")):
         if (stem := "four_view_resnet.cc.first_conv.weight") in arrays and head in arrays:
             return MultiView(join, padding="code"), stem, exam

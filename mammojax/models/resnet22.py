@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Conv1x1, Frozen, never, norms
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
 
 PADDINGS = {"paper": (3, 1), "code": (0, 0)}
 """Zeros on each side of the first convolution, and of its max pool."""
@@ -53,9 +52,9 @@ class PreactivationUnit(nn.Module):
 
 
 class ResNet22(nn.Module):
-    """One view's column: float [B, H, W, C] → (features float32 [B, 16·width], stages).
+    """One view's column: float [B, H, W, C] → (features float32 [B, 16·width], intermediates).
 
-    C is 1, or 3 with heatmaps. Images are standardised, breasts face right. `stages` holds
+    C is 1, or 3 with heatmaps. Images are standardised, breasts face right. `intermediates` holds
     "stem_conv" (about H/2), "stem" (after the max pool, about H/4), "stage1" … "stage5" (H/4 … H/64) and "final"
     (after the last BN and ReLU), all in `dtype`. Parameters: stem_conv,
     stage{s}_unit{u}/{bn1, conv1, bn2, conv2, shortcut_conv} (a shortcut in each stage's first unit, the first stage's
@@ -78,8 +77,8 @@ class ResNet22(nn.Module):
         self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         conv_pad, pool_pad = PADDINGS[self.padding]
-        stages = {}
-        x = stages["stem_conv"] = nn.Conv(
+        intermediates = {}
+        x = intermediates["stem_conv"] = nn.Conv(
             self.width,
             (7, 7),
             strides=2,
@@ -90,7 +89,7 @@ class ResNet22(nn.Module):
             name="stem_conv",
         )(x_BxHxWxC)
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((pool_pad, pool_pad), (pool_pad, pool_pad)))
-        stages["stem"] = x
+        intermediates["stem"] = x
         for s, units in enumerate(self.blocks, start=1):
             for u in range(1, units + 1):
                 x = PreactivationUnit(
@@ -100,7 +99,7 @@ class ResNet22(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{s}_unit{u}",
                 )(x, train, frozen)
-            stages[f"stage{s}"] = x
+            intermediates[f"stage{s}"] = x
         x = norms(self, train, frozen, BN_MOMENTUM, BN_EPSILON, self.dtype)(x, "final_bn")
-        x = stages["final"] = relu(x)
-        return jnp.mean(x.astype(jnp.float32), axis=(1, 2)), stages
+        x = intermediates["final"] = relu(x)
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2)), intermediates

@@ -1,66 +1,17 @@
 """ResNet50, the original v1 of He et al. 2016: trunk of Shen et al. 2019, and the bottleneck unit its heads reuse.
 
-Two families of published weights fit it (see `pretrained.py`): Keras strides on the first 1×1 of a stage and has
+Two families of published weights fit it (see `weights.py`): Keras strides on the first 1×1 of a stage and has
 convolution biases; torchvision strides on the 3×3 and has none.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 
-from mammojax.models.relu import relu
-
-Frozen = Callable[[str], bool]
-"""Takes the path of a BatchNorm, such as "trunk/stage4_unit3/bn1"; True keeps its running statistics as they are."""
-
-HE_NORMAL = nn.initializers.he_normal()
-
-
-def never(path: str) -> bool:
-    """The default `frozen`: no BatchNorm is frozen."""
-    return False
-
-
-def norms(
-    module: nn.Module, train: bool, frozen: Frozen, momentum: float, epsilon: float, dtype: Any
-) -> Callable[[jax.Array, str], jax.Array]:
-    """What applies the BatchNorms inside one module, (x, name) → x normalised.
-
-    Each takes batch statistics while it trains unfrozen, else the running ones.
-    """
-
-    def norm(x: jax.Array, name: str) -> jax.Array:
-        running = not train or frozen("/".join((*module.path, name)))
-        layer = nn.BatchNorm(use_running_average=running, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name)
-        return layer(x)
-
-    return norm
-
-
-class Conv1x1(nn.Module):
-    """1×1 convolution, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features]; parameters as `nn.Conv` has them.
-
-    Written as a strided slice and a product over channels: the same mathematics, a third faster to train on a CPU.
-    """
-
-    features: int
-    stride: int = 1
-    use_bias: bool = True
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", HE_NORMAL, (1, 1, x_BxHxWxC.shape[-1], self.features), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32) if self.use_bias else None
-        x = x_BxHxWxC[:, :: self.stride, :: self.stride]
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
 
 
 class Bottleneck(nn.Module):
@@ -106,9 +57,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """ResNet50 without its top: float [B, H, W, C] → (features, stages), both in `dtype`.
+    """ResNet50 without its top: float [B, H, W, C] → (features, intermediates), both in `dtype`.
 
-    Features are [B, H/32, W/32, 32·width] (rounded up). `stages` holds "stem" (H/4, after the pool) and
+    Features are [B, H/32, W/32, 32·width] (rounded up). `intermediates` holds "stem" (H/4, after the pool) and
     "stage1" … "stage4" (H/4 … H/32). Parameters: stem_conv, stem_bn, and
     stage{s}_unit{u}/{conv1, bn1, conv2, bn2, conv3, bn3, shortcut_conv, shortcut_bn}, all float32; BN's running
     statistics are in `batch_stats`. Defaults are those of Keras 2.0.8, which the paper used.
@@ -147,7 +98,7 @@ class ResNet50(nn.Module):
         )(x_BxHxWxC)
         x = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)(x, "stem_bn")
         x = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        stages = {"stem": x}
+        intermediates = {"stem": x}
         for s, units in enumerate(self.blocks, start=1):
             narrow = self.width * 2 ** (s - 1)
             for u in range(1, units + 1):
@@ -162,5 +113,5 @@ class ResNet50(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{s}_unit{u}",
                 )(x, train, frozen)
-            stages[f"stage{s}"] = x
-        return x, stages
+            intermediates[f"stage{s}"] = x
+        return x, intermediates

@@ -6,17 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.relu import relu
-from mammojax.models.resnet50 import HE_NORMAL, Frozen, never
+from mammojax.models.layers import HE_NORMAL, Frozen, never, relu
 
 CONVS = (2, 2, 3, 3, 3)
 """Convolutions in each of the five blocks."""
 
 
 class VGG16(nn.Module):
-    """VGG16 without its top: float [B, H, W, C] → (features, stages), both in `dtype`.
+    """VGG16 without its top: float [B, H, W, C] → (features, intermediates), both in `dtype`.
 
-    Features are [B, ⌊H/32⌋, ⌊W/32⌋, 8·width]; `stages` holds "block1" … "block5", each after its 2×2 max pool.
+    Features are [B, ⌊H/32⌋, ⌊W/32⌋, 8·width]; `intermediates` holds "block1" … "block5", each after its 2×2 max pool.
     Parameters are block{b}_conv{c}/{kernel, bias}, float32. It has no BatchNorm, hence no `batch_stats`; `train` and
     `frozen` are taken because every trunk takes them.
 
@@ -32,12 +31,12 @@ class VGG16(nn.Module):
     def __call__(
         self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        x, stages = x_BxHxWxC, {}
+        x, intermediates = x_BxHxWxC, {}
         for b, convs in enumerate(CONVS, start=1):
             channels = self.width * min(2 ** (b - 1), 8)
             for c in range(1, convs + 1):
                 x = nn.Conv(channels, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, name=f"block{b}_conv{c}")(x)
                 x = relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-            stages[f"block{b}"] = x
-        return x, stages
+            intermediates[f"block{b}"] = x
+        return x, intermediates

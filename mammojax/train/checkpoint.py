@@ -20,13 +20,11 @@ import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from mammojax.errors import BadCheckpoint
+
 Tree = Any
 _DIGESTS = "sha256.json"
 logging.getLogger("absl").addFilter(lambda record: "OCDBT" not in record.getMessage())  # says so at every save
-
-
-class BadCheckpoint(ValueError):
-    """A checkpoint that is absent, damaged, or does not fit the network."""
 
 
 class _Damaged(ValueError):

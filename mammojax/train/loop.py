@@ -18,7 +18,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mammojax.data.pipeline import Batches, Paired
-from mammojax.models.whole_image import centre
+from mammojax.errors import Diverged, Stopped
+from mammojax.models.classifiers import centre
 from mammojax.train import losses, mesh, stages
 from mammojax.train.augment import augment
 from mammojax.train.checkpoint import Latest, save_best
@@ -26,23 +27,6 @@ from mammojax.train.state import TrainState
 
 Tree = Any
 _ARRAYS = ("image", "label", "patch_image", "patch_label")  # what a step takes of a batch
-
-
-class Stopped(Exception):
-    """The run was told to stop (SIGTERM) and has saved its state."""
-
-
-class Diverged(ValueError):
-    """The loss, a weight or what the network says is no longer a number.
-
-    Attributes:
-        what: what happened, where.
-        field: of the config, what to lower.
-    """
-
-    def __init__(self, what: str, field: str) -> None:
-        super().__init__(f"{what}; lower {field}.")
-        self.what, self.field = what, field
 
 
 def make_step(

@@ -10,11 +10,9 @@ import ml_collections
 import numpy as np
 import optax
 
+from mammojax.errors import BadConfig
+
 Tree = Any
-
-
-class BadStage(ValueError):
-    """A stage whose patterns do not fit the network's parameters."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
     """The stages of a config, in the order of their keys.
 
     Raises:
-        BadStage: a schedule or a number that makes no sense.
+        BadConfig: a schedule or a number that makes no sense.
     """
     result = []
     for key in sorted(stages):
@@ -73,14 +71,14 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
         fields |= {k: tuple(v) for k, v in fields.items() if isinstance(v, (list, tuple))}
         stage = Stage(key=key, **fields)
         if stage.schedule not in ("constant", "cosine"):
-            raise BadStage(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
+            raise BadConfig(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
         if min(stage.epochs, stage.learning_rate, stage.slow_factor, stage.weight_decay, stage.patience) < 0:
-            raise BadStage(
+            raise BadConfig(
                 f"config.stages.{key}: epochs, patience, learning_rate, slow_factor, weight_decay must not be negative."
             )
         result.append(stage)
     if not result:
-        raise BadStage("config.stages is empty; give it at least one stage, stage1.")
+        raise BadConfig("config.stages is empty; give it at least one stage, stage1.")
     return result
 
 
@@ -97,24 +95,24 @@ def labels(stage: Stage, params: Tree) -> Tree:
     """ "learn", "slow" (learns at the lower rate) or "freeze" for each parameter, in the tree's shape.
 
     Raises:
-        BadStage: a pattern that matches no parameter, a parameter that no pattern covers, or a stage that learns none.
+        BadConfig: a pattern that matches no parameter, a parameter that no pattern covers, or a stage that learns none.
     """
     names = paths(params)
     for field in ("learn", "freeze", "slow", "decay"):
         for pattern in getattr(stage, field):
             if not any(re.fullmatch(pattern, name) for name in names):
-                raise BadStage(
+                raise BadConfig(
                     f'config.stages.{stage.key}.{field}: the pattern "{pattern}" matches no parameter; '
                     f"parameters are named like {names[0]} and {names[-1]}."
                 )
     uncovered = [n for n in names if not _matches(stage.learn, n) and not _matches(stage.freeze, n)]
     if uncovered:
-        raise BadStage(
+        raise BadConfig(
             f"config.stages.{stage.key}: {len(uncovered)} parameters stand in neither learn nor freeze, "
             f"the first is {uncovered[0]}; add a pattern that covers them."
         )
     if not any(_matches(stage.learn, n) for n in names):
-        raise BadStage(f"config.stages.{stage.key}.learn names no parameter; nothing would be trained.")
+        raise BadConfig(f"config.stages.{stage.key}.learn names no parameter; nothing would be trained.")
     flat = [("slow" if _matches(stage.slow, n) else "learn") if _matches(stage.learn, n) else "freeze" for n in names]
     return jax.tree.unflatten(jax.tree.structure(params), flat)
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mammojax.train.checkpoint import BadCheckpoint, differences
+from mammojax.errors import BadCheckpoint
+from mammojax.train.checkpoint import differences
 
 Tree = Any
 

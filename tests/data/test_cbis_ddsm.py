@@ -10,6 +10,7 @@ import pytest
 from mammojax.data import manifest
 from mammojax.data.builders import cbis_ddsm
 from mammojax.data.dicom import read_mask
+from mammojax.errors import BadManifest
 
 
 def test_counts_of_the_real_csvs(shared: Path) -> None:
@@ -70,7 +71,7 @@ def test_what_is_absent_is_listed(shared: Path, tmp_path: Path) -> None:
     for name in cbis_ddsm.CSVS.values():
         (tmp_path / name).write_bytes((source / name).read_bytes())
     rows = cbis_ddsm.read_rows(tmp_path)
-    with pytest.raises(manifest.BadManifest, match="none of the"):
+    with pytest.raises(BadManifest, match="none of the"):
         cbis_ddsm.read_tree(tmp_path, rows)
     folders = sorted((source / "CBIS-DDSM").iterdir())
     kept = [folder for k, folder in enumerate(folders) if k % 3]
@@ -90,7 +91,7 @@ def test_what_is_absent_is_listed(shared: Path, tmp_path: Path) -> None:
             else:
                 assert ("no mask" in reasons.get(row.lesion_folder, "")) == (row.lesion_folder not in there)
     (tmp_path / "mass_case_description_test_set.csv").unlink()
-    with pytest.raises(manifest.BadManifest, match="mass_case_description_test_set"):
+    with pytest.raises(BadManifest, match="mass_case_description_test_set"):
         cbis_ddsm.read_rows(tmp_path)
 
 
@@ -201,7 +202,7 @@ def test_what_is_ambiguous_is_listed_and_not_used(tmp_path: Path) -> None:
     (source / NAME / "again" / "1-1.dcm").write_bytes(full.read_bytes())
     assert cbis_ddsm.read_tree(source, rows).images[0].path == full
     (source / NAME / "again" / "1-1.dcm").write_bytes((source / f"{NAME}_1" / "2" / "1-1.dcm").read_bytes())
-    with pytest.raises(manifest.BadManifest, match="none of the 1 rows"):
+    with pytest.raises(BadManifest, match="none of the 1 rows"):
         cbis_ddsm.read_tree(source, rows)
 
 

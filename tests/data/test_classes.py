@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mammojax.data.classes import refuse_one_class
-from mammojax.data.prepared import BadDataset
+from mammojax.errors import BadDataset
 
 
 def _labelled(**labels: list[int]) -> Any:

@@ -19,6 +19,7 @@ from pydicom.sequence import Sequence
 from mammojax.data import codestream, dicom
 from mammojax.data.manifest import Image
 from mammojax.data.reading import read_image
+from mammojax.errors import BadMammogram
 
 UNCOMPRESSED = "1.2.840.10008.1.2.1"
 
@@ -174,7 +175,7 @@ def test_sides_views_and_spacing_have_fallbacks(tmp_path: Path) -> None:
 )
 def test_what_is_no_mammogram_is_refused_by_name(tmp_path: Path, tags: dict, word: str) -> None:
     path = _write(tmp_path / "scan.dcm", _pixels(), **tags)
-    with pytest.raises(dicom.BadMammogram, match=f"scan.dcm.*{word}") as caught:
+    with pytest.raises(BadMammogram, match=f"scan.dcm.*{word}") as caught:
         dicom.read_mammogram(path)
     assert "secret-id" not in str(caught.value)
 
@@ -195,7 +196,7 @@ def test_deflated_one_value_text_and_colour_png_are_refused(tmp_path: Path) -> N
         "notes.txt": "neither DICOM nor PNG", "colour.png": "channels", "empty.dcm": "no tissue",
         "absent.dcm": "cannot be opened",
     }.items():  # fmt: skip
-        with pytest.raises(dicom.BadMammogram, match=word):
+        with pytest.raises(BadMammogram, match=word):
             dicom.read_mammogram(tmp_path / name)
 
 
@@ -219,7 +220,7 @@ def test_whatever_is_broken_is_a_bad_mammogram_or_none(tmp_path: Path) -> None:
         (tmp_path / "b.dcm").write_bytes(broken)
         try:
             dicom.read_mammogram(tmp_path / "b.dcm")
-        except dicom.BadMammogram as error:
+        except BadMammogram as error:
             messages.append(str(error))
     assert messages
     assert all("b.dcm" in text and "secret-id" not in text for text in messages)
@@ -253,7 +254,7 @@ def test_mammograms_and_digitised_film_alone_are_taken(
         assert dicom.read_mammogram(path).sop_class == dicom.read_facts(path).sop_class == sop_class
         return
     for read in (dicom.read_mammogram, dicom.read_facts):
-        with pytest.raises(dicom.BadMammogram, match=f"a.dcm: Modality is {modality or 'absent'}, .*--any-modality"):
+        with pytest.raises(BadMammogram, match=f"a.dcm: Modality is {modality or 'absent'}, .*--any-modality"):
             read(path)
         assert read(path, any_modality=True).sop_class == sop_class
     assert dicom.read_mask(path).any()  # masks are written by all sorts of software
@@ -328,13 +329,13 @@ def _compressed(path: Path, syntax: str, change: Callable[[bytes], bytes]) -> Pa
 def test_a_stream_or_file_that_is_cut_short_is_called_so(tmp_path: Path, syntax: str) -> None:
     for share in (0.5, 0.9, 0.999):
         path = _compressed(tmp_path / "a.dcm", syntax, lambda data, share=share: data[: int(share * len(data))])
-        with pytest.raises(dicom.BadMammogram, match=r"a.dcm: the file is cut short, the compressed image"):
+        with pytest.raises(BadMammogram, match=r"a.dcm: the file is cut short, the compressed image"):
             dicom.read_mammogram(path)
     path = _compressed(tmp_path / "a.dcm", syntax, lambda data: data + b"\0" * 20)
     assert dicom.read_mammogram(path).pixels.any()  # padding behind the end is none of it
     for length in (path.stat().st_size - 100, 500, 300, 150):
         (tmp_path / "b.dcm").write_bytes(path.read_bytes()[:length])
-        with pytest.raises(dicom.BadMammogram, match=r"b.dcm: the file is cut short"):
+        with pytest.raises(BadMammogram, match=r"b.dcm: the file is cut short"):
             dicom.read_mammogram(tmp_path / "b.dcm")
 
 
@@ -358,12 +359,12 @@ def test_a_stream_of_another_size_never_reaches_its_decoder(
     monkeypatch.setitem(table, syntax, decoder)
     path = _compressed(tmp_path / "a.dcm", syntax, _resized)
     said = "a.dcm: PixelData is compressed as 65000 × 64000 × 1, but .* is 96 × 80 × 1;"
-    with pytest.raises(dicom.BadMammogram, match=said):
+    with pytest.raises(BadMammogram, match=said):
         dicom.read_mammogram(path)
     coloured = np.zeros((96, 80, 3), np.uint8)
     encode = {"1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_encode, "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_encode}
     if syntax in encode:
-        with pytest.raises(dicom.BadMammogram, match="compressed as 96 × 80 × 3"):
+        with pytest.raises(BadMammogram, match="compressed as 96 × 80 × 3"):
             dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(8), syntax, encode[syntax](coloured), 8))
 
 
@@ -374,7 +375,7 @@ def test_a_second_size_in_a_stream_is_refused(tmp_path: Path) -> None:
     at = data.index(b"\xff\xc1")
     length = 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
     twice = data[: at + length] + _resized(data)[at:]
-    with pytest.raises(dicom.BadMammogram, match="compressed as 65000 × 64000"):
+    with pytest.raises(BadMammogram, match="compressed as 65000 × 64000"):
         dicom.read_mammogram(_write(tmp_path / "a.dcm", _pixels(), syntax, twice))
 
 
@@ -384,7 +385,7 @@ def test_jpeg_2000_in_its_file_format_is_read_and_measured(tmp_path: Path) -> No
     path = _write(tmp_path / "a.dcm", pixels, syntax, boxed)
     np.testing.assert_array_equal(dicom.read_mammogram(path).pixels, _stretched(pixels))
     at = boxed.index(b"\xff\x4f\xff\x51")
-    with pytest.raises(dicom.BadMammogram, match="compressed as 65000 × 64000"):
+    with pytest.raises(BadMammogram, match="compressed as 65000 × 64000"):
         dicom.read_mammogram(_write(path, pixels, syntax, boxed[:at] + _resized(boxed[at:])))
 
 
@@ -400,7 +401,7 @@ def test_rle_of_another_size_is_refused_by_its_header(tmp_path: Path) -> None:
     for segments, word in {
         (row,): "1 RLE segments", (row, row, row): "3 RLE segments", (row, row * 200): "more than 96 × 80 pixels",
     }.items():  # fmt: skip
-        with pytest.raises(dicom.BadMammogram, match=f"a.dcm: PixelData .*{word}"):
+        with pytest.raises(BadMammogram, match=f"a.dcm: PixelData .*{word}"):
             dicom.read_mammogram(rle(*segments))
 
 
@@ -434,7 +435,7 @@ def test_nothing_of_a_header_reaches_the_log(tmp_path: Path) -> None:
         "from mammojax.data import dicom\n"
         "for path in sys.argv[1:]:\n"
         "    try: m = dicom.read_mammogram(path); print('read', m.view, m.laterality)\n"
-        "    except dicom.BadMammogram as error: print(error)\n"
+        "    except BadMammogram as error: print(error)\n"
         "    dicom.peek(path, 'ViewPosition')\n"
     )
     files = [str(tmp_path / name) for name in ("view.dcm", "window.dcm", "syntax.dcm")]

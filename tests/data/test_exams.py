@@ -12,6 +12,8 @@ from mammojax.data import exams, pipeline, prepared
 from mammojax.data.builders import exams as builder
 from mammojax.data.crop import Crop, crop
 from mammojax.data.window import best_centre
+from mammojax.errors import BadDataset
+from mammojax.vocabulary import BIRADS, VIEWS
 
 SIZES = {"CC": (120, 80), "MLO": (128, 80)}
 MANIFEST = """image,patient_id,exam_id,laterality,view,pathology,mask,birads,biopsied,visible,split,vendor
@@ -67,7 +69,7 @@ def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> Non
     assert e1.label.tolist() == [0, 0, 0, 0]
     assert e2.label.tolist() == [-1, 0, -1, 0]  # an empty pathology is unknown, not normal
     assert e2.biopsied("L")  # its column says so
-    assert [exams.BIRADS[e.birads] if e.birads >= 0 else None for e in (e0, e1, e2)] == ["0", "1", None]
+    assert [BIRADS[e.birads] if e.birads >= 0 else None for e in (e0, e1, e2)] == ["0", "1", None]
     assert e0.columns["L"]["vendor"] == "A"
     assert data.facts["findings"]["train"] == {
         "malignant": {"visible": 1, "occult": 0}, "benign": {"visible": 0, "occult": 1}
@@ -77,11 +79,11 @@ def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> Non
 def test_exams_that_are_all_alike_or_a_split_without_any_are_refused(data: prepared.Prepared) -> None:
     e0, e1, _ = exams.exams_of(data, "train")
     exams.refuse_one_class([e0, e1], data, "cancer", ("CC", "MLO"))
-    with pytest.raises(prepared.BadDataset, match="the 2 training exams have the same four labels"):
+    with pytest.raises(BadDataset, match="the 2 training exams have the same four labels"):
         exams.refuse_one_class([e1, e1], data, "cancer", ("CC", "MLO"))
-    with pytest.raises(prepared.BadDataset, match="the 1 training exams have one BI-RADS category"):
+    with pytest.raises(BadDataset, match="the 1 training exams have one BI-RADS category"):
         exams.refuse_one_class([e1], data, "birads", ("CC", "MLO"))
-    with pytest.raises(prepared.BadDataset, match=r"exams of the val split 1 have a label .* an image of MLO"):
+    with pytest.raises(BadDataset, match=r"exams of the val split 1 have a label .* an image of MLO"):
         exams.refuse_one_class([e0, e1], data, "cancer", ("MLO",))
 
 
@@ -106,7 +108,7 @@ class FortyExams:
         self._rows = []
         for k in range(40):
             facts = {"benign": int(k < biopsied), "malignant": 0, "reach": 60, "lowest": 90, "columns": {"birads": "1"}}
-            for view in exams.VIEWS:
+            for view in VIEWS:
                 names = (f"{k}_{view}", f"p{k}", f"e{k}", view[0], view[2:])
                 self._rows.append(
                     dict(zip(prepared.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)}
@@ -174,7 +176,7 @@ def test_windows_are_their_number_s_alone(data: prepared.Prepared) -> None:
     assert made.left_out == 1
     late = made[5]
     np.testing.assert_array_equal(windows()[5]["image"]["L-CC"], late["image"]["L-CC"])
-    assert {view: x.shape for view, x in late["image"].items()} == {view: (*SIZES[view[2:]], 1) for view in exams.VIEWS}
+    assert {view: x.shape for view, x in late["image"].items()} == {view: (*SIZES[view[2:]], 1) for view in VIEWS}
     assert abs(late["image"]["R-CC"].mean()) < 1e-5
     assert late["label"].dtype == np.int32
     same = [k for k in range(6) if made[k]["image_id"] == late["image_id"]]
@@ -270,7 +272,7 @@ def test_heatmap_channels_come_in_the_order_asked_for(data: prepared.Prepared, t
     assert np.abs(exams.read_heatmaps(tmp_path / "train" / "0.png") - seen).max() <= 1 / 131070 + 1e-7
     view = exams.Images(data, "train", SIZES, (tmp_path, [1, 0])).view(0)
     np.testing.assert_allclose(view.image[..., 1:], seen[..., ::-1], atol=1e-5)
-    with pytest.raises(prepared.BadDataset, match="heatmaps"):
+    with pytest.raises(BadDataset, match="heatmaps"):
         exams.Images(data, "train", SIZES, (tmp_path, [0, 1])).view(1)
 
 

@@ -15,6 +15,7 @@ from mammojax import cli
 from mammojax.data import manifest, prepared
 from mammojax.data.breast import Framing
 from mammojax.data.builders import inbreast, mammograms
+from mammojax.errors import BadManifest
 
 HEADER = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
 SIZE = (240, 180)
@@ -181,8 +182,8 @@ def test_prepared_by_the_command(tree: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_what_is_missing_is_said(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(manifest.BadManifest, match=r"INbreast.csv is not in the source folder"):
+    with pytest.raises(BadManifest, match=r"INbreast.csv is not in the source folder"):
         inbreast.read_table(tmp_path)
     (tmp_path / "INbreast.csv").write_text("File Name;View\n1;CC\n")
-    with pytest.raises(manifest.BadManifest, match=r'lacks the column "Laterality"'):
+    with pytest.raises(BadManifest, match=r'lacks the column "Laterality"'):
         inbreast.read_table(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 
 from mammojax.data import manifest, phantom
 from mammojax.data.manifest import Image
+from mammojax.errors import BadManifest
 
 HEAD = "image,patient_id,laterality,view,pathology,abnormality,mask,visible\n"
 
@@ -53,14 +54,14 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_none_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(manifest.BadManifest, match="column pathology is missing"):
+    with pytest.raises(BadManifest, match="column pathology is missing"):
         _read(tmp_path, "a.dcm", head="image\n")
-    with pytest.raises(manifest.BadManifest, match="no such manifest"):
+    with pytest.raises(BadManifest, match="no such manifest"):
         manifest.read_manifest(tmp_path / "x.csv")
     (tmp_path / "latin.csv").write_bytes("image,pathology\nbröst.dcm,BENIGN\n".encode("latin-1"))
-    with pytest.raises(manifest.BadManifest, match="UTF-8"):
+    with pytest.raises(BadManifest, match="UTF-8"):
         manifest.read_manifest(tmp_path / "latin.csv")
-    with pytest.raises(manifest.BadManifest, match="no row can be used"):
+    with pytest.raises(BadManifest, match="no row can be used"):
         _read(tmp_path, "gone.dcm,P1,L,CC,BENIGN,,,")
 
 
@@ -173,7 +174,7 @@ def test_other_words_for_pathologies_are_mapped(tmp_path: Path) -> None:
     images = manifest.read_manifest(tmp_path / "m.csv", words).images
     assert [image.pathology for image in images] == ["BENIGN", "MALIGNANT", "", "NORMAL"]
     for text, why in (("1=CANCER", '"CANCER" of "1"'), ("1", 'the part "1"'), ("1=BENIGN,1=MALIGNANT", "two meanings")):
-        with pytest.raises(manifest.BadManifest, match=why):
+        with pytest.raises(BadManifest, match=why):
             manifest.read_map(text)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mammojax import cli
 from mammojax.data import exams, phantom, prepared
-from mammojax.data.manifest import BadManifest
+from mammojax.errors import BadDataset, BadManifest, NotPrepared
 
 FACTS = {"size": (16, 16), "patch_size": 8, "crop": "none", "keep_aspect": False, "split": "shen", "seed": 0}
 
@@ -128,7 +128,7 @@ def test_labels_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert data.labels("train").tolist() == [0, 1]
     assert data.facts["map"] == "0=BENIGN,1=MALIGNANT"
     asked = {**FACTS, "source": str(tmp_path / "m.csv"), "name": "manifest", "kind": "whole", "data_dir": "x"}
-    with pytest.raises(prepared.NotPrepared, match="--map 0=BENIGN,1=MALIGNANT"):
+    with pytest.raises(NotPrepared, match="--map 0=BENIGN,1=MALIGNANT"):
         prepared.find(**prepared.asked_for({"data": {**asked, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
     found = {**asked, "data_dir": str(tmp_path / "data"), "map": "1=MALIGNANT,0=benign"}
     assert prepared.find(**prepared.asked_for({"data": found}, tmp_path)).path == data.path
@@ -137,7 +137,7 @@ def test_labels_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert other.labels("train").tolist() == [1, 0]
     assert cli.main([*command, "--map", "1=CANCER"]) == 2
     assert '"CANCER"' in capsys.readouterr().err
-    with pytest.raises(prepared.BadDataset, match="a manifest's words"):
+    with pytest.raises(BadDataset, match="a manifest's words"):
         prepared.prepare("cbis_ddsm", tmp_path, tmp_path / "data", label_map="0=BENIGN", **FACTS)
 
 

@@ -16,7 +16,7 @@ from mammojax import metrics
 from mammojax.data import manifest, phantom
 from mammojax.data.builders import cbis_ddsm
 from mammojax.data.dicom import read_mammogram, read_mask
-from mammojax.models import whole_image
+from mammojax.models import classifiers
 from mammojax.train.state import init_variables
 
 
@@ -86,7 +86,7 @@ def test_brightness_does_not_tell_malignant_from_benign() -> None:
 def test_a_random_weights_probe_is_near_chance() -> None:
     """Random convolutions, pooled, and a linear classifier on top: the lesions' kind must be learnt, not picked up."""
     config = quickstart.get_config().model
-    model = whole_image.build(config)
+    model = classifiers.build(config)
     images, labels = [], []
     for k in range(360):
         rng = np.random.default_rng([11, k])
@@ -96,7 +96,7 @@ def test_a_random_weights_probe_is_near_chance() -> None:
         )
         labels.append(int(malignant))
     variables = init_variables(model, (144, 112), 1, 0)
-    features = jax.jit(lambda x: model.apply(variables, whole_image.as_input(x, 40.0, 1))[1]["features"].mean((1, 2)))
+    features = jax.jit(lambda x: model.apply(variables, classifiers.as_input(x, 40.0, 1))[1]["features"].mean((1, 2)))
     seen = np.concatenate([np.asarray(features(np.stack(images[i : i + 40])[..., None])) for i in range(0, 360, 40)])
     seen = (seen - seen[:240].mean(0)) / (seen[:240].std(0) + 1e-6)
     probe = LogisticRegression(C=0.01, max_iter=2000).fit(seen[:240], labels[:240])

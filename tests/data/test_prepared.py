@@ -13,8 +13,9 @@ import pytest
 from mammojax.data import phantom, prepared, reading
 from mammojax.data.breast import Framing
 from mammojax.data.builders import mammograms
-from mammojax.data.manifest import BadManifest, Image
-from mammojax.data.patches import PATCH_CLASSES
+from mammojax.data.manifest import Image
+from mammojax.errors import BadDataset, BadManifest, NotPrepared
+from mammojax.vocabulary import PATCH_CLASSES
 
 FACTS = {"size": (96, 64), "patch_size": 32, "crop": "none", "keep_aspect": False, "split": "all", "seed": 0}
 
@@ -87,7 +88,7 @@ def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypat
     wanted = (path / "index.csv").read_bytes()
     (path / "dataset.json").unlink()  # killed before the last file was written
     (path / "index.csv").write_text("half")
-    with pytest.raises(prepared.NotPrepared, match="mammojax prepare cbis_ddsm"):
+    with pytest.raises(NotPrepared, match="mammojax prepare cbis_ddsm"):
         prepared.find("cbis_ddsm", "whole", tmp_path, **FACTS)
     prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
     assert (path / "index.csv").read_bytes() == wanted
@@ -97,7 +98,7 @@ def test_another_download_is_not_passed_off_as_the_first(source: Path, tmp_path:
     prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
     other = tmp_path / "other"
     phantom.write_phantom(other, patients=4, image_size=(192, 128), seed=9)
-    with pytest.raises(prepared.BadDataset, match="other CSVs"):
+    with pytest.raises(BadDataset, match="other CSVs"):
         prepared.prepare("cbis_ddsm", other, tmp_path, kinds=("whole",), **FACTS)
 
 
@@ -107,11 +108,11 @@ def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) 
         ({"patch_size": 0}, "show nothing"),
         ({"size": (0, 9)}, "0x9"),
     ):
-        with pytest.raises(prepared.BadDataset, match=words):
+        with pytest.raises(BadDataset, match=words):
             prepared.prepare("cbis_ddsm", source, tmp_path, **FACTS | wrong)
-    with pytest.raises(prepared.BadDataset, match='kind "x"'):
+    with pytest.raises(BadDataset, match='kind "x"'):
         prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("x",), **FACTS)
-    with pytest.raises(prepared.NotPrepared, match=r"run: mammojax prepare phantom --data-dir \S+ --kinds whole"):
+    with pytest.raises(NotPrepared, match=r"run: mammojax prepare phantom --data-dir \S+ --kinds whole"):
         prepared.find("phantom", "whole", tmp_path, **FACTS)
 
 
@@ -174,7 +175,7 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("\n".join(rows).replace("P3", "P0"))
     with pytest.raises(BadManifest, match=r"one patient in"):
         prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole",), **FACTS)
-    with pytest.raises(prepared.BadDataset, match="no manifest"):
+    with pytest.raises(BadDataset, match="no manifest"):
         prepared.prepare("manifest", tmp_path / "x", tmp_path / "data", **FACTS)
 
 

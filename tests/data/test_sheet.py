@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mammojax.data.sheet import BadManifest, read_rows
+from mammojax.data.sheet import read_rows
+from mammojax.errors import BadManifest
 
 KNOWN = ("patient_id", "exam_id", "view", "split", "birads")
 

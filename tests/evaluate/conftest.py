@@ -12,10 +12,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from mammojax.data import prepared
-from mammojax.data.exams import LABELS, VIEWS, exams_of, write_heatmaps
+from mammojax.data.exams import exams_of, write_heatmaps
 from mammojax.evaluate import populations
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import save_best
+from mammojax.vocabulary import LABELS, VIEWS
 from tests.random_variables import random_variables
 
 SIZES = {"CC": (96, 64), "MLO": (112, 64)}

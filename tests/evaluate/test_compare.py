@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mammojax import cli, metrics
+from mammojax.errors import NotComparable
 from mammojax.evaluate import compare
 from mammojax.evaluate.predict import COLUMNS
 
@@ -68,7 +69,7 @@ def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
         assert score == pytest.approx(np.mean([table[row["image"]] for table in by_name]))
     lines = (runs[2] / "predictions" / "test.csv").read_text().splitlines()
     (runs[2] / "predictions" / "test.csv").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(compare.NotComparable, match=r"measured on different images \(1 stand in one alone"):
+    with pytest.raises(NotComparable, match=r"measured on different images \(1 stand in one alone"):
         compare.aligned([compare.read(run, "test") for run in runs])
 
 
@@ -88,17 +89,17 @@ def test_flips_are_paired_by_image_whatever_their_order(tmp_path: Path) -> None:
 
 def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     first, second = _runs(tmp_path, 2)
-    with pytest.raises(compare.NotComparable, match='"run0" is given twice'):
+    with pytest.raises(NotComparable, match='"run0" is given twice'):
         compare.compare([first, second / ".." / "run0"])
     _rewrite(second / "predictions" / "test.csv", lambda lines: [*lines, lines[0]])
-    with pytest.raises(compare.NotComparable, match=r'names "\d+_._\w+" twice'):
+    with pytest.raises(NotComparable, match=r'names "\d+_._\w+" twice'):
         compare.read(second, "test")
     image, *_ = (first / "predictions" / "val_flips.csv").read_text().splitlines()[1].split(",")
     _rewrite(
         first / "predictions" / "val_flips.csv",
         lambda lines: [re.sub(r",([01]),", lambda m: f",{1 - int(m[1])},", lines[0]), *lines[1:]],
     )
-    with pytest.raises(compare.NotComparable, match=f'other labels for 1 of the same images .the first: "{image}"'):
+    with pytest.raises(NotComparable, match=f'other labels for 1 of the same images .the first: "{image}"'):
         compare.aligned([compare.read(run, "val_flips") for run in (first, second)])
 
 

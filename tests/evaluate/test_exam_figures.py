@@ -14,10 +14,10 @@ from matplotlib.contour import ContourSet
 
 from mammojax.data import prepared
 from mammojax.data.exams import exams_of
+from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import exam_figures
-from mammojax.evaluate.compare import NotComparable
 from mammojax.evaluate.exams import ExamPredictor, of_split
-from mammojax.train.checkpoint import BadCheckpoint, restore_best
+from mammojax.train.checkpoint import restore_best
 from tests.evaluate.conftest import HEATMAPS, SIZES, exam_run
 
 

@@ -14,6 +14,7 @@ import pytest
 from mammojax.data import prepared
 from mammojax.evaluate import populations, report
 from mammojax.evaluate.exam_report import write_exam_report
+from mammojax.vocabulary import FINDINGS
 from tests.evaluate.conftest import exam_run
 
 NOTES = ["Synthetic <exams> & nothing else"]
@@ -60,7 +61,7 @@ def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps
     assert "all layers, epoch 2" in page  # the last that was better
     measured = populations.measure(populations.read(run, "test_random10"), 100, 0)
     for population in populations.POPULATIONS:
-        for finding in populations.FINDINGS:
+        for finding in FINDINGS:
             for metric in ("auc", "pr_auc"):
                 assert report.interval_text(measured[population][finding][metric]) in page
     findings = data.facts["findings"]["test"]

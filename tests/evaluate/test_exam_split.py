@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mammojax.data.exams import LABELS, VIEWS, Exam
+from mammojax.data.exams import Exam
 from mammojax.evaluate import exam_split, populations
+from mammojax.vocabulary import LABELS, VIEWS
 
 
 def _scored(count: int = 60) -> exam_split.Scored:

@@ -18,12 +18,12 @@ from safetensors.numpy import save_file
 import mammojax
 from mammojax import cli
 from mammojax.data import prepared
-from mammojax.data.dicom import BadMammogram
+from mammojax.errors import BadMammogram
 from mammojax.evaluate import exam_split, populations
 from mammojax.evaluate.exams import EXAM_COLUMNS, restore, score_split
 from mammojax.models import multi_view
-from mammojax.models.multi_view import LABELS, VIEWS
 from mammojax.train.checkpoint import save_best
+from mammojax.vocabulary import LABELS, VIEWS
 from tests.random_variables import random_variables
 
 SIZES = {"CC": (96, 64), "MLO": (112, 64)}

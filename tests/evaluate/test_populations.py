@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from mammojax.errors import NotComparable
 from mammojax.evaluate import populations
-from mammojax.evaluate.compare import NotComparable
+from mammojax.vocabulary import FINDINGS
 
 COLUMNS = (*populations.KNOWN, "biopsied", "density", "vendor")
 
@@ -40,9 +41,7 @@ def write_breasts(
 ) -> Path:
     """Predictions of these breasts that know a little of their labels, in an order of their own."""
     rng = np.random.default_rng(noise)
-    rows = [
-        row | {f"p_{f}": repr(0.2 * row[f] + 0.8 * float(rng.random())) for f in populations.FINDINGS} for row in rows
-    ]
+    rows = [row | {f"p_{f}": repr(0.2 * row[f] + 0.8 * float(rng.random())) for f in FINDINGS} for row in rows]
     (run / "predictions").mkdir(parents=True, exist_ok=True)
     with (run / "predictions" / f"{split}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -56,7 +55,7 @@ def test_measures_are_those_of_scikit_learn_on_the_right_breasts(tmp_path: Path)
     found = populations.measure(breasts, runs=50)
     rows = breasts.rows
     for name, chosen in (("screening", rows), ("biopsied", [row for row in rows if row["biopsied"] == "1"])):
-        labels = {f: [int(row[f]) for row in chosen] for f in populations.FINDINGS}
+        labels = {f: [int(row[f]) for row in chosen] for f in FINDINGS}
         assert found[name]["counts"] == {
             "breasts": len(chosen), "malignant": sum(labels["malignant"]), "benign": sum(labels["benign"]),
             "both": sum(a * b for a, b in zip(*labels.values(), strict=True)),
@@ -93,7 +92,7 @@ def test_an_ensemble_is_of_the_same_breasts_whatever_their_order(tmp_path: Path)
     together = populations.ensemble(breasts)
     own = [populations.read(run, "test_random10") for run in runs]
     assert own[0].rows[0]["exam_id"] != own[1].rows[0]["exam_id"]  # the files are in other orders
-    for finding in populations.FINDINGS:
+    for finding in FINDINGS:
         by_breast = [
             {(row["exam_id"], row["laterality"]): s for row, s in zip(one.rows, one.score[finding], strict=True)}
             for one in own

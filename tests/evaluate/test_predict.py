@@ -17,11 +17,11 @@ import mammojax
 from configs import quickstart
 from mammojax import cli
 from mammojax.data import identity, phantom
-from mammojax.data.dicom import BadMammogram, read_mammogram
-from mammojax.data.manifest import BadManifest
+from mammojax.data.dicom import read_mammogram
+from mammojax.errors import BadCheckpoint, BadMammogram, BadManifest
 from mammojax.evaluate import heatmap, predict
-from mammojax.models import whole_image
-from mammojax.train.checkpoint import BadCheckpoint, restore_best, save_best
+from mammojax.models import classifiers
+from mammojax.train.checkpoint import restore_best, save_best
 from mammojax.train.state import init_variables
 
 
@@ -248,7 +248,7 @@ def untrained(tmp_path: Path) -> Path:
     config = quickstart.get_config()
     config.model.update(width=4, blocks=(1, 1, 1, 1), head="8x1")
     run, size = tmp_path / "run", (64, 64)
-    save_best(run, init_variables(whole_image.build(config.model), size, 1, 0))
+    save_best(run, init_variables(classifiers.build(config.model), size, 1, 0))
     facts = {"mean": 100.0, "framing": {"size": size, "crop": "none", "keep_aspect": False}}
     (run / "config.json").write_text(json.dumps({"config": json.loads(config.to_json_best_effort()), "facts": facts}))
     cv2.imwrite(str(tmp_path / "film.png"), np.random.default_rng(0).integers(0, 65536, (120, 80), np.uint16))

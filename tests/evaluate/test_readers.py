@@ -11,9 +11,8 @@ import pytest
 from sklearn import metrics as theirs
 
 from mammojax import metrics
-from mammojax.data.manifest import BadManifest
+from mammojax.errors import BadManifest, NotComparable
 from mammojax.evaluate import populations, readers
-from mammojax.evaluate.compare import NotComparable
 
 N, READ = 240, 200  # breasts predicted; those of the first exams are read
 

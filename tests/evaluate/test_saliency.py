@@ -12,8 +12,8 @@ import pytest
 from configs import quickstart
 from mammojax.data import prepared
 from mammojax.evaluate import saliency
-from mammojax.models import whole_image
-from mammojax.models.relu import guided, relu
+from mammojax.models import classifiers
+from mammojax.models.layers import guided, relu
 from mammojax.train.checkpoint import restore_best
 from tests.random_variables import random_variables
 
@@ -54,13 +54,13 @@ def test_no_relu_of_our_networks_misses_the_rule(trunk: str, head: str, monkeypa
     """Against flax's own ReLU with the rule in it, which a layer that calls it directly would have here alone."""
     config = quickstart.get_config().model
     config.update(trunk=trunk, head=head, width=4, blocks=(1, 1, 1, 1))
-    model = whole_image.build(config)
+    model = classifiers.build(config)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 65536, (2, 64, 64, 1)).astype(np.float32)
     variables = random_variables(model, np.zeros((1, 64, 64, 1), np.float32))
 
     def score(pixels: jax.Array) -> jax.Array:
-        return model.apply(variables, whole_image.as_input(pixels, 100.0, 1))[0][:, 1].sum()
+        return model.apply(variables, classifiers.as_input(pixels, 100.0, 1))[0][:, 1].sum()
 
     ours = np.asarray(saliency._gradient(model, 100.0, 1)(variables, images))
     plain = np.asarray(jax.jit(jax.grad(score))(images))

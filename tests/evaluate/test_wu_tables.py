@@ -17,8 +17,8 @@ from configs import birads as birads_config
 from configs import exam as exam_config
 from configs import exam_patch
 from mammojax import metrics
+from mammojax.errors import NotComparable
 from mammojax.evaluate import populations, wu2019, wu_tables
-from mammojax.evaluate.compare import NotComparable
 from tests.evaluate.test_populations import table, write_breasts
 
 FINDINGS = {
@@ -184,7 +184,7 @@ def test_what_a_run_started_from_counts_too_and_settings_are_not_mixed(tmp_path:
 def test_data_sets_have_their_own_tables_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _run(tmp_path / "a", wu2019.MODEL, 0, data="first")
     _run(tmp_path / "b", wu2019.MODEL, 1, data="second")
-    fewer = FINDINGS | {"test": {f: {"visible": 5, "occult": 0} for f in populations.FINDINGS}}
+    fewer = FINDINGS | {"test": {f: {"visible": 5, "occult": 0} for f in FINDINGS}}
     _run(tmp_path / "c", wu2019.MODEL, 2, data="second", findings=fewer, rows=table(30, seed=3))
     for name in ("first", "second #1", "second #2"):
         cells = _cells(tmp_path, f"Table III: screening population, ours on {name}", HEATMAPS, "malignant")
@@ -292,7 +292,7 @@ def test_published_numbers_are_those_of_the_papers_text(shared: Path) -> None:
         assert row.label == label
         ours: list[tuple[float, ...]] = []
         for population in populations.POPULATIONS:
-            both = [row.cells[population, finding] for finding in populations.FINDINGS]
+            both = [row.cells[population, finding] for finding in FINDINGS]
             ours += [(cell.mean, cell.sd) for cell in both] + [(cell.ensemble,) for cell in both]
         assert ours == cells, row.row
     assert [row.inputs for row in wu2019.TABLE_3] == ["image-only"] * 5 + ["image-and-heatmaps"] * 5

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.densenet121 import DenseNet121
-from mammojax.models.pretrained import load, settings
-from mammojax.models.whole_image import PatchClassifier
+from mammojax.models.weights import load, settings
 from tests.random_variables import random_variables
 
 TINY = {"width": 8, "blocks": (2, 1, 1, 2)}
@@ -17,11 +17,11 @@ TINY = {"width": 8, "blocks": (2, 1, 1, 2)}
 def test_parameter_count_and_map_sizes_of_the_patch_model():
     model = PatchClassifier(DenseNet121(padding="same"), classes=4)
     x = jax.ShapeDtypeStruct((2, 256, 256, 3), jnp.float32)
-    (logits, stages), variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), x)
+    (logits, intermediates), variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), x)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 6_957_956
     assert logits.shape == (2, 4)
-    assert stages["stem"].shape == (2, 64, 64, 64)
-    assert stages["features"].shape == (2, 8, 8, 1024)
+    assert intermediates["stem"].shape == (2, 64, 64, 64)
+    assert intermediates["features"].shape == (2, 8, 8, 1024)
 
 
 def test_same_padding_begins_a_pixel_later():

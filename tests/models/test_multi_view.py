@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mammojax.models.multi_view import LABELS, VIEWS, MultiView, build, probabilities
+from mammojax.models.multi_view import MultiView, build, probabilities
+from mammojax.vocabulary import LABELS, VIEWS
 from tests.random_variables import random_variables
 
 JOINS = ("view-wise", "image-wise", "breast-wise", "joint")
@@ -40,9 +41,9 @@ def test_parameter_counts(join, channels, count):
 
 @pytest.mark.parametrize("join", JOINS)
 def test_there_are_1024_hidden_activations(join):
-    stages = shapes(MultiView(join))[1]
-    assert sum(x.shape[-1] for name, x in stages.items() if name.endswith("/hidden")) == 1024
-    assert sum(x.shape[-1] for name, x in stages.items() if name.endswith("/features")) == 1024
+    intermediates = shapes(MultiView(join))[1]
+    assert sum(x.shape[-1] for name, x in intermediates.items() if name.endswith("/hidden")) == 1024
+    assert sum(x.shape[-1] for name, x in intermediates.items() if name.endswith("/features")) == 1024
 
 
 @pytest.fixture(scope="module", params=JOINS)
@@ -82,10 +83,10 @@ def test_tied_columns_are_one(tie, columns):
     images = dict.fromkeys(VIEWS, image)
     variables = random_variables(model, images)
     assert {name for name in variables["params"] if name.startswith("column")} == columns
-    stages = jax.jit(model.apply)(variables, images)[1]
-    np.testing.assert_array_equal(stages["L-CC/features"], stages["R-CC/features"])
-    np.testing.assert_array_equal(stages["L-MLO/features"], stages["R-MLO/features"])
-    assert np.array_equal(stages["L-CC/features"], stages["L-MLO/features"]) == (tie == "all")
+    intermediates = jax.jit(model.apply)(variables, images)[1]
+    np.testing.assert_array_equal(intermediates["L-CC/features"], intermediates["R-CC/features"])
+    np.testing.assert_array_equal(intermediates["L-MLO/features"], intermediates["R-MLO/features"])
+    assert np.array_equal(intermediates["L-CC/features"], intermediates["L-MLO/features"]) == (tie == "all")
 
 
 def test_one_angle_alone_and_an_absent_half():

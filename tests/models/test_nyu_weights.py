@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from mammojax.models.nyu_weights import load
-from mammojax.models.pretrained import PretrainedMismatch
+from mammojax.models.weights import PretrainedMismatch
 
 
 @pytest.fixture(scope="module")

@@ -25,28 +25,28 @@ def test_map_sizes(case):
     padding, height, width = case
     column = ResNet22(padding=padding)
     x = jax.ShapeDtypeStruct((1, height, width, 1), jnp.float32)
-    (features, stages), _ = jax.eval_shape(lambda x: column.init_with_output(jax.random.key(0), x), x)
+    (features, intermediates), _ = jax.eval_shape(lambda x: column.init_with_output(jax.random.key(0), x), x)
     assert features.shape == (1, 256)
-    assert " ".join("{}×{}".format(*stages[name].shape[1:3]) for name in STAGES) == SIZES[case]
-    assert [stages[name].shape[3] for name in STAGES] == [16, 16, 16, 32, 64, 128, 256, 256]
+    assert " ".join("{}×{}".format(*intermediates[name].shape[1:3]) for name in STAGES) == SIZES[case]
+    assert [intermediates[name].shape[3] for name in STAGES] == [16, 16, 16, 32, 64, 128, 256, 256]
 
 
 def test_the_papers_padding_is_zeros_for_the_convolution_and_nothing_for_the_pool():
     x = np.random.default_rng(0).normal(size=(1, 62, 53, 1)).astype(np.float32)
     paper, code = (ResNet22(**TINY | {"width": 8}, padding=padding) for padding in ("paper", "code"))
     variables = random_variables(paper, x)
-    stages = {}
+    intermediates = {}
     for column, image in ((paper, x), (code, np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0))))):
         apply = jax.jit(lambda x, column=column: [column.apply(variables, x)[1][name] for name in STAGES[:2]])
-        stages[column.padding] = [np.asarray(value) for value in apply(image)]
-    conv, pooled = stages["paper"]
-    np.testing.assert_allclose(conv, stages["code"][0], atol=1e-5)
+        intermediates[column.padding] = [np.asarray(value) for value in apply(image)]
+    conv, pooled = intermediates["paper"]
+    np.testing.assert_allclose(conv, intermediates["code"][0], atol=1e-5)
     # The pool's first row is the maximum of the convolution's first two, even where that is negative.
     first = np.maximum(conv[0, 0], conv[0, 1])
     expected = np.stack([first[max(2 * i - 1, 0) : 2 * i + 2].max(axis=0) for i in range(pooled.shape[2])])
     assert (expected < 0).any()
     np.testing.assert_array_equal(pooled[0, 0], expected)
-    assert pooled.shape[1] == stages["code"][1].shape[1] + 1
+    assert pooled.shape[1] == intermediates["code"][1].shape[1] + 1
 
 
 def test_only_unfrozen_running_statistics_move():
@@ -69,7 +69,7 @@ def test_only_unfrozen_running_statistics_move():
 def test_bfloat16_keeps_float32_parameters_and_features():
     column = ResNet22(**TINY, dtype=jnp.bfloat16)
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    (features, stages), variables = jax.eval_shape(lambda x: column.init_with_output(jax.random.key(0), x), x)
+    (features, intermediates), variables = jax.eval_shape(lambda x: column.init_with_output(jax.random.key(0), x), x)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert {x.dtype for x in stages.values()} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in intermediates.values()} == {jnp.dtype("bfloat16")}
     assert features.dtype == jnp.float32

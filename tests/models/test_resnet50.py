@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.resnet50 import Conv1x1, ResNet50
-from mammojax.models.whole_image import PatchClassifier
 
 
 @pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
@@ -56,10 +56,10 @@ def test_only_unfrozen_running_statistics_move():
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits():
     model = PatchClassifier(ResNet50(width=4, blocks=(1, 1, 1, 1), dtype=jnp.bfloat16))
-    variables, (logits, stages) = jax.eval_shape(
+    variables, (logits, intermediates) = jax.eval_shape(
         lambda x: (model.init(jax.random.key(0), x), model.init_with_output(jax.random.key(0), x)[0]),
         jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32),
     )
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert logits.dtype == jnp.float32
-    assert {stages[name].dtype for name in ("stem", "stage1", "stage4", "features")} == {jnp.dtype("bfloat16")}
+    assert {intermediates[name].dtype for name in ("stem", "stage1", "stage4", "features")} == {jnp.dtype("bfloat16")}

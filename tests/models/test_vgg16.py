@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
+from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.vgg16 import VGG16
-from mammojax.models.whole_image import PatchClassifier
 
 
 def test_features_on_a_large_image_equal_those_on_the_patch():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from mammojax.errors import BadCheckpoint
 from mammojax.train import checkpoint
 from mammojax.train.state import transfer
 
@@ -29,7 +30,7 @@ def test_latest_returns_state_and_host_exactly(tmp_path: Path) -> None:
     latest.save(7, state, host)
     again = checkpoint.Latest(tmp_path)
     assert again.host() == host
-    with pytest.raises(checkpoint.BadCheckpoint, match="does not fit its config"):
+    with pytest.raises(BadCheckpoint, match="does not fit its config"):
         again.state({**state, "params": _tree(5)})
     restored = again.state(state)
     assert int(restored["step"]) == 7
@@ -72,7 +73,7 @@ def test_no_flipped_bit_changes_the_best_weights_in_silence(tmp_path: Path, capf
             try:
                 assert _same(checkpoint.load_best(tmp_path), whole), flip
                 assert file is not largest, flip
-            except checkpoint.BadCheckpoint as error:
+            except BadCheckpoint as error:
                 refused.append(str(error))
     assert len(refused) > len(files)
     assert all("are damaged" in text and "train it again in another --workdir" in text for text in refused)
@@ -112,7 +113,7 @@ def test_two_damaged_states_say_what_to_do(tmp_path: Path) -> None:
     for step in (1, 2):
         latest.save(step, {"params": _tree(4)}, {"step": step})
         (tmp_path / "checkpoints" / "latest" / str(step) / "state" / "_METADATA").write_text("")
-    with pytest.raises(checkpoint.BadCheckpoint, match=r"no state .* can be used .* another --workdir"):
+    with pytest.raises(BadCheckpoint, match=r"no state .* can be used .* another --workdir"):
         checkpoint.Latest(tmp_path)
     assert (tmp_path / "checkpoints" / "latest" / "2").is_dir()  # nothing is put aside where nothing is left
 
@@ -125,7 +126,7 @@ def test_checkpoints_of_older_runs_have_no_digests_and_restore(tmp_path: Path) -
     assert _same(checkpoint.load_best(tmp_path), variables)
     variables["params"]["trunk"]["conv"]["kernel"][0, 0] = np.nan
     ocp.save(best, variables, overwrite=True)
-    with pytest.raises(checkpoint.BadCheckpoint, match="params/trunk/conv/kernel holds a number that is not finite"):
+    with pytest.raises(BadCheckpoint, match="params/trunk/conv/kernel holds a number that is not finite"):
         checkpoint.load_best(tmp_path)
     with ocp.training.Checkpointer((tmp_path / "checkpoints" / "latest").absolute()) as checkpointer:
         checkpointer.save_checkpointables(
@@ -137,7 +138,7 @@ def test_checkpoints_of_older_runs_have_no_digests_and_restore(tmp_path: Path) -
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(checkpoint.BadCheckpoint, match="not a run folder"):
+    with pytest.raises(BadCheckpoint, match="not a run folder"):
         checkpoint.restore_best(tmp_path)
 
 
@@ -151,7 +152,7 @@ def test_transfer_takes_the_trunk_and_keeps_the_head() -> None:
     moved = transfer(theirs, ours)
     assert moved["params"]["trunk"]["conv"]["kernel"].min() == 1
     assert moved["params"]["head"] is ours["params"]["head"]
-    with pytest.raises(checkpoint.BadCheckpoint, match="conv/kernel is"):
+    with pytest.raises(BadCheckpoint, match="conv/kernel is"):
         transfer({"params": _tree(8), "batch_stats": {}}, ours)
 
 
@@ -179,5 +180,5 @@ def test_transfer_takes_the_columns_and_repeats_their_stem() -> None:
         assert moved["params"][name] is cancer["params"][name]
     whole = net(3, 8, 2.0)
     assert transfer(whole, cancer) is whole  # the same network goes on with its Dense layers
-    with pytest.raises(checkpoint.BadCheckpoint, match="of its columns differ"):
+    with pytest.raises(BadCheckpoint, match="of its columns differ"):
         transfer({"params": {"column": birads["params"]["column_CC"]}, "batch_stats": {}}, cancer)  # tied otherwise

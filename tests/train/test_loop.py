@@ -14,17 +14,18 @@ from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from configs import quickstart
-from mammojax.models import whole_image
+from mammojax.errors import Diverged
+from mammojax.models import classifiers
 from mammojax.train import mesh, stages
 from mammojax.train.checkpoint import Latest, load_best
-from mammojax.train.loop import Diverged, _better, make_step, train
+from mammojax.train.loop import _better, make_step, train
 from mammojax.train.losses import balanced_weights, cross_entropy
 from mammojax.train.state import TrainState, init_variables
 
 
 def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[float], TrainState]:
     grid = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     variables = init_variables(model, (32, 32), 1, 0)
     stage = stages.from_config(config.stages)[0]
     tx = stages.optimizer(stage, variables["params"])
@@ -89,7 +90,7 @@ def test_the_auxiliary_loss_teaches_the_trunk_from_patches_alone() -> None:
     config = quickstart.get_config()
     config.model.update(width=4, blocks=(1, 1, 1, 1), head="8x1", auxiliary_classes=5)
     config.augment.enabled = False
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     variables = init_variables(model, (64, 64), 1, 0)
     variables["params"]["head"]["logits"]["kernel"] *= 0  # no gradient of the images reaches the trunk
     stage = stages.from_config(config.stages)[1]
@@ -118,7 +119,7 @@ def test_the_auxiliary_patches_leave_the_running_statistics_to_the_images() -> N
     config = quickstart.get_config()
     config.model.update(width=4, blocks=(1, 1, 1, 1), head="8x1", auxiliary_classes=5)
     config.augment.enabled = False
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     variables = init_variables(model, (64, 64), 1, 0)
     stage = stages.from_config(config.stages)[0]
     stage = replace(stage, learn=(".*",), freeze=())

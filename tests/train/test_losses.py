@@ -11,6 +11,7 @@ from mammojax.models import multi_view
 from mammojax.train import losses, mesh, stages
 from mammojax.train.loop import make_step
 from mammojax.train.state import TrainState, init_variables
+from mammojax.vocabulary import VIEWS
 
 
 def test_the_loss_of_an_exam_is_the_sum_of_its_binary_cross_entropies() -> None:
@@ -33,7 +34,7 @@ def test_two_devices_train_on_exams_as_one_does() -> None:
     config = exam.get_config("joint+heatmaps")
     config.model.update(width=2, blocks=(1, 1, 1, 1, 1), noise=0.0)
     model = multi_view.build(config.model)
-    size = {view: (72, 64) if view.endswith("CC") else (80, 64) for view in multi_view.VIEWS}
+    size = {view: (72, 64) if view.endswith("CC") else (80, 64) for view in VIEWS}
     variables = init_variables(model, size, 3, 0)
     stage = stages.from_config(config.stages)[0]
     rng = np.random.default_rng(0)

@@ -10,14 +10,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import patch_resnet, patch_vgg, quickstart, whole_resnet, whole_vgg
-from mammojax.models import whole_image
+from mammojax.errors import BadConfig
+from mammojax.models import classifiers
 from mammojax.train import losses, stages
 from mammojax.train.loop import _stale, make_step
 from mammojax.train.state import TrainState, init_variables
 
 
 def _params(config: ConfigDict) -> dict:
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 288, 224, config.model.channels))))[
         "params"
     ]
@@ -52,7 +53,7 @@ def test_top_layers_46_are_the_last_bottleneck_and_the_dense_layer() -> None:
 def test_bad_stages_are_refused(field: str, value: object, word: str) -> None:
     config = patch_resnet.get_config()
     config.stages.stage1[field] = value
-    with pytest.raises(stages.BadStage, match=word):
+    with pytest.raises(BadConfig, match=word):
         stages.labels(stages.from_config(config.stages)[0], _params(config))
 
 
@@ -64,7 +65,7 @@ def _tiny() -> ConfigDict:
 
 
 def _run(config: ConfigDict, stage: stages.Stage, steps: int) -> tuple[dict, TrainState]:
-    model = whole_image.build(config.model)
+    model = classifiers.build(config.model)
     variables = init_variables(model, (32, 32), 1, 0)
     tx = stages.optimizer(stage, variables["params"])
     before = jax.device_get(variables)
@@ -148,7 +149,7 @@ def test_cross_entropy_equals_its_definition() -> None:
 def test_adam_leaves_no_moments_for_frozen_parameters() -> None:
     config = _tiny()
     config.stages.stage1 = patch_resnet.stage("last", ("classifier/.*",), ("trunk/.*",), 1e-2, 1)
-    params = init_variables(whole_image.build(config.model), (32, 32), 1, 0)["params"]
+    params = init_variables(classifiers.build(config.model), (32, 32), 1, 0)["params"]
     moments = stages.optimizer(stages.from_config(config.stages)[0], params).init(params)
     size = sum(x.size for x in jax.tree.leaves(moments))
     assert size == 2 * sum(x.size for x in jax.tree.leaves(params["classifier"])) + 1

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
-from mammojax.data.dicom import BadMammogram, peek, read_mask
+from mammojax.data.dicom import peek, read_mask
+from mammojax.errors import BadMammogram, BadManifest
 
 FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 PATHOLOGIES = {"MALIGNANT": "MALIGNANT", "BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN"}
@@ -53,7 +54,7 @@ def _csv(source: Path, name: str) -> Path:
     """One of the four CSVs, at the top of the source folder or anywhere in it."""
     found = [source / name] if (source / name).is_file() else sorted(source.rglob(name))
     if not found:
-        raise manifest.BadManifest(f"{name} is not in the source folder; download it from TCIA beside the images.")
+        raise BadManifest(f"{name} is not in the source folder; download it from TCIA beside the images.")
     return found[0]
 
 
@@ -82,7 +83,7 @@ def read_rows(source: Path) -> list[Row]:
                         )
                     )  # fmt: skip
                 except KeyError as error:
-                    raise manifest.BadManifest(
+                    raise BadManifest(
                         f"{name}, line {reader.line_num}: {error} is no column or value of CBIS-DDSM; get it again."
                     ) from None
     return rows
@@ -206,7 +207,7 @@ def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
             )
         )  # fmt: skip
     if not table.images:
-        raise manifest.BadManifest(
+        raise BadManifest(
             f"none of the {len(rows)} rows of the CSVs has its image below the source folder; give the folder that "
             "holds both the CSVs and the DICOM folders."
         )

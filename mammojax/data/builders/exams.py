@@ -18,9 +18,9 @@ from mammojax.data.crop import Crop, NoTissue, crop, faces_right, warn_if_whole
 from mammojax.data.manifest import Image, Lesion
 from mammojax.data.projection import why_unused
 from mammojax.data.reading import Rejected, digest, read_image, read_lesion
+from mammojax.vocabulary import EXAM_PATCH_CLASSES
 
 KINDS = ("exams", "exam_patches")
-PATCH_CLASSES = ("malignant", "benign", "outside", "negative")
 PER_LESION = 10  # patches that show a lesion; as many of its image show none
 PER_NEGATIVE = 2  # patches of an image of a breast without finding
 
@@ -84,7 +84,7 @@ def patches_of(
     pixels: np.ndarray, lesions: list[tuple[np.ndarray, bool]], size: int, rng: np.random.Generator,
     outside: bool = True, threshold: int = 0,
 ) -> list[tuple[np.ndarray, int]]:  # fmt: skip
-    """Patches of one cropped image with their class, an index in PATCH_CLASSES; which are chosen is ours.
+    """Patches of one cropped image with their class, an index in EXAM_PATCH_CLASSES; which are chosen is ours.
 
     An image with lesions gives PER_LESION patches around each, centred on a random pixel of it, malignant where any of
     a malignant lesion is in sight, else benign; and as many "outside" patches, centred on random tissue, that show none
@@ -117,10 +117,10 @@ def patches_of(
         for k in rng.integers(len(inside), size=PER_LESION):
             window = at(inside[k])
             shown = [malignant for m, (_, malignant) in zip(masks, lesions, strict=True) if m[window].any()]
-            made.append((padded[window], PATCH_CLASSES.index("malignant" if any(shown) else "benign")))
+            made.append((padded[window], EXAM_PATCH_CLASSES.index("malignant" if any(shown) else "benign")))
     if not outside or not len(tissue):
         return made
-    label = PATCH_CLASSES.index("outside" if masks else "negative")
+    label = EXAM_PATCH_CLASSES.index("outside" if masks else "negative")
     for _ in range(PER_LESION * len(masks) if masks else PER_NEGATIVE):
         for _ in range(100):
             window = at(tissue[rng.integers(len(tissue))])

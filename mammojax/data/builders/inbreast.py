@@ -15,11 +15,12 @@ from typing import Any
 
 from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
+from mammojax.errors import BadManifest
 
 CSV = "INbreast.csv"
 COLUMNS = ("File Name", "Laterality", "View", "Acquisition date", "ACR", "Bi-Rads")
 FILE = re.compile(r"(\d+)_([0-9a-zA-Z]+)_MG_([LR])_([A-Z]+)_ANON\.dcm")
-VIEWS = {"ML": "MLO"}
+_AS_VIEW = {"ML": "MLO"}
 PATHOLOGIES = {"1": "NORMAL", "2": "BENIGN"} | dict.fromkeys(("4", "4a", "4b", "4c", "5", "6"), "MALIGNANT")
 
 
@@ -27,7 +28,7 @@ def _find(source: Path, name: str) -> Path:
     """A file or folder of the download, at the top of the source folder or anywhere in it."""
     found = [source / name] if (source / name).exists() else sorted(source.rglob(name))
     if not found:
-        raise manifest.BadManifest(f"{name} is not in the source folder; give the folder of the INbreast download.")
+        raise BadManifest(f"{name} is not in the source folder; give the folder of the INbreast download.")
     return found[0]
 
 
@@ -96,7 +97,7 @@ def read_table(source: Path) -> manifest.Table:
         reader = csv.DictReader(text, delimiter=";")
         names = [(name or "").strip() for name in reader.fieldnames or ()]
         if missing := [column for column in COLUMNS if column not in names]:
-            raise manifest.BadManifest(f'{CSV} lacks the column "{missing[0]}"; its cells are separated by semicolons.')
+            raise BadManifest(f'{CSV} lacks the column "{missing[0]}"; its cells are separated by semicolons.')
         reader.fieldnames = names
         rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
     folder = _find(source, "AllDICOMs")
@@ -132,14 +133,14 @@ def read_table(source: Path) -> manifest.Table:
         table.images.append(
             manifest.Image(
                 image=name, path=path, patient_id=patient, exam_id=exam, laterality=(row["Laterality"] or match[3])[:1],
-                view=VIEWS.get(view, view), pathology=label, density=row["ACR"],
+                view=_AS_VIEW.get(view, view), pathology=label, density=row["ACR"],
                 lesions=_lesions(name, regions.get(name), label, table),
             )
         )  # fmt: skip
     for name in found:
         table.rejected.append((name, "it is in AllDICOMs, but the CSV does not list it"))
     if not table.images:
-        raise manifest.BadManifest(f"no row of {CSV} has both a label and a DICOM; give the whole download.")
+        raise BadManifest(f"no row of {CSV} has both a label and a DICOM; give the whole download.")
     return table
 
 

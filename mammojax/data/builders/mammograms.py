@@ -19,8 +19,9 @@ from mammojax.data.builders import exams
 from mammojax.data.builders.png import png
 from mammojax.data.crop import ITERATIONS
 from mammojax.data.manifest import Image, Table
-from mammojax.data.patches import PATCH_CLASSES, patch_class, sample_patches
+from mammojax.data.patches import patch_class, sample_patches
 from mammojax.data.reading import digest, read_image, read_lesion
+from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 
 KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *exams.KINDS)
 SPLITS = ("train", "val", "test")
@@ -192,4 +193,4 @@ def examples_of(
 
 CLASSES: dict[str, tuple[str, ...]] = dict.fromkeys(("whole", "exams"), ("not malignant", "malignant"))
 CLASSES |= dict.fromkeys(("patches_s10", "patches_s1", "patches_s1g"), PATCH_CLASSES)
-CLASSES["exam_patches"] = exams.PATCH_CLASSES
+CLASSES["exam_patches"] = EXAM_PATCH_CLASSES

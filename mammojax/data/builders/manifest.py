@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mammojax.data import identity, manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
+from mammojax.errors import BadManifest
 
 
 class Manifest(MammogramBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -16,7 +17,7 @@ class Manifest(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
         leave_out_copies(table)
         patients = {image.patient_id for image in table.images}
         if len(patients) == 1 < len(table.images) and all(image.drawn_as for image in table.images):
-            raise manifest.BadManifest(
+            raise BadManifest(
                 f"the manifest names no patients, and by exam_id and the headers' PatientID its {len(table.images)} "
                 "images are all of one, which gives no split; fill the column patient_id."
             )
@@ -25,12 +26,12 @@ class Manifest(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
         for image in table.images:
             if image.split and named[image.patient_id] != image.split:
                 of_header = ", as the DICOM header names the patient," if image.drawn_as else ""
-                raise manifest.BadManifest(
+                raise BadManifest(
                     f"the manifest's split column puts one patient in {image.split} and {named[image.patient_id]} "
                     f"(see {image.image}){of_header}; give all images of a patient the same split."
                 )
         if named and len(named) < len(drawn):
-            raise manifest.BadManifest(
+            raise BadManifest(
                 "the manifest's split column is filled for some patients only; fill it for all or leave it empty."
             )
         return table, named or drawn

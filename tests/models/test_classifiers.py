@@ -1,4 +1,4 @@
-"""The two classifiers: the sizes of the published networks, the head specs, the stages and the input scale."""
+"""The two classifiers: the sizes of the published networks, the head specs, the intermediates and the input scale."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mammojax.models.classifiers import as_input, build
 from mammojax.models.head import Head, parse_head
-from mammojax.models.whole_image import as_input, build
 from mammojax.train.state import transfer
 
 
@@ -72,12 +72,12 @@ def test_parameter_counts_are_the_published_ones(trunk, fields, count):
 def test_stages_at_the_papers_size(trunk, channels):
     model = build(config(trunk=trunk))
     x = jax.ShapeDtypeStruct((2, 1152, 896, 3), jnp.float32)
-    (logits, stages), variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), x)
+    (logits, intermediates), variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), x)
     assert (logits.shape, logits.dtype) == ((2, 2), jnp.float32)
-    assert stages["features"].shape == (2, 36, 28, channels)
-    assert stages["head/block1"].shape == (2, 18, 14, 1024)
-    assert stages["head/block2"].shape == (2, 9, 7, 1024)
-    assert stages["head/pooled"].shape == (2, 1024)
+    assert intermediates["features"].shape == (2, 36, 28, channels)
+    assert intermediates["head/block1"].shape == (2, 18, 14, 1024)
+    assert intermediates["head/block2"].shape == (2, 9, 7, 1024)
+    assert intermediates["head/pooled"].shape == (2, 1024)
     assert set(variables["params"]) == {"trunk", "head"}
     assert {"block1_unit1", "block2_unit2", "logits"} < set(variables["params"]["head"])
 
@@ -140,20 +140,20 @@ def test_the_heatmap_is_the_patch_classifier_at_every_position():
     for activation, expected in (("", jax.nn.relu(logits)), ("softmax", jax.nn.softmax(logits))):
         whole = build(config(head=f"heatmap2{activation},fc8-4", **narrow))
         variables = transfer(trained, whole.init(jax.random.key(1), x))
-        _, stages = whole.apply(variables, x)
-        assert stages["head/heatmap"].shape == (2, 1, 1, 5)
-        np.testing.assert_allclose(stages["head/heatmap"][:, 0, 0], expected, rtol=1e-4, atol=1e-4)
+        _, intermediates = whole.apply(variables, x)
+        assert intermediates["head/heatmap"].shape == (2, 1, 1, 5)
+        np.testing.assert_allclose(intermediates["head/heatmap"][:, 0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_fully_connected_head_adds_its_shortcut():
     head = Head("heatmap1,pool2,fc8-4")
     features = np.random.default_rng(0).normal(size=(3, 4, 6, 2)).astype(np.float32)
     variables = head.init(jax.random.key(0), features)
-    logits, stages = head.apply(variables, features)
-    assert stages["pooled"].shape == (3, 2 * 3 * 5)
+    logits, intermediates = head.apply(variables, features)
+    assert intermediates["pooled"].shape == (3, 2 * 3 * 5)
     cut = jax.tree.map(jnp.zeros_like, variables["params"]["shortcut"])
     without, _ = head.apply({**variables, "params": {**variables["params"], "shortcut": cut}}, features)
-    direct = stages["pooled"] @ variables["params"]["shortcut"]["kernel"]
+    direct = intermediates["pooled"] @ variables["params"]["shortcut"]["kernel"]
     np.testing.assert_allclose(logits, without + direct, rtol=1e-4, atol=1e-5)
 
 

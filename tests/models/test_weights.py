@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mammojax.models.pretrained import PretrainedMismatch, load, settings
+from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.resnet50 import ResNet50
 from mammojax.models.vgg16 import VGG16
-from mammojax.models.whole_image import PatchClassifier
+from mammojax.models.weights import PretrainedMismatch, load, settings
 
 # Keras's own variables do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mammojax.models.densenet121 import PADDINGS, DenseNet121
-from mammojax.models.head import Head, Output, parse_head, pool
-from mammojax.models.resnet50 import Frozen, ResNet50, never
+from mammojax.models.head import Head, Output, parse_head
+from mammojax.models.layers import Frozen, never, pool
+from mammojax.models.resnet50 import ResNet50
 from mammojax.models.vgg16 import VGG16
 
 Array = jax.Array
@@ -38,10 +39,11 @@ def as_input(image_BxHxWx1: Array, mean: float | None, channels: int) -> Array:
 
 
 class PatchClassifier(nn.Module):
-    """Trunk → global average pooling → dropout → Dense: float [B, H, W, C] → (logits float32 [B, classes], stages).
+    """Trunk → global average pooling → dropout → Dense: float [B, H, W, C] → (logits, intermediates).
 
-    `stages` holds the trunk's, "features" (the trunk's output) and "pooled". Params: "trunk" and "classifier".
-    Give `frozen` to hold the running statistics of chosen BatchNorms while `train`; see `resnet50.Frozen`.
+    Logits are float32 [B, classes]. `intermediates` holds the trunk's, "features" (the trunk's output) and "pooled".
+    Params: "trunk" and "classifier".
+    Give `frozen` to hold the running statistics of chosen BatchNorms while `train`; see `layers.Frozen`.
     """
 
     trunk: nn.Module
@@ -50,17 +52,17 @@ class PatchClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
-        features, stages = self.trunk(x_BxHxWxC, train, frozen)
+        features, intermediates = self.trunk(x_BxHxWxC, train, frozen)
         pooled = pool(features)
         x = nn.Dropout(self.dropout)(pooled, deterministic=not train)
         logits = nn.Dense(self.classes, name="classifier")(x)
-        return logits, {**stages, "features": features, "pooled": pooled}
+        return logits, {**intermediates, "features": features, "pooled": pooled}
 
 
 class WholeImageClassifier(nn.Module):
-    """Trunk → head: float [B, H, W, C] → (logits float32 [B, classes], stages).
+    """Trunk → head: float [B, H, W, C] → (logits float32 [B, classes], intermediates).
 
-    `stages` holds the trunk's, "features" (the trunk's output) and the head's as "head/block1", … "head/pooled".
+    `intermediates` holds the trunk's, "features" (the trunk's output) and the head's as "head/block1", … "head/pooled".
     Params: "trunk" and "head". `head` is a spec that `parse_head` reads, or a ready `Head`, which then overrules
     the fields after it. With `auxiliary_classes` there is also "auxiliary", a patch classifier's Dense layer on the
     same trunk: called with `auxiliary`, x are patches and the logits float32 [B, auxiliary_classes].
@@ -87,14 +89,18 @@ class WholeImageClassifier(nn.Module):
     def __call__(
         self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never, auxiliary: bool = False
     ) -> Output:
-        features, stages = self.trunk(x_BxHxWxC, train, frozen)
+        features, intermediates = self.trunk(x_BxHxWxC, train, frozen)
         if self.auxiliary_classes and (auxiliary or self.is_initializing()):
             patch_logits = nn.Dense(self.auxiliary_classes, name="auxiliary")(pool(features))
             if auxiliary:
-                return patch_logits, stages
-        logits, head_stages = self.head(features, train, frozen)
-        stages = {**stages, "features": features, **{f"head/{name}": x for name, x in head_stages.items()}}
-        return logits, stages
+                return patch_logits, intermediates
+        logits, head_intermediates = self.head(features, train, frozen)
+        intermediates = {
+            **intermediates,
+            "features": features,
+            **{f"head/{name}": x for name, x in head_intermediates.items()},
+        }
+        return logits, intermediates
 
 
 def build(model: ConfigDict) -> nn.Module:

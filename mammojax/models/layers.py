@@ -1,0 +1,103 @@
+"""The layers that all networks here share: 1×1 convolution, BatchNorm that can be frozen, pooling, the rectifier.
+
+The rectifier has the backward rule of guided back-propagation on request.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+Frozen = Callable[[str], bool]
+"""Takes the path of a BatchNorm, such as "trunk/stage4_unit3/bn1"; True keeps its running statistics as they are."""
+
+HE_NORMAL = nn.initializers.he_normal()
+
+
+def never(path: str) -> bool:
+    """The default `frozen`: no BatchNorm is frozen."""
+    return False
+
+
+def norms(
+    module: nn.Module, train: bool, frozen: Frozen, momentum: float, epsilon: float, dtype: Any
+) -> Callable[[jax.Array, str], jax.Array]:
+    """What applies the BatchNorms inside one module, (x, name) → x normalised.
+
+    Each takes batch statistics while it trains unfrozen, else the running ones.
+    """
+
+    def norm(x: jax.Array, name: str) -> jax.Array:
+        running = not train or frozen("/".join((*module.path, name)))
+        layer = nn.BatchNorm(use_running_average=running, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name)
+        return layer(x)
+
+    return norm
+
+
+class Conv1x1(nn.Module):
+    """1×1 convolution, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features]; parameters as `nn.Conv` has them.
+
+    Written as a strided slice and a product over channels: the same mathematics, a third faster to train on a CPU.
+    """
+
+    features: int
+    stride: int = 1
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", HE_NORMAL, (1, 1, x_BxHxWxC.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32) if self.use_bias else None
+        x = x_BxHxWxC[:, :: self.stride, :: self.stride]
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x = jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
+
+
+def pool(x_BxHxWxC: jax.Array) -> jax.Array:
+    """Global average pooling → float32 [B, C], summed in float32 whatever the computation's dtype."""
+    return jnp.mean(x_BxHxWxC.astype(jnp.float32), axis=(1, 2))
+
+
+_GUIDED = ContextVar("guided", default=False)
+
+
+@jax.custom_vjp
+def _guided_relu(x: jax.Array) -> jax.Array:
+    return nn.relu(x)
+
+
+def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return nn.relu(x), x > 0
+
+
+def _backward(positive: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(positive, nn.relu(gradient), 0),)
+
+
+_guided_relu.defvjp(_forward, _backward)
+
+
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0). Inside `guided()` its gradient passes only where activation and gradient are both positive."""
+    return _guided_relu(x) if _GUIDED.get() else nn.relu(x)
+
+
+@contextlib.contextmanager
+def guided() -> Iterator[None]:
+    """Networks traced inside differentiate by guided back-propagation (Springenberg et al. 2015).
+
+    It matters while a function is traced, not while it runs: enter it inside the function that is jitted.
+    """
+    token = _GUIDED.set(True)
+    try:
+        yield
+    finally:
+        _GUIDED.reset(token)

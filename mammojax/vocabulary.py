@@ -1,0 +1,19 @@
+"""The words of screening mammography in the order in which arrays hold them; every room may import them."""
+
+VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
+"""The four views of a screening exam: laterality, then angle."""
+
+LABELS = ("left_benign", "right_benign", "left_malignant", "right_malignant")
+"""The four labels of an exam (Wu et al. 2019, section IV)."""
+
+BIRADS = ("0", "1", "2")
+"""The BI-RADS categories of the paper's screening exams: incomplete, normal, benign (Wu et al. 2019, section IV-C)."""
+
+FINDINGS = ("malignant", "benign")
+"""What a breast may hold, in the paper's order of heatmap channels (Wu et al. 2019, section IV-B)."""
+
+PATCH_CLASSES = ("background", "malignant_mass", "benign_mass", "malignant_calcification", "benign_calcification")
+"""Classes of a patch of a mammogram (Shen et al. 2019, "Setup and processing of the dataset")."""
+
+EXAM_PATCH_CLASSES = (*FINDINGS, "outside", "negative")
+"""Classes of a patch of an exam, as the published network has them: of an image with a finding, or without any."""
