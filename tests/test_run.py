@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import patch_resnet, quickstart, whole_resnet
 from mammojax import run
-from mammojax.errors import BadCheckpoint, BadConfig
+from mammojax.errors import BadCheckpoint, BadConfig, Diverged
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best
 from mammojax.train.state import init_variables
@@ -207,7 +207,7 @@ def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) ->
         return two
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.pretrained, "load", load)
+        patch.setattr(run.weights, "load", load)
         assert run._start(config, model, None) is two
         config.init_from = str(tmp_path / "run")
         started = run._start(config, model, None)
@@ -272,9 +272,9 @@ def test_the_workers_of_a_config_read_the_batches(
 
 def test_a_nested_run_that_diverges_names_the_field_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_: object) -> None:
-        raise run.Diverged("the loss is not a number in patches, epoch 1", "config.stages.stage1.learning_rate")
+        raise Diverged("the loss is not a number in patches, epoch 1", "config.stages.stage1.learning_rate")
 
     monkeypatch.setattr(run, "_experiment", diverge)
     monkeypatch.setattr(run, "dataset", lambda *_: None)
-    with pytest.raises(run.Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
+    with pytest.raises(Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
         run._nested(quickstart.get_config(), "patch", tmp_path, "")
