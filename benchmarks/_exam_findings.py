@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from benchmarks._arms import Book, over_seeds
-from configs import exam_quickstart
+from mammojax.configs import exam_quickstart
 from mammojax.evaluate import compare, populations
 from mammojax.vocabulary import FINDINGS
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from scipy import ndimage
 
-from configs import patch_resnet
+from mammojax.configs import patch_resnet
 from mammojax.train.augment import augment, random_matrices
 
 SIZES = ((32, 64, 64), (32, 224, 224), (8, 288, 224), (2, 1152, 896))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import film, patch_resnet
+from mammojax.configs import base, film
 from mammojax.data import manifest
 from mammojax.evaluate import compare
 
@@ -46,7 +46,7 @@ def _config(arm: str, source: Path, workdir: Path) -> ConfigDict:
     if arm == "random weights":
         del config.patch
         epochs = config.stages.stage1.epochs + config.stages.stage2.epochs
-        config.stages = ConfigDict({"stage1": patch_resnet.stage("all layers", (".*",), (), 1e-3, epochs)})
+        config.stages = ConfigDict({"stage1": base.stage("all layers", (".*",), (), 1e-3, epochs)})
     return config
 
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import _exam_findings as exam_findings
 from benchmarks._arms import Book, over_seeds
-from configs import patch_resnet, quickstart
+from mammojax.configs import base, quickstart
 from mammojax.data import prepared
 from mammojax.evaluate import compare, predict, two_step
 from mammojax.models import classifiers
@@ -149,7 +149,7 @@ def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
     if config.model.head.startswith("heatmap"):  # the heatmap is the patch classifier's: it stays with the trunk
         config.stages.stage1.update(learn=("head/(?!heatmap/).*",), freeze=("trunk/.*", "head/heatmap/.*"))
     if change.get("stages") == ("all",):  # nothing is worth freezing
-        config.stages = ConfigDict({"stage1": patch_resnet.stage("all layers", (".*",), (), 1e-3, 11)})
+        config.stages = ConfigDict({"stage1": base.stage("all layers", (".*",), (), 1e-3, 11)})
     config.update_from_flattened_dict(change.get("set", {}))
     if change.get("stages", ("all",)) != ("all",):
         config.stages = ConfigDict({stage: config.stages[stage] for stage in change["stages"]})

@@ -10,12 +10,12 @@ of these categories are an epoch, which the paper does not say. Not run here at 
 
 from ml_collections import ConfigDict
 
-from configs import exam
+from mammojax.configs import base
 
 
 def get_config() -> ConfigDict:
     """The paper's setting."""
-    config = exam.base("view-wise")
+    config = base.exams("view-wise")
     config.row = "birads"
     config.model.target = "birads"
     config.batch = 24

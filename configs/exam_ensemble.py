@@ -12,7 +12,7 @@ seeds of configs/exam_quickstart.py. Not run here at full size: no such data and
 
 from ml_collections import ConfigDict
 
-from configs import exam, exam_quickstart
+from mammojax.configs import exam, exam_quickstart
 
 
 def get_config(argument: str = "view-wise+heatmaps") -> ConfigDict:

@@ -12,12 +12,12 @@ Not run here at this size: no such data, no ImageNet weights and no GPU.
 
 from ml_collections import ConfigDict
 
-from configs import exam, patch_resnet
+from mammojax.configs import base
 
 
 def get_config() -> ConfigDict:
     """Our setting."""
-    config = exam.base("")
+    config = base.exams("")
     del config.exam, config.patch_run
     config.row = "exam_patch"
     config.data.kind = "exam_patches"
@@ -38,11 +38,11 @@ def get_config() -> ConfigDict:
             "pretrained_std": (),
         }
     )
-    config.augment = patch_resnet.get_config().augment
+    config.augment = base.augment()
     config.augment.update(zoom=(0.9, 1.1), intensity=0.1, order="linear")  # intensity: of the image's sd
     config.batch = config.eval_batch = 64
     config.balance_loss = True
     config.monitor = "accuracy"
-    config.stages = ConfigDict({"stage1": patch_resnet.stage("all layers", (".*",), (), 1e-4, 20)})
+    config.stages = ConfigDict({"stage1": base.stage("all layers", (".*",), (), 1e-4, 20)})
     config.stages.stage1.schedule = "cosine"
     return config

@@ -9,7 +9,7 @@ Measured AUCs, with their commands, stand in docs/findings.md.
 
 from ml_collections import ConfigDict
 
-from configs import exam
+from mammojax.configs import exam
 
 
 def _small(config: ConfigDict, rate: float, epochs: int) -> None:

@@ -8,7 +8,7 @@ random weights. docs/data.md describes the manifest; docs/findings.md has what o
 
 from ml_collections import ConfigDict, FieldReference
 
-from configs import quickstart
+from mammojax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

@@ -17,7 +17,7 @@ takes its place by --config.data.name=manifest --config.data.source=FILE.csv --c
 
 from ml_collections import ConfigDict
 
-from configs import patch_resnet, whole_resnet, whole_vgg
+from mammojax.configs import base, whole_resnet, whole_vgg
 
 FOUR_BEST = {
     "resnet-resnet": "whole_resnet:512-512-1024x2,512-512-1024x2",
@@ -37,6 +37,6 @@ def get_config(argument: str = "resnet-resnet") -> ConfigDict:
     del config.patch
     config.init_from = "RUN"  # to be given: the whole-image run whose weights are the start
     config.data.update(name="inbreast")
-    config.stages = ConfigDict({"stage1": patch_resnet.stage("all layers", (".*",), (), 1e-5, 200)})
+    config.stages = ConfigDict({"stage1": base.stage("all layers", (".*",), (), 1e-5, 200)})
     config.stages.stage1.weight_decay = 0.01
     return config

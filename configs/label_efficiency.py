@@ -19,7 +19,7 @@ in docs/findings.md.
 
 from ml_collections import ConfigDict
 
-from configs import inbreast, quickstart
+from mammojax.configs import inbreast, quickstart
 
 
 def get_config(argument: str = "resnet-resnet") -> ConfigDict:

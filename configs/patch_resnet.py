@@ -17,27 +17,7 @@ Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was
 
 from ml_collections import ConfigDict
 
-
-def stage(name: str, learn: tuple[str, ...], freeze: tuple[str, ...], rate: float, epochs: int) -> ConfigDict:
-    """One stage of training; mammojax/train/stages.py says what the fields mean."""
-    return ConfigDict(
-        {
-            "name": name,
-            "learn": learn,
-            "freeze": freeze,
-            "fix_statistics": (),
-            "move_frozen_statistics": False,  # True: the published code, whose frozen BatchNorms went on averaging
-            "learning_rate": rate,
-            "schedule": "constant",
-            "slow": (),  # parameters that learn at learning_rate * slow_factor
-            "slow_factor": 1.0,
-            "weight_decay": 0.0,
-            "decay": (".*",),  # kernels that weight_decay acts on; ("head/.*",): the published code's new layers alone
-            "decoupled_decay": False,
-            "epochs": epochs,
-            "patience": 0,  # epochs without a better `monitor` after which the stage ends; 0: never
-        }
-    )
+from mammojax.configs import base
 
 
 def get_config(argument: str = "s10") -> ConfigDict:
@@ -91,19 +71,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "pretrained": "",  # a Keras .h5, torchvision .pth or .safetensors file for the trunk: it sets what it needs
         }
     )
-    config.augment = ConfigDict(
-        {
-            "enabled": True,
-            "flip_horizontal": True,
-            "flip_vertical": True,
-            "rotation": 25.0,
-            "zoom": (0.8, 1.2),
-            "shear": 0.0,  # 0.2 rad in the published code, not in the paper
-            "translation": 0.0,  # share of each side; ours, for patch sets whose lesions all stand in the middle
-            "intensity": 20.0,
-            "order": "nearest",
-        }
-    )
+    config.augment = base.augment()
     config.batch = 32
     config.eval_batch = 32
     config.balance_loss = True
@@ -112,14 +80,14 @@ def get_config(argument: str = "s10") -> ConfigDict:
     config.bootstrap_runs = 3000
     epochs = 50 if patch_set == "s10" else 200
     if start:
-        config.stages = ConfigDict({"stage1": stage("all layers", (".*",), (), 1e-3, epochs)})
+        config.stages = ConfigDict({"stage1": base.stage("all layers", (".*",), (), 1e-3, epochs)})
         return config
     config.stages = ConfigDict(
         {
-            "stage1": stage("last layer", ("classifier/.*",), ("trunk/.*",), 1e-3, 3),
+            "stage1": base.stage("last layer", ("classifier/.*",), ("trunk/.*",), 1e-3, 3),
             # "top layer number 46": the last bottleneck unit, its three convolutions and their BatchNorms
-            "stage2": stage("top layers", ("classifier/.*", "trunk/stage4_unit3/.*"), ("trunk/.*",), 1e-4, 10),
-            "stage3": stage("all layers", (".*",), (), 1e-5, epochs - 13),
+            "stage2": base.stage("top layers", ("classifier/.*", "trunk/stage4_unit3/.*"), ("trunk/.*",), 1e-4, 10),
+            "stage3": base.stage("all layers", (".*",), (), 1e-5, epochs - 13),
         }
     )
     return config

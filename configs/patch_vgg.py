@@ -13,7 +13,7 @@ written.
 
 from ml_collections import ConfigDict
 
-from configs import patch_resnet
+from mammojax.configs import patch_resnet
 
 
 def get_config(argument: str = "s10") -> ConfigDict:

@@ -9,7 +9,7 @@ hold 22 % of their start after the 150 steps of patch training.
 
 from ml_collections import ConfigDict
 
-from configs import patch_resnet, whole_resnet
+from mammojax.configs import base, whole_resnet
 
 
 def get_config() -> ConfigDict:
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.stages.stage1.update(learning_rate=1e-3, epochs=8, weight_decay=0.0)
     # The trunk keeps the statistics of the patches: those of eight images are too noisy to go by.
     config.stages.stage2.update(learning_rate=1e-4, epochs=3, weight_decay=0.0, fix_statistics=("trunk/.*",))
-    config.patch.stages = ConfigDict({"stage1": patch_resnet.stage("patches", (".*",), (), 1e-3, 4)})
+    config.patch.stages = ConfigDict({"stage1": base.stage("patches", (".*",), (), 1e-3, 4)})
     config.patch.stages.stage1.schedule = "cosine"
     for model in (config.model, config.patch.model):
         model.update(width=16, blocks=(2, 2, 2, 2), channels=1, bn_momentum=0.9, bn_epsilon=1e-5)

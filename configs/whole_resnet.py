@@ -26,7 +26,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from configs import patch_resnet
+from mammojax.configs import base, patch_resnet
 
 DEFAULT = "512-512-1024x2,512-512-1024x2"
 
@@ -61,11 +61,10 @@ def get_config(argument: str = DEFAULT) -> ConfigDict:
     new, old = (("head/.*",), ("trunk/.*",))
     if head.startswith("heatmap"):
         new, old = (("head/(?!heatmap/).*",), ("trunk/.*", "head/heatmap/.*"))
-    stage = patch_resnet.stage
     config.stages = ConfigDict(
         {
-            "stage1": stage("new layers", new, old, 1e-4, 30),
-            "stage2": stage("all layers", (".*",), (), 1e-5, 20 + further),
+            "stage1": base.stage("new layers", new, old, 1e-4, 30),
+            "stage2": base.stage("all layers", (".*",), (), 1e-5, 20 + further),
         }
     )
     # The paper trains all BatchNorms of stage 2 on batches of 2. Where it is not the paper's row you are after, fix the

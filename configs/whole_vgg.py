@@ -22,7 +22,7 @@ Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was
 
 from ml_collections import ConfigDict
 
-from configs import patch_vgg, whole_resnet
+from mammojax.configs import patch_vgg, whole_resnet
 
 DEFAULT = "256x1,128x1+200"
 

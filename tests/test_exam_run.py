@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs import exam_quickstart
 from mammojax import cli, run
+from mammojax.configs import exam_quickstart
 from mammojax.data import prepared
 from mammojax.errors import BadConfig
 from mammojax.evaluate import heatmap, populations

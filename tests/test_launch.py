@@ -1,17 +1,18 @@
 """What stands at the top level: configs open with their row and command; launch.py is small."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 
+from mammojax import configs
+
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("[a-z]*.py"))
+CONFIGS = configs.names()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_says_its_command_and_where_it_comes_from(name: str) -> None:
-    module = importlib.import_module(f"configs.{name}")
+    module = configs.module(name)
     assert f"python launch.py --config configs/{name}.py" in module.__doc__
     if name.startswith(("patch", "whole")):
         assert "Shen et al. 2019" in module.__doc__
@@ -23,11 +24,11 @@ def test_a_config_says_its_command_and_where_it_comes_from(name: str) -> None:
 
 
 def test_the_papers_schedule() -> None:
-    patch = importlib.import_module("configs.patch_resnet").get_config()
+    patch = configs.get("patch_resnet")
     stages = [patch.stages[k] for k in sorted(patch.stages)]
     assert [(s.epochs, s.learning_rate) for s in stages] == [(3, 1e-3), (10, 1e-4), (37, 1e-5)]
     assert patch.batch == 32
-    whole = importlib.import_module("configs.whole_resnet").get_config()
+    whole = configs.get("whole_resnet")
     stages = [whole.stages[k] for k in sorted(whole.stages)]
     assert [(s.epochs, s.learning_rate, s.weight_decay) for s in stages] == [(30, 1e-4, 1e-3), (20, 1e-5, 1e-2)]
     assert whole.batch == 2

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import exam_ensemble
 from mammojax import members
+from mammojax.configs import exam_ensemble
 from mammojax.errors import BadConfig
 from tests.test_run_folder import started
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import patch_resnet, quickstart, whole_resnet
 from mammojax import run
+from mammojax.configs import patch_resnet, quickstart, whole_resnet
 from mammojax.errors import BadCheckpoint, BadConfig, Diverged
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best

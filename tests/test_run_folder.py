@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import exam_quickstart, quickstart
 from mammojax import run_folder
+from mammojax.configs import exam_quickstart, quickstart
 from mammojax.train.checkpoint import Latest
 
 FACTS = {"name": "phantom", "mean": 40.0, "folder": "whole_all_288x224_s0_n340p0"}

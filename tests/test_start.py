@@ -11,7 +11,8 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from configs import (
+from mammojax import convert, members, run
+from mammojax.configs import (
     exam,
     exam_ensemble,
     exam_patch,
@@ -23,7 +24,6 @@ from configs import (
     whole_resnet,
     whole_vgg,
 )
-from mammojax import convert, members, run
 from mammojax.errors import BadConfig
 from mammojax.models import classifiers
 from mammojax.models.multi_view import MultiView

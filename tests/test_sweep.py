@@ -10,8 +10,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import label_efficiency
 from mammojax import sweep
+from mammojax.configs import label_efficiency
 from mammojax.data import prepared
 from mammojax.errors import BadConfig, BadDataset
 from mammojax.train.checkpoint import restore_best

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 from sklearn.linear_model import LogisticRegression
 
-from configs import quickstart
 from mammojax import metrics
+from mammojax.configs import quickstart
 from mammojax.data import manifest, phantom
 from mammojax.data.builders import cbis_ddsm
 from mammojax.data.dicom import read_mammogram, read_mask

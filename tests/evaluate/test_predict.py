@@ -14,8 +14,8 @@ import pydicom
 import pytest
 
 import mammojax
-from configs import quickstart
 from mammojax import cli
+from mammojax.configs import quickstart
 from mammojax.data import identity, phantom
 from mammojax.data.dicom import read_mammogram
 from mammojax.errors import BadCheckpoint, BadMammogram, BadManifest

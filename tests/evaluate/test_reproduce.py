@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammojax import cli, metrics
+from mammojax import cli, configs, metrics
 from mammojax.evaluate import compare, paper_config, paper_run, reproduce, shen2019
 from tests.evaluate.test_compare import write_predictions
 
@@ -19,7 +19,7 @@ PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
 def _config(row: str) -> dict[str, Any]:
     """The config of a paper's row as a run saves it."""
     kind, _, argument = row.partition(":")
-    config = importlib.import_module(f"configs.{kind}").get_config(argument)
+    config = importlib.import_module(f"mammojax.configs.{kind}").get_config(argument)
     return json.loads(config.to_json_best_effort())
 
 
@@ -302,17 +302,10 @@ def test_the_patch_run_is_found_inside_a_run_or_its_start(tmp_path: Path, monkey
 
 
 def test_every_command_names_a_config_that_exists() -> None:
-    import configs.inbreast
-    import configs.label_efficiency
-    import configs.patch_resnet
-    import configs.patch_vgg
-    import configs.whole_resnet
-    import configs.whole_vgg
-
     seen = 0
     for line in reproduce.commands([]):
         if found := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
-            config = getattr(configs, found[1]).get_config(found[2])
+            config = configs.get(found[1], found[2])
             assert config.row.split(":", 1)[1] == found[2]
             assert paper_config.differences(json.loads(config.to_json_best_effort()), config.row) == []
             seen += 1

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart
+from mammojax.configs import quickstart
 from mammojax.data import prepared
 from mammojax.evaluate import saliency
 from mammojax.models import classifiers

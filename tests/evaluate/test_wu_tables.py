@@ -13,10 +13,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import mammojax.evaluate
-from configs import birads as birads_config
-from configs import exam as exam_config
-from configs import exam_patch
 from mammojax import metrics
+from mammojax.configs import birads as birads_config
+from mammojax.configs import exam as exam_config
+from mammojax.configs import exam_patch
 from mammojax.errors import NotComparable
 from mammojax.evaluate import populations, wu2019, wu_tables
 from tests.evaluate.test_populations import table, write_breasts

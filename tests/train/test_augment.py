@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from scipy import ndimage
 
-from configs import patch_resnet
+from mammojax.configs import patch_resnet
 from mammojax.train import augment
 
 

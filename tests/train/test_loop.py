@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from mammojax.configs import quickstart
 from mammojax.errors import Diverged
 from mammojax.models import classifiers
 from mammojax.train import mesh, stages

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from configs import exam
+from mammojax.configs import exam
 from mammojax.models import multi_view
 from mammojax.train import losses, mesh, stages
 from mammojax.train.loop import make_step

@@ -9,7 +9,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import patch_resnet, patch_vgg, quickstart, whole_resnet, whole_vgg
+from mammojax.configs import base, patch_resnet, patch_vgg, quickstart, whole_resnet, whole_vgg
 from mammojax.errors import BadConfig
 from mammojax.models import classifiers
 from mammojax.train import losses, stages
@@ -82,7 +82,7 @@ def _run(config: ConfigDict, stage: stages.Stage, steps: int) -> tuple[dict, Tra
 @pytest.mark.parametrize("move", [False, True])
 def test_frozen_parameters_and_statistics_do_not_move(move: bool) -> None:
     config = _tiny()
-    config.stages.stage1 = patch_resnet.stage("last", ("classifier/.*",), ("trunk/.*",), 1e-2, 1)
+    config.stages.stage1 = base.stage("last", ("classifier/.*",), ("trunk/.*",), 1e-2, 1)
     config.stages.stage1.update(move_frozen_statistics=move, weight_decay=0.1)
     before, state = _run(config, stages.from_config(config.stages)[0], 3)
     jax.tree.map(np.testing.assert_array_equal, before["params"]["trunk"], jax.device_get(state.params["trunk"]))
@@ -93,7 +93,7 @@ def test_frozen_parameters_and_statistics_do_not_move(move: bool) -> None:
 
 def test_fixed_statistics_stay_while_their_parameters_learn() -> None:
     config = _tiny()
-    config.stages.stage1 = patch_resnet.stage("all", (".*",), (), 1e-2, 1)
+    config.stages.stage1 = base.stage("all", (".*",), (), 1e-2, 1)
     config.stages.stage1.fix_statistics = ("trunk/.*",)
     before, state = _run(config, stages.from_config(config.stages)[0], 2)
     jax.tree.map(np.testing.assert_array_equal, before["batch_stats"], jax.device_get(state.batch_stats))
@@ -103,7 +103,7 @@ def test_fixed_statistics_stay_while_their_parameters_learn() -> None:
 
 def test_weight_decay_is_l2_in_the_gradient_of_kernels_only() -> None:
     config = _tiny()
-    config.stages.stage1 = patch_resnet.stage("all", (".*",), (), 1e-2, 1)
+    config.stages.stage1 = base.stage("all", (".*",), (), 1e-2, 1)
     config.stages.stage1.weight_decay = 0.5
     stage = stages.from_config(config.stages)[0]
     params = {"layer": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.ones(2)}}
@@ -118,7 +118,7 @@ def test_weight_decay_is_l2_in_the_gradient_of_kernels_only() -> None:
 
 def test_slow_parameters_take_a_share_of_the_rate_and_decay_can_be_the_heads_alone() -> None:
     config = _tiny()
-    config.stages.stage1 = patch_resnet.stage("all", (".*",), (), 1e-2, 1)
+    config.stages.stage1 = base.stage("all", (".*",), (), 1e-2, 1)
     config.stages.stage1.update(weight_decay=0.5, slow=("trunk/.*",), slow_factor=0.1, decay=("classifier/.*",))
     stage = stages.from_config(config.stages)[0]
     params = {name: {"kernel": jnp.full((2, 2), 3.0)} for name in ("trunk", "classifier")}
@@ -148,7 +148,7 @@ def test_cross_entropy_equals_its_definition() -> None:
 
 def test_adam_leaves_no_moments_for_frozen_parameters() -> None:
     config = _tiny()
-    config.stages.stage1 = patch_resnet.stage("last", ("classifier/.*",), ("trunk/.*",), 1e-2, 1)
+    config.stages.stage1 = base.stage("last", ("classifier/.*",), ("trunk/.*",), 1e-2, 1)
     params = init_variables(classifiers.build(config.model), (32, 32), 1, 0)["params"]
     moments = stages.optimizer(stages.from_config(config.stages)[0], params).init(params)
     size = sum(x.size for x in jax.tree.leaves(moments))

@@ -1,0 +1,58 @@
+"""The experiments of configs/, wherever the package is installed: `mammojax.configs.quickstart` and the others.
+
+A checkout has them beside the package, an installed package inside it (`config_files`, see pyproject.toml): either way
+they are modules of this one. A file is an experiment where it has `get_config`.
+"""
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from mammojax.errors import BadConfig
+
+_BESIDE = (Path(__file__).with_name("config_files"), Path(__file__).parents[1] / "configs")
+__path__ = [str(folder) for folder in _BESIDE if (folder / "base.py").is_file()][:1]
+
+
+def names() -> list[str]:
+    """The experiments' names, such as "quickstart", sorted."""
+    files = (path for folder in __path__ for path in Path(folder).glob("[a-z]*.py"))
+    return sorted(path.stem for path in files if path.stem != "base")
+
+
+def module(name: str) -> ModuleType:
+    """The module of an experiment: its docstring says what it is, `get_config` makes its config.
+
+    Raises:
+        BadConfig: there is none of that name; the nearest one is named.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), 1)
+        did = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}."
+        raise BadConfig(f'there is no config "{name}"; {did}')
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def get(name: str, argument: str = "") -> ConfigDict:
+    """An experiment's config; `argument` is what stands behind the colon of `--config configs/NAME.py:ARGUMENT`.
+
+    Raises:
+        BadConfig: there is no such experiment, or it has no such row.
+
+    >>> get("patch_resnet", "s1").stages.stage3.epochs
+    187
+    """
+    make = module(name).get_config
+    try:
+        return make(argument) if argument else make()
+    except (TypeError, ValueError) as error:
+        why = f"configs/{name}.py takes no argument" if isinstance(error, TypeError) else str(error)
+        raise BadConfig(f"{why}.") from None
+
+
+def line(name: str) -> str:
+    """What an experiment is, in the first line of its docstring."""
+    return (module(name).__doc__ or "").strip().splitlines()[0]
