@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from mammojax import convert, members, run
 from mammojax.configs import (
+    base,
     exam,
     exam_ensemble,
     exam_patch,
@@ -123,7 +124,7 @@ def test_a_momentum_may_be_another(tmp_path: Path) -> None:
 
 def test_starts_of_another_kind_are_refused(tmp_path: Path) -> None:
     mammogram = _saved(tmp_path / "patch", patch_resnet.get_config(), {})
-    exams = _saved(tmp_path / "exam", exam.base("view-wise"), {})
+    exams = _saved(tmp_path / "exam", base.exams("view-wise"), {})
     patches = _saved(tmp_path / "exam_patch", exam_patch.get_config(), {})
     for config, start, words in (
         (patch_vgg.get_config(), mammogram, "config.model.trunk is vgg16, but the weights of"),
@@ -161,13 +162,13 @@ def test_a_run_inside_the_config_and_the_config_agree(tmp_path: Path) -> None:
 
 def test_an_exam_network_adopts_its_pretraining_s(tmp_path: Path) -> None:
     config = exam.get_config("joint")
-    config.init_from = _saved(tmp_path / "birads", exam.base("view-wise"), EXAM | {"model.target": "birads"})
+    config.init_from = _saved(tmp_path / "birads", base.exams("view-wise"), EXAM | {"model.target": "birads"})
     settled = settle(config)
     for field, value in EXAM.items():
         assert _field(settled, field) == value
     assert settled.exam.heatmaps == ("malignant", "benign")
     config = exam_quickstart.get_config("joint")
-    config.init_from = _saved(tmp_path / "wide", exam.base("view-wise"), {})
+    config.init_from = _saved(tmp_path / "wide", base.exams("view-wise"), {})
     with pytest.raises(BadConfig, match=r"config.model.width is 8, but the weights of .* are made for 16"):
         settle(config)
 
