@@ -95,6 +95,7 @@ def exams(join: str) -> ConfigDict:
             "dtype": "float32",
         }
     )
+    config.loss = ""  # "package.module:function" of your own, see docs/extend.md
     config.batch = 4
     config.monitor = "auc"  # the mean of the four labels' AUCs
     config.checkpoint_steps = 500

@@ -72,6 +72,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
         }
     )
     config.augment = base.augment()
+    config.loss = ""  # "package.module:function" of your own, see docs/extend.md
     config.batch = 32
     config.eval_batch = 32
     config.balance_loss = True

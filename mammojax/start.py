@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 from ml_collections import ConfigDict
 
 from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
 from mammojax.errors import BadConfig
 from mammojax.models import weights
-from mammojax.train.checkpoint import read_config
+from mammojax.train.checkpoint import read_config, restore_best
+from mammojax.train.state import Size, init_variables, transfer
 
 FRAMING = {"data.size": (1152, 896), "data.crop": "none", "data.keep_aspect": False}
 RESNET = {
@@ -46,10 +48,55 @@ CHOSEN = "never adopted: what the config is a config of"
 
 def parts(config: ConfigDict) -> list[str]:
     """The runs inside a config that are trained before it: those that no field names a finished one for."""
-    named = {"patch": config.get("patch_run", "") or config.init_from, "birads": config.init_from}
-    if config.model.task == "exam":
-        named["patch"] = config.patch_run or config.model.channels == 1
-    return [name for name, instead in named.items() if name in config and not instead]
+    return [name for field, name in starts(config).items() if name in config and not config[field]]
+
+
+def starts(config: ConfigDict) -> dict[str, str]:
+    """The runs that a run needs before it: {the field that names a finished one: the run inside the config instead}.
+
+    "init_from" is the one whose weights are the start. Whole-image networks start from a patch classifier; exam
+    networks from a BI-RADS network, and with heatmaps they take those of a patch classifier. In the order in which they
+    are trained.
+    """
+    if config.model.task != "exam":
+        return {"init_from": "patch"}
+    return ({"patch_run": "patch"} if config.model.channels == 3 else {}) | {"init_from": "birads"}
+
+
+def part(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
+    """The config of a run inside another, which works on the other's data."""
+    inner = config[name].copy_and_resolve_references()
+    kind = inner.data.kind
+    with inner.unlocked():
+        inner.data.update(config.data.copy_and_resolve_references())
+        inner.data.kind, inner.data.prepare, inner.seed = kind, False, config.seed
+        inner.extend = config.get("extend", False)
+        if "phantom" in config:
+            inner.phantom = config.phantom
+        if name == "birads" and "patch_run" in config:
+            inner.patch_run = config.patch_run
+    if not inner.data.data_dir and inner.data.name.startswith("phantom"):
+        inner.data.data_dir = str(workdir / "data")
+    return inner
+
+
+def variables(config: ConfigDict, model: nn.Module, size: Size, init_from: Path | None) -> dict[str, Any]:
+    """What a network starts from: a finished run's best weights, else a published file's, else random ones.
+
+    Raises:
+        BadCheckpoint: the run's weights do not fit. BadConfig: the file's do not.
+    """
+    fresh = init_variables(model, size, config.model.channels, config.seed)
+    if init_from:
+        _, _, trained = restore_best(init_from)
+        return transfer(trained, fresh)
+    if not config.model.get("pretrained", ""):
+        return fresh
+    file, std = Path(config.model.pretrained), tuple(config.model.pretrained_std) or None
+    try:
+        return weights.load(file, config.model.trunk, fresh, input_std=std)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise BadConfig(f"config.model.pretrained: {error}") from None
 
 
 def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None = None) -> ConfigDict:

@@ -127,19 +127,24 @@ def order(exam: ml_collections.ConfigDict) -> list[int]:
     return [FINDINGS.index(name) for name in exam.heatmaps]
 
 
+def folder(data: Prepared, digest: str, exam: ml_collections.ConfigDict) -> Path:
+    """Where the heatmaps of a data set lie that the patch network of this digest made, by config.exam's patches."""
+    return data.path / "heatmaps" / f"{digest}_p{exam.patch}s{exam.stride}"
+
+
 def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDict) -> Path:
     """Write the heatmaps of every image of a data set of exams, once; what is there already is not made again.
 
     Returns:
         Their folder, inside the data set's, for `data.exams.Images`. It is named after the patch network's weights.
     """
-    folder = data.path / "heatmaps" / f"{net.digest}_p{exam.patch}s{exam.stride}"
+    there = folder(data, net.digest, exam)
     todo = []
     for split in ("train", "val", "test"):
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        paths = [folder / split / f"{index}.png" for index in range(len(data.table(split)))]
+        (there / split).mkdir(parents=True, exist_ok=True)
+        paths = [there / split / f"{index}.png" for index in range(len(data.table(split)))]
         todo += [(split, index, path) for index, path in enumerate(paths) if not path.is_file()]
     images = {split: exams.Images(data, split, {}) for split in ("train", "val", "test")}
     for split, index, path in tqdm(todo, desc="heatmaps", unit="image", disable=None):
         exams.write_heatmaps(path, net.heatmaps(images[split].pixels(index), exam))
-    return folder
+    return there

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from mammojax import extension
 from mammojax.models.densenet121 import PADDINGS, DenseNet121
 from mammojax.models.head import Head, Output, parse_head
 from mammojax.models.layers import Frozen, never, pool
@@ -103,6 +104,9 @@ class WholeImageClassifier(nn.Module):
         return logits, intermediates
 
 
+TRUNKS: dict[str, type[nn.Module]] = {"resnet50": ResNet50, "vgg16": VGG16, "densenet121": DenseNet121}
+
+
 def build(model: ConfigDict) -> nn.Module:
     """The network that `config.model` describes.
 
@@ -110,14 +114,22 @@ def build(model: ConfigDict) -> nn.Module:
     classes; width; channels (of the input, 1 or 3); dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also
     blocks, stride_on and conv_bias, for "densenet121" blocks and padding; for "resnet50" and for heads bn_momentum and
     bn_epsilon; for "whole" also head and auxiliary_classes.
-    Raises ValueError, naming the field.
+
+    A trunk or a head from outside this package is "package.module:Class", a flax module that takes those of these
+    fields which it has: a trunk (x, train, frozen) → (features [B, h, w, C], intermediates), a head (features, train,
+    frozen) → (logits float32 [B, classes], intermediates). See docs/extend.md.
+
+    Raises:
+        ValueError: naming the field.
     """
     choices: dict[str, tuple[Any, ...]] = {
         "task": ("patch", "whole", "exam_patch"),
-        "trunk": ("resnet50", "vgg16", "densenet121"),
+        "trunk": tuple(TRUNKS),
         "dtype": ("float32", "bfloat16"),
         "channels": (1, 3),
     }
+    if extension.named(model.trunk):
+        del choices["trunk"]
     if model.trunk == "resnet50":
         choices["stride_on"] = ("1x1", "3x3")
     if model.trunk == "densenet121":
@@ -128,21 +140,35 @@ def build(model: ConfigDict) -> nn.Module:
     trunk = _trunk(model)
     if model.task != "whole":
         return PatchClassifier(trunk, model.classes, model.dropout)
-    parse_head(model.head)  # a bad spec must fail here, not when the net is first traced
+    head = model.head
+    if extension.named(head):
+        head = extension.build(_module(head, "head"), _fields(model))
+    else:
+        parse_head(head)  # a bad spec must fail here, not when the net is first traced
     return WholeImageClassifier(
-        trunk, model.head, model.classes, model.dropout, model.bn_momentum, model.bn_epsilon, jnp.dtype(model.dtype),
+        trunk, head, model.classes, model.dropout, model.bn_momentum, model.bn_epsilon, jnp.dtype(model.dtype),
         model.auxiliary_classes,
     )  # fmt: skip
 
 
 def _trunk(model: ConfigDict) -> nn.Module:
-    dtype = jnp.dtype(model.dtype)
-    if model.trunk == "vgg16":
-        return VGG16(model.width, dtype)
+    if extension.named(model.trunk):
+        return extension.build(_module(model.trunk, "trunk"), _fields(model))
     blocks = tuple(model.blocks)
-    if len(blocks) != 4 or min(blocks) < 1:
+    if model.trunk != "vgg16" and (len(blocks) != 4 or min(blocks) < 1):
         raise ValueError(f"model.blocks={blocks}: give four unit counts of at least 1, as (3, 4, 6, 3).")
-    if model.trunk == "densenet121":
-        return DenseNet121(model.width, blocks, model.padding, dtype)
-    norm = {"bn_momentum": model.bn_momentum, "bn_epsilon": model.bn_epsilon}
-    return ResNet50(model.width, blocks, model.stride_on, conv_bias=model.conv_bias, dtype=dtype, **norm)
+    return extension.build(TRUNKS[model.trunk], _fields(model))
+
+
+def _fields(model: ConfigDict) -> dict[str, Any]:
+    """The fields of config.model as networks take them."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.to_dict().items()}
+    return fields | {"dtype": jnp.dtype(model.dtype)}
+
+
+def _module(text: str, field: str) -> type[nn.Module]:
+    """A flax module from outside this package."""
+    cls = extension.load(text, f"config.model.{field}")
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ValueError(f'model.{field}="{text}" is no flax.linen.Module class; name one.')
+    return cls

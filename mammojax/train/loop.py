@@ -1,10 +1,11 @@
-"""The one training loop: patch, whole-image and exam networks go through it alike."""
+"""The one training loop, for networks of every task: train → run_stage → run_epoch."""
 
+import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,95 +14,263 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mammojax.data.pipeline import Batches, Paired
 from mammojax.errors import Diverged, Stopped
-from mammojax.models.classifiers import centre
-from mammojax.train import losses, mesh, stages
-from mammojax.train.augment import augment
+from mammojax.train import mesh, stages
 from mammojax.train.checkpoint import Latest, save_best
 from mammojax.train.state import TrainState
+from mammojax.train.step import ARRAYS, Loss, make_step
 
 Tree = Any
-_ARRAYS = ("image", "label", "patch_image", "patch_label")  # what a step takes of a batch
+Validate = Callable[[dict[str, Tree]], dict[str, float]]
 
 
-def make_step(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    stage: stages.Stage,
+def train(
     config: ml_collections.ConfigDict,
-    mean: float | None,
-) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """One jitted step of a stage.
+    model: nn.Module,
+    variables: dict[str, Tree],
+    batches: Batches | Paired,
+    validate: Validate,
+    workdir: Path,
+    loss: Loss,
+) -> dict[str, Any]:
+    """Train through the config's stages; leave the best weights in `workdir/checkpoints/best`.
 
-    The step takes the state, a batch and the learning rate (data, not code: every rate shares one compiled program).
-    The batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]; with an auxiliary loss also "patch_image" and
-    "patch_label", and the patches' mean cross-entropy, balanced, times `config.auxiliary.weight` is added. Augmentation
-    runs inside. Of exams "image" is {view: float32 [B, h, w, C]} and "label" [B, R]; their windows come augmented.
-    It returns the new state and float32 [3]: the mean loss of the images (neither weighted nor with the auxiliary part:
-    the quantity that validation measures), the share of correct labels, and the mean loss with the weights that
-    balance the classes where `config.balance_loss` says so, which is what is learned from. The statistics of learning
-    BatchNorms are those of the whole batch, whatever the number of devices: under jit the mean over the sharded axis
-    is global.
+    Args:
+        config: fields seed, batch, stages, monitor, checkpoint_steps, balance_loss.
+        model: a network of mammojax.models.
+        variables: where to start, unless the workdir holds a checkpoint of this run.
+        batches: an endless stream; `batches.steps_per_epoch` steps are one epoch.
+        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch, the
+            highest, of "loss" the lowest (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
+            stages). Where it cannot be computed, as an AUC of one class, the loss chooses instead; the console says so.
+        workdir: the run folder.
+        loss: the task's.
+
+    Returns:
+        {"value", "epoch", "stage", "monitor"} of the best epoch; "monitor" is what chose it.
+
+    Raises:
+        Stopped: on SIGTERM, after saving.
+        Diverged: the loss or a weight is not finite.
     """
-    frozen = stages.frozen_statistics(stage)
+    plan = stages.from_config(config.stages)
+    for stage in plan:
+        stages.labels(stage, variables["params"])  # a bad pattern is said before hours of training, not after
+    # Start order: own checkpoint → init_from → pretrained file → random. The last three are run.py's `variables`.
+    latest = Latest(workdir)
+    saved = latest.host()
+    progress = Progress(**saved) if saved else Progress()
+    if saved:
+        batches.set_state(progress.batches)
+    log = _Log(workdir, progress.log_bytes, progress.step)
+    with _sigterm() as told, contextlib.closing(log):
+        run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, told)
+        params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), run.devices)
+        key = jax.random.key_data(jax.random.key(config.seed))
+        carried = _Carried(jnp.int32(progress.step), params, batch_stats, key)
+        for index in range(progress.stage, len(plan)):
+            carried = run_stage(run, plan[index], index, carried, resumed=bool(saved) and index == progress.stage)
+    return run.progress.best or {}
 
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, batch: dict[str, jax.Array], rate: jax.Array) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        augment_key, dropout_key = jax.random.split(key)
-        label = batch["label"]
 
-        def seen(image: Any, key: jax.Array) -> Any:
-            if config.model.task == "exam":
-                return image
-            gray = image.astype(jnp.float32) * (1 if mean is None else 255 / 65535)
-            if config.augment.enabled:
-                gray = augment(key, gray, config.augment)
-            return centre(gray, mean or 0.0, config.model.channels)
+@dataclass
+class Progress:
+    """Where a run stands, the host's side of a checkpoint: plain numbers and text, JSON on disk.
 
-        x = seen(batch["image"], augment_key)
-        patches = None
-        if "patch_image" in batch:
-            patches = seen(batch["patch_image"], jax.random.fold_in(augment_key, 1))
+    Attributes:
+        stage: the index of the stage it is in.
+        stage_step, step: steps done in that stage, and in the whole run.
+        best: of the best epoch so far, see `train`.
+        sums: what the steps of this epoch have returned, added up (`step.make_step`).
+        log_bytes: the length of metrics.jsonl.
+        batches: the position in the stream of batches.
+    """
 
-        def loss_of(params: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array, Tree]]:
-            run = partial(
-                model.apply,
-                {"params": params, "batch_stats": state.batch_stats},
-                train=True,
-                frozen=frozen,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-            )
-            (logits, _), moved = run(x)
-            if config.model.task == "exam":
-                plain, answer = losses.exam_loss(logits, label)
-                loss = plain
-            else:
-                plain, answer = losses.cross_entropy(logits, label), jnp.argmax(logits, -1)
-                loss = plain
-                if config.balance_loss:
-                    loss = loss * losses.balanced_weights(label, config.model.classes)
-            loss = total = loss.mean()
-            if patches is not None:  # by themselves: the running statistics stay those of whole images
-                ((beside, _), _), truth = run(patches, auxiliary=True), batch["patch_label"]
-                weights = losses.balanced_weights(truth, beside.shape[-1])
-                total += config.auxiliary.weight * (losses.cross_entropy(beside, truth) * weights).mean()
-            return total, (plain, loss, answer, moved.get("batch_stats", {}))
+    stage: int = 0
+    stage_step: int = 0
+    step: int = 0
+    best: dict[str, Any] | None = None
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    log_bytes: int = 0
+    batches: Any = None
 
-        (_, (plain, loss, answer, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        correct = jnp.mean(answer == label, dtype=jnp.float32)
-        state = TrainState(state.step + 1, params, batch_stats or state.batch_stats, opt_state, state.key)
-        return state, jnp.stack([plain.mean(), correct, loss])
+    def __post_init__(self) -> None:
+        self.sums += self.sums[:1] * (3 - len(self.sums))  # of an older run, which kept the weighted loss alone
 
-    return step
+    def add(self, terms: jax.Array) -> None:
+        """Add what one step returned."""
+        self.sums = [a + float(b) for a, b in zip(self.sums, np.asarray(terms), strict=True)]
+
+
+@dataclass
+class _Run:
+    """What all stages and epochs of a run have in common."""
+
+    config: ml_collections.ConfigDict
+    model: nn.Module
+    batches: Batches | Paired
+    validate: Validate
+    workdir: Path
+    loss: Loss
+    latest: Latest
+    log: "_Log"
+    progress: Progress
+    told_to_stop: list[bool]
+
+    @property
+    def devices(self) -> jax.NamedSharding:
+        """All devices, each with the whole state."""
+        return mesh.replicated(mesh.data_mesh(self.config.batch))
+
+
+@dataclass
+class _Carried:
+    """What passes from stage to stage: the state without the optimizer's moments, which every stage has its own."""
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    key: jax.Array
+
+
+def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, resumed: bool) -> _Carried:
+    """All epochs of a stage, from where the checkpoint stands if the run is `resumed` in it."""
+    tx = stages.optimizer(stage, carried.params)
+    moments = jax.jit(tx.init)(carried.params)
+    state = TrainState(carried.step, carried.params, carried.batch_stats, moments, carried.key)
+    state = jax.device_put(state, run.devices)
+    if resumed:
+        state = jax.device_put(run.latest.state(state), run.devices)
+    else:
+        run.progress.stage, run.progress.stage_step = index, 0
+    step = make_step(run.model, tx, stage, run.loss)
+    length, done = run.batches.steps_per_epoch, run.progress.stage_step
+    total = stage.epochs * length
+    with tqdm(total=total, initial=done, desc=stage.name, unit="step", disable=None, leave=False) as bar:
+        for epoch in range(done // length, stage.epochs):
+            first = run.progress.stage_step % length
+            # Asked before an epoch, not after one: a run that is resumed here stops here too.
+            if not first and _stale(stage, epoch, run.progress.best):
+                break
+            state = run_epoch(run, stage, epoch, state, step, first, bar)
+    return _Carried(state.step, state.params, state.batch_stats, state.key)
+
+
+def run_epoch(
+    run: _Run, stage: stages.Stage, epoch: int, state: TrainState, step: Callable[..., Any], first: int, bar: tqdm
+) -> TrainState:
+    """Epoch `epoch` of a stage, counted from 0, from its step `first` on; then validation, and a checkpoint.
+
+    Raises:
+        Stopped, Diverged: see `train`.
+    """
+    length, progress = run.batches.steps_per_epoch, run.progress
+    started, images, waiting = time.perf_counter(), 0, None
+    for k in range(first, length):
+        batch = next(run.batches)
+        arrays = {name: batch[name] for name in ARRAYS if name in batch}
+        state, terms = step(state, arrays, np.float32(stage.rate(epoch * length + k, stage.epochs * length)))
+        images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
+        if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
+            progress.add(waiting)
+        waiting = terms
+        progress.stage_step, progress.step = progress.stage_step + 1, progress.step + 1
+        bar.update()
+        last, stopping = k + 1 == length, bool(run.told_to_stop)
+        if last or stopping or progress.stage_step % run.config.checkpoint_steps == 0:
+            progress.add(waiting)
+            waiting, on_host = None, jax.device_get(state)
+            # The last update may spoil weights whose loss, taken before it, was still a number.
+            if wrong := "the loss" if not np.isfinite(progress.sums).all() else "" if _finite(on_host) else "a weight":
+                raise _diverged(wrong, stage, epoch + 1)
+            if last:
+                _end_epoch(run, stage, epoch + 1, state, images, time.perf_counter() - started)
+            progress.log_bytes, progress.batches = run.log.position(), run.batches.get_state()
+            run.latest.save(progress.step, on_host, asdict(progress))
+            if stopping:
+                raise Stopped(f"stopped at step {progress.step}; the same command goes on from there.")
+        elif progress.stage_step % 20 == 0:
+            seconds = time.perf_counter() - started
+            bar.set_postfix_str(f"loss {float(terms[0]):.3f}, {images / seconds:.0f} images/s")
+    return state
+
+
+def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, images: int, seconds: float) -> None:
+    """Validate after epoch `epoch`, counted from 1; keep the weights if they are the best so far; write the log."""
+    images_per_s = images / seconds
+    progress = run.progress
+    common = {"stage": stage.name, "epoch": epoch, "step": progress.step}
+    loss, correct, weighted = (total / run.batches.steps_per_epoch for total in progress.sums)
+    learned = {"loss": loss, "accuracy": correct}
+    if run.config.get("balance_loss", False):
+        learned["weighted_loss"] = weighted
+    run.log.write({"kind": "train", **common, **learned, "images_per_s": images_per_s, "seconds": seconds})
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    measured, best = run.validate(variables), progress.best
+    if not np.isfinite(measured["loss"]):
+        raise _diverged("the validation loss", stage, epoch)
+    monitor = best.get("monitor", run.config.monitor) if best else run.config.monitor
+    if best is None and not np.isfinite(measured[monitor]):
+        print(f"val {monitor} cannot be computed (is the split of one class?): epochs are chosen by loss", flush=True)
+        monitor = "loss"
+    value = measured[monitor]
+    better = _better(monitor, value, best)
+    run.log.write({"kind": "val", **common, **measured, "best": better})
+    if better:
+        progress.best = {"value": value, "epoch": epoch, "stage": stage.name, "monitor": monitor}
+        save_best(run.workdir, variables)
+    print(
+        f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"
+        f"{' *' if better else '  '}  {images_per_s:.0f} images/s",
+        flush=True,
+    )
+    progress.sums = [0.0, 0.0, 0.0]
+
+
+def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> bool:
+    """Whether the last `stage.patience` epochs of this stage brought nothing better (Wu et al. 2019: 20)."""
+    if not stage.patience or best is None:
+        return False
+    return epochs - (best["epoch"] if best["stage"] == stage.name else 0) >= stage.patience
+
+
+def _finite(tree: Tree) -> bool:
+    """Whether all numbers of a tree of NumPy arrays are finite."""
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def _diverged(what: str, stage: stages.Stage, epoch: int) -> Diverged:
+    field = f"config.stages.{stage.key}.learning_rate"
+    return Diverged(f"{what} is not a number in {stage.name}, epoch {epoch}", field)
+
+
+def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
+    """Whether an epoch's value beats the best so far: the higher one, of "loss" the lower one.
+
+    A value that cannot be computed (one class only) never beats one that can; the first epoch is always kept.
+    """
+    if best is None:
+        return True
+    return bool(np.isfinite(value) and (value < best["value"] if monitor == "loss" else value > best["value"]))
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[bool]]:
+    """A list that SIGTERM puts something into; the handler that was there before comes back at the end."""
+    told: list[bool] = []
+    try:
+        previous = signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    except ValueError:  # only the main thread may set handlers: a notebook's worker goes without
+        yield told
+        return
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _Log:
@@ -125,202 +294,10 @@ class _Log:
                 self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
 
     def position(self) -> int:
+        """The length of metrics.jsonl in bytes."""
         return self._file.tell()
 
     def close(self) -> None:
+        """Close both files."""
         self._file.close()
         self._events.close()
-
-
-def train(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    variables: dict[str, Tree],
-    batches: Batches | Paired,
-    validate: Callable[[dict[str, Tree]], dict[str, float]],
-    workdir: Path,
-    mean: float | None,
-) -> dict[str, Any]:
-    """Train through the config's stages; leave the best weights in `workdir/checkpoints/best`.
-
-    Args:
-        config: fields seed, stages, monitor, checkpoint_steps, augment, balance_loss, model.
-        model: a network of mammojax.models.
-        variables: where to start, unless the workdir holds a checkpoint of this run.
-        batches: an endless stream; `batches.steps_per_epoch` steps are one epoch.
-        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch, the
-            highest, of "loss" the lowest (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
-            stages). Where it cannot be computed, as an AUC of one class, the loss chooses instead; the console says so.
-        workdir: the run folder.
-        mean: gray value subtracted, 0 … 255; None for images that come standardised.
-
-    Returns:
-        {"value", "epoch", "stage", "monitor"} of the best epoch; "monitor" is what chose it.
-
-    Raises:
-        Stopped: on SIGTERM, after saving.
-        Diverged: the loss or a weight is not finite.
-    """
-    plan = stages.from_config(config.stages)
-    epoch_steps = batches.steps_per_epoch
-    for stage in plan:
-        stages.labels(stage, variables["params"])  # a bad pattern is said before hours of training, not after
-    # Start order: own checkpoint → init_from → pretrained file → random. The last three are run.py's `variables`.
-    latest = Latest(workdir)
-    host = latest.host()
-    resumed = host is not None
-    if host is None:
-        host = {
-            "stage": 0,
-            "stage_step": 0,
-            "step": 0,
-            "best": None,
-            "sums": [0.0, 0.0, 0.0],
-            "log_bytes": 0,
-            "batches": None,
-        }
-    else:
-        batches.set_state(host["batches"])
-    log = _Log(workdir, host["log_bytes"], host["step"])
-
-    whole = mesh.replicated(mesh.data_mesh(config.batch))
-    params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), whole)
-    key, done = jax.random.key_data(jax.random.key(config.seed)), jnp.int32(host["step"])
-    stop = []
-    previous = _on_sigterm(lambda: stop.append(True))
-    try:
-        for index in range(host["stage"], len(plan)):
-            stage = plan[index]
-            tx = stages.optimizer(stage, params)
-            state = jax.device_put(TrainState(done, params, batch_stats, jax.jit(tx.init)(params), key), whole)
-            first, sums = 0, [0.0, 0.0, 0.0]
-            if resumed:
-                state = jax.device_put(latest.state(state), whole)
-                first, sums, resumed = host["stage_step"], host["sums"], False
-                sums += sums[:1] * (3 - len(sums))  # of an older run, which kept the weighted loss alone
-            step = make_step(model, tx, stage, config, mean)
-            total = stage.epochs * epoch_steps
-            bar = tqdm(total=total, initial=first, desc=stage.name, unit="step", disable=None, leave=False)
-            started, images, waiting = time.perf_counter(), 0, None
-            for k in range(first, total):
-                if k % epoch_steps == 0 and _stale(stage, k // epoch_steps, host["best"]):
-                    break  # asked before an epoch, not after one: a run resumed here stops here too
-                batch = next(batches)
-                arrays = {name: batch[name] for name in _ARRAYS if name in batch}
-                state, now = step(state, arrays, np.float32(stage.rate(k, total)))
-                images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
-                if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
-                    sums = [a + float(b) for a, b in zip(sums, np.asarray(waiting), strict=True)]
-                waiting = now
-                bar.update()
-                last = (k + 1) % epoch_steps == 0
-                saving = last or bool(stop) or (k + 1) % config.checkpoint_steps == 0
-                if not saving:
-                    if (k + 1) % 20 == 0:
-                        seconds = time.perf_counter() - started
-                        bar.set_postfix_str(f"loss {float(now[0]):.3f}, {images / seconds:.0f} images/s")
-                    continue
-                sums, waiting = [a + float(b) for a, b in zip(sums, np.asarray(now), strict=True)], None
-                # The last update may spoil weights whose loss, taken before it, was still a number.
-                if wrong := "the loss" if not np.isfinite(sums).all() else "" if _finite(state) else "a weight":
-                    raise _diverged(wrong, stage, k // epoch_steps + 1)
-                host |= {"stage": index, "stage_step": k + 1, "step": host["step"] + k + 1 - first, "sums": sums}
-                first = k + 1
-                if last:
-                    seconds = time.perf_counter() - started
-                    host["best"] = _end_epoch(
-                        stage, k // epoch_steps + 1, host, sums, epoch_steps, images / seconds, seconds,
-                        validate, state, config, workdir, log,
-                    )  # fmt: skip
-                    sums = host["sums"] = [0.0, 0.0, 0.0]
-                    started, images = time.perf_counter(), 0
-                host |= {"log_bytes": log.position(), "batches": batches.get_state()}
-                latest.save(host["step"], state, host)
-                if stop:
-                    raise Stopped(f"stopped at step {host['step']}; the same command goes on from there.")
-            bar.close()
-            params, batch_stats, done, key = state.params, state.batch_stats, state.step, state.key
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
-        log.close()
-    return host["best"]
-
-
-def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> bool:
-    """Whether the last `stage.patience` epochs of this stage brought nothing better (Wu et al. 2019: 20)."""
-    if not stage.patience or best is None:
-        return False
-    return epochs - (best["epoch"] if best["stage"] == stage.name else 0) >= stage.patience
-
-
-def _finite(tree: Tree) -> bool:
-    """Whether every number of a tree is finite."""
-    leaves = jax.tree.leaves(jax.device_get(tree))
-    return all(np.isfinite(leaf).all() for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
-
-
-def _diverged(what: str, stage: stages.Stage, epoch: int) -> Diverged:
-    field = f"config.stages.{stage.key}.learning_rate"
-    return Diverged(f"{what} is not a number in {stage.name}, epoch {epoch}", field)
-
-
-def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
-    """Whether an epoch's value beats the best so far: the higher one, of "loss" the lower one.
-
-    A value that cannot be computed (one class only) never beats one that can; the first epoch is always kept.
-    """
-    if best is None:
-        return True
-    return bool(np.isfinite(value) and (value < best["value"] if monitor == "loss" else value > best["value"]))
-
-
-def _on_sigterm(act: Callable[[], None]) -> Any:
-    """Call `act` on SIGTERM; the handler that was there before, None outside the main thread."""
-    try:
-        return signal.signal(signal.SIGTERM, lambda *_: act())
-    except ValueError:  # only the main thread may set handlers: a notebook's worker goes without
-        return None
-
-
-def _end_epoch(
-    stage: stages.Stage,
-    epoch: int,
-    host: dict[str, Any],
-    sums: list[float],
-    steps: int,
-    rate: float,
-    seconds: float,
-    validate: Callable[[dict[str, Tree]], dict[str, float]],
-    state: TrainState,
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    log: _Log,
-) -> dict[str, Any]:
-    """Validate, keep the weights if they are the best so far, write the log; the best so far."""
-    common = {"stage": stage.name, "epoch": epoch, "step": host["step"]}
-    loss, correct, weighted = (total / steps for total in sums)
-    learned = {"loss": loss, "accuracy": correct}
-    if config.get("balance_loss", False):
-        learned["weighted_loss"] = weighted
-    log.write({"kind": "train", **common, **learned, "images_per_s": rate, "seconds": seconds})
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    measured, best = validate(variables), host["best"]
-    if not np.isfinite(measured["loss"]):
-        raise _diverged("the validation loss", stage, epoch)
-    monitor = best.get("monitor", config.monitor) if best else config.monitor
-    if best is None and not np.isfinite(measured[monitor]):
-        print(f"val {monitor} cannot be computed (is the split of one class?): epochs are chosen by loss", flush=True)
-        monitor = "loss"
-    value = measured[monitor]
-    better = _better(monitor, value, best)
-    log.write({"kind": "val", **common, **measured, "best": better})
-    if better:
-        best = {"value": value, "epoch": epoch, "stage": stage.name, "monitor": monitor}
-        save_best(workdir, variables)
-    print(
-        f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"
-        f"{' *' if better else '  '}  {rate:.0f} images/s",
-        flush=True,
-    )
-    return best

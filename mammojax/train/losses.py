@@ -29,7 +29,7 @@ def cross_entropy(logits_BxK: jax.Array, labels_B: jax.Array) -> jax.Array:
     return -jnp.take_along_axis(log_p_BxK, labels_B[:, None], axis=1)[:, 0]
 
 
-def exam_loss(predictions: Mapping[str, jax.Array], labels_BxR: jax.Array) -> tuple[jax.Array, jax.Array]:
+def exam_loss(predictions: Mapping[str, jax.Array], labels_BxR: jax.Array) -> jax.Array:
     """The loss of each exam, summed over its labels and over the halves that predict apart.
 
     Wu et al. 2019, section IV-A.1: "the model is actually trained to optimize the loss, which treats the predictions
@@ -40,9 +40,14 @@ def exam_loss(predictions: Mapping[str, jax.Array], labels_BxR: jax.Array) -> tu
         labels_BxR: int32, values in 0 … K - 1.
 
     Returns:
-        float32 [B] in nats, and the classes that the averaged probabilities prefer, int [B, R].
+        float32 [B] in nats.
     """
-    log_p = {half: jax.nn.log_softmax(logits.astype(jnp.float32)) for half, logits in predictions.items()}
-    losses = [-jnp.take_along_axis(one, labels_BxR[..., None], axis=-1).sum(axis=(1, 2)) for one in log_p.values()]
-    mean = jnp.mean(jnp.stack([jnp.exp(one) for one in log_p.values()]), axis=0)
-    return jnp.sum(jnp.stack(losses), axis=0), jnp.argmax(mean, axis=-1)
+    halves = [jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in predictions.values()]
+    losses = [-jnp.take_along_axis(log_p, labels_BxR[..., None], axis=-1).sum(axis=(1, 2)) for log_p in halves]
+    return jnp.sum(jnp.stack(losses), axis=0)
+
+
+def exam_classes(predictions: Mapping[str, jax.Array]) -> jax.Array:
+    """The classes that the probabilities, averaged over the halves, prefer: int [B, R]; `predictions` as above."""
+    halves = [jnp.exp(jax.nn.log_softmax(logits.astype(jnp.float32))) for logits in predictions.values()]
+    return jnp.argmax(jnp.mean(jnp.stack(halves), axis=0), axis=-1)

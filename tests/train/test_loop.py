@@ -16,11 +16,13 @@ from ml_collections import ConfigDict
 from mammojax.configs import quickstart
 from mammojax.errors import Diverged
 from mammojax.models import classifiers
+from mammojax.tasks import images
 from mammojax.train import mesh, stages
 from mammojax.train.checkpoint import Latest, load_best
-from mammojax.train.loop import _better, make_step, train
+from mammojax.train.loop import _better, train
 from mammojax.train.losses import balanced_weights, cross_entropy
 from mammojax.train.state import TrainState, init_variables
+from mammojax.train.step import make_step
 
 
 def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[float], TrainState]:
@@ -32,7 +34,7 @@ def _losses(config: ConfigDict, devices: int, steps: int = 4) -> tuple[list[floa
     key = jax.random.key_data(jax.random.key(0))
     state = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], tx.init(variables["params"]), key)
     state = jax.device_put(state, mesh.replicated(grid))
-    step = make_step(model, tx, stage, config, 100.0)
+    step = make_step(model, tx, stage, images.loss(config, {"mean": 100.0}))
     rng, result = np.random.default_rng(0), []
     for _ in range(steps):
         image = jax.device_put(
@@ -105,7 +107,9 @@ def test_the_auxiliary_loss_teaches_the_trunk_from_patches_alone() -> None:
 
     def trunk_after(weight: float) -> np.ndarray:
         config.auxiliary.weight = weight
-        state, now = make_step(model, tx, stage, config, 100.0)(_state(variables, tx), batch, np.float32(1e-2))
+        state, now = make_step(model, tx, stage, images.loss(config, {"mean": 100.0}))(
+            _state(variables, tx), batch, np.float32(1e-2)
+        )
         assert np.isfinite(now).all()
         return np.asarray(state.params["trunk"]["stem_conv"]["kernel"])
 
@@ -132,7 +136,9 @@ def test_the_auxiliary_patches_leave_the_running_statistics_to_the_images() -> N
     }
 
     def statistics(batch: dict) -> dict:
-        return make_step(model, tx, stage, config, 100.0)(_state(variables, tx), batch, np.float32(1e-2))[0].batch_stats
+        return make_step(model, tx, stage, images.loss(config, {"mean": 100.0}))(
+            _state(variables, tx), batch, np.float32(1e-2)
+        )[0].batch_stats
 
     alone, beside = statistics(batch), statistics(batch | patches)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, beside)
@@ -182,7 +188,9 @@ def _train(workdir: Path, measured: list[dict[str, float]], rate: float = 1e-3, 
     variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"], "batch_stats": {}}
     (workdir / "start").mkdir(parents=True)
     values = iter(measured)
-    return train(config, model, variables, _Ten(steps), lambda _: next(values), workdir, 100.0)
+    return train(
+        config, model, variables, _Ten(steps), lambda _: next(values), workdir, images.loss(config, {"mean": 100.0})
+    )
 
 
 def _log(workdir: Path, kind: str) -> list[dict]:
@@ -239,13 +247,13 @@ def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(tmp_path: 
     """Why run_folder lets constant stages grow, and cosine ones not."""
     config = quickstart.get_config().patch
     config.batch, config.monitor, config.stages.stage1.schedule = 5, "loss", schedule
-    model = _Dots()
+    model, loss = _Dots(), images.loss(config, {"mean": 100.0})
     params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]
     variables = {"params": jax.device_get(params), "batch_stats": {}}  # of the host: a step gives its own away
 
     def trained(name: str, epochs: int) -> list[np.ndarray]:
         config.stages.stage1.epochs = epochs
-        train(config, model, variables, _Ten(), lambda _: {"loss": 1.0}, tmp_path / name, 100.0)
+        train(config, model, variables, _Ten(), lambda _: {"loss": 1.0}, tmp_path / name, loss)
         latest = Latest(tmp_path / name)
         assert latest.host()["step"] == 2 * epochs
         return [latest._leaves[leaf] for leaf in sorted(latest._leaves)]

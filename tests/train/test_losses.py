@@ -8,9 +8,10 @@ from jax.sharding import AxisType
 
 from mammojax.configs import exam
 from mammojax.models import multi_view
+from mammojax.tasks import exams
 from mammojax.train import losses, mesh, stages
-from mammojax.train.loop import make_step
 from mammojax.train.state import TrainState, init_variables
+from mammojax.train.step import make_step
 from mammojax.vocabulary import VIEWS
 
 
@@ -24,7 +25,8 @@ def test_the_loss_of_an_exam_is_the_sum_of_its_binary_cross_entropies() -> None:
         present = 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
         expected += -(label * np.log(present) + (1 - label) * np.log(1 - present)).sum(axis=1)
         mean += present / 2
-    loss, answer = losses.exam_loss({half: jnp.asarray(x) for half, x in halves.items()}, jnp.asarray(label))
+    logits = {half: jnp.asarray(x) for half, x in halves.items()}
+    loss, answer = losses.exam_loss(logits, jnp.asarray(label)), losses.exam_classes(logits)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_array_equal(answer, mean > 0.5)
 
@@ -49,7 +51,7 @@ def test_two_devices_train_on_exams_as_one_does() -> None:
         state = TrainState(jnp.int32(0), params, statistics, tx.init(params), key)
         state = jax.device_put(state, mesh.replicated(grid))
         shared = jax.device_put(batch, jax.NamedSharding(grid, jax.P("data")))
-        state, now = make_step(model, tx, stage, config, None)(state, shared, np.float32(1e-5))
+        state, now = make_step(model, tx, stage, exams.loss(config, {}))(state, shared, np.float32(1e-5))
         return np.asarray(now), state
 
     (one, first), (two, second) = after(1), after(2)

@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 from mammojax.configs import base, patch_resnet, patch_vgg, quickstart, whole_resnet, whole_vgg
 from mammojax.errors import BadConfig
 from mammojax.models import classifiers
+from mammojax.tasks import images
 from mammojax.train import losses, stages
-from mammojax.train.loop import _stale, make_step
+from mammojax.train.loop import _stale
 from mammojax.train.state import TrainState, init_variables
+from mammojax.train.step import make_step
 
 
 def _params(config: ConfigDict) -> dict:
@@ -71,7 +73,7 @@ def _run(config: ConfigDict, stage: stages.Stage, steps: int) -> tuple[dict, Tra
     before = jax.device_get(variables)
     key = jax.random.key_data(jax.random.key(0))
     state = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], tx.init(variables["params"]), key)
-    step = make_step(model, tx, stage, config, 100.0)
+    step = make_step(model, tx, stage, images.loss(config, {"mean": 100.0}))
     rng = np.random.default_rng(0)
     for _ in range(steps):
         image = rng.integers(0, 65536, (4, 32, 32, 1), np.uint16)

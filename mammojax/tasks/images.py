@@ -1,0 +1,211 @@
+"""Classifiers of one image: patches and whole mammograms (Shen et al. 2019), patches of exams (Wu et al. 2019)."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mammojax import extension, start
+from mammojax.data import classes, pipeline, prepared
+from mammojax.evaluate import heatmap, paper_run, predict
+from mammojax.evaluate import measure as measures
+from mammojax.evaluate import report as reports
+from mammojax.models import classifiers
+from mammojax.train import losses, mesh
+from mammojax.train.augment import augment
+from mammojax.train.checkpoint import restore_best
+from mammojax.train.step import Loss, Network, Terms
+
+Tree = Any
+Predictions = dict[str, Any]
+"""Of a split, see `predict.predict_split`."""
+
+
+def network(model: ConfigDict) -> nn.Module:
+    """The network of config.model, see `classifiers.build`; ValueError names a field that makes no sense."""
+    return classifiers.build(model)
+
+
+def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
+    """(height, width) of the images; `data` is the outer run's config.data, `config` may be of a run inside it."""
+    if config.model.task == "whole":
+        return int(data.size[0]), int(data.size[1])
+    side = data.patch_size * (2 if config.data.kind == "patches_s1g" else 1)
+    return side, side
+
+
+def facts(config: ConfigDict, data: prepared.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
+    """The data's facts, and the mean that the start subtracted where it was another."""
+    return start.with_start_mean(data.facts, starts.get("init_from"))
+
+
+def batches(
+    config: ConfigDict, workdir: Path, data: prepared.Prepared, facts: Mapping[str, Any]
+) -> pipeline.Batches | pipeline.Paired:
+    """Shuffled images; beside them patches where the network learns those too (`model.auxiliary_classes`).
+
+    Raises:
+        BadDataset: nothing can be learned from these images, or measured on those of val and test.
+    """
+    devices = mesh.data_mesh(config.batch)
+    train = data.source("train", masks=False)
+    if config.data.shuffle_labels:
+        train = Relabelled(train, data.table("train"), config.seed)
+    patients = config.data.patients
+    only = prepared.of_patients(data.table("train"), patients, config.seed) if patients else None
+    classes.refuse_one_class(data, only)
+
+    def stream(source: Any, batch: int, pixels: int, only: np.ndarray | None = None) -> pipeline.Batches:
+        workers = pipeline.reading_processes(config.data.workers, len(source if only is None else only), pixels)
+        return pipeline.train_batches(source, only=only, batch=batch, seed=config.seed, workers=workers, mesh=devices)
+
+    images = stream(train, config.batch, int(np.prod(np.array(sizes(config, config.data)))), only)
+    if not config.model.get("auxiliary_classes", 0):
+        return images
+    patches = prepared.find(**{**prepared.asked_for(config, workdir), "kind": config.auxiliary.kind})
+    return pipeline.Paired(images, stream(patches.source("train"), config.auxiliary.batch, config.data.patch_size**2))
+
+
+def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
+    """Cross-entropy of augmented images, or the loss that `config.loss` names.
+
+    A batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]. Of patches the loss is weighted so that the classes
+    of a batch count alike (`config.balance_loss`). With "patch_image" and "patch_label" beside them the patches' mean
+    cross-entropy, balanced, times `config.auxiliary.weight` is added.
+    """
+    mean, name = facts["mean"], config.get("loss", "")
+    of_logits: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
+    if name:
+        of_logits = extension.load(name, "config.loss")
+
+    def as_input(image: jax.Array, key: jax.Array) -> jax.Array:
+        gray = image.astype(jnp.float32) * (1 if mean is None else 255 / 65535)
+        if config.augment.enabled:
+            gray = augment(key, gray, config.augment)
+        return classifiers.centre(gray, mean or 0.0, config.model.channels)
+
+    def of_batch(batch: dict[str, jax.Array], key: jax.Array) -> Callable[[Network], tuple[jax.Array, Terms]]:
+        label, x = batch["label"], as_input(batch["image"], key)
+        patches = as_input(batch["patch_image"], jax.random.fold_in(key, 1)) if "patch_image" in batch else None
+
+        def of_network(network: Network) -> tuple[jax.Array, Terms]:
+            (logits, _), moved = network(x)
+            plain = of_logits(logits, label)
+            each = plain * losses.balanced_weights(label, config.model.classes) if config.balance_loss else plain
+            total = weighted = each.mean()
+            if patches is not None:  # by themselves: the running statistics stay those of whole images
+                ((patch_logits, _), _), truth = network(patches, auxiliary=True), batch["patch_label"]
+                weights = losses.balanced_weights(truth, patch_logits.shape[-1])
+                total += config.auxiliary.weight * (losses.cross_entropy(patch_logits, truth) * weights).mean()
+            return total, Terms(plain, weighted, jnp.argmax(logits, -1), moved.get("batch_stats", {}))
+
+        return of_network
+
+    return of_batch
+
+
+def score(
+    config: ConfigDict, data: prepared.Prepared, facts: Mapping[str, Any], variables: Tree
+) -> Callable[[Tree, str, str], Predictions]:
+    """What scores a split, compiled once for all of them."""
+    apply = predict.make_apply(network(config.model), facts["mean"], config.model.channels)
+
+    def of_split(variables: Tree, split: str, tta: str) -> Predictions:
+        images = pipeline.eval_batches(data.source(split, masks=False), batch=config.eval_batch)
+        return predict.predict_split(apply, variables, images, tta)
+
+    return of_split
+
+
+def ttas(config: ConfigDict) -> tuple[str, ...]:
+    """A whole image is also predicted with flips averaged, the papers' "augmented" AUC; the plain one comes last."""
+    return ("flips", "none") if config.model.task == "whole" else ("none",)
+
+
+def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
+    """Loss, accuracy and, of two classes, AUC."""
+    return measures.summary(predictions)
+
+
+def measure(
+    config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: prepared.Prepared, split: str
+) -> dict[str, Any]:
+    """Write predictions/NAME.csv; the metrics with their intervals."""
+    table = data.table(split)
+    predict.write_split(workdir / "predictions" / f"{name}.csv", predictions, table, data.facts["classes"])
+    patients = [row["patient_id"] for row in table]
+    return measures.measure(predictions, patients, runs=config.bootstrap_runs, seed=config.seed)
+
+
+def report(
+    config: ConfigDict, workdir: Path, data: prepared.Prepared, predictions: Predictions, notes: list[str]
+) -> None:
+    """Write report.html; of whole images with a gallery of the surest and the worst."""
+    whole = config.model.task == "whole"
+    head = config.model.get("head", "")
+    title = f"{'Whole-image' if whole else 'Patch'} classifier {config.model.trunk}{' + ' + head if head else ''}"
+    gallery = []
+    if whole:
+        gallery = _gallery(config, data, predictions, paper_run.patch_run(workdir, config.init_from))
+    reports.write_report(workdir, title=f"{title} on {config.data.name}", notes=notes, gallery=gallery)
+
+
+def _gallery(
+    config: ConfigDict, data: prepared.Prepared, predictions: Predictions, patch_run: Path | None
+) -> list[reports.GalleryItem]:
+    """The surest and the worst test images, each with what the patch net, where there is one, sees in it."""
+    p, label = predictions["scores"][:, 1], predictions["label"]
+    order = np.argsort(p)
+    groups = {
+        "surest malignant": [i for i in order[::-1] if label[i] == 1],
+        "surest benign": [i for i in order if label[i] == 0],
+        "malignant scored lowest": [i for i in order if label[i] == 1],
+        "benign scored highest": [i for i in order[::-1] if label[i] == 0],
+    }
+    net = restore_best(patch_run) if patch_run else None
+    source, items = data.source("test"), []
+    for group, indices in groups.items():
+        for i in indices[: config.gallery]:
+            example = source[int(i)]
+            image, overlay = example["image"], None
+            if net:
+                overlay = heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
+            items.append(
+                reports.GalleryItem(
+                    image=(image[..., 0] >> 8).astype(np.uint8),
+                    heatmap=overlay,
+                    mask=example["masks"][..., 0],
+                    caption=f"{group}: p(malignant) = {p[i]:.2f}",
+                )
+            )
+    return items
+
+
+class Relabelled:
+    """A control experiment: each patient's labels replaced by another patient's, which no image can predict."""
+
+    def __init__(self, source: Any, table: list[dict[str, str]], seed: int) -> None:
+        self._source = source
+        patients: dict[str, list[int]] = {}
+        for row in table:
+            patients.setdefault(row["patient_id"], []).append(int(row["label"]))
+        names = sorted(patients)
+        partner = dict(zip(names, np.random.default_rng(seed).permutation(names), strict=True))
+        taken: dict[str, int] = dict.fromkeys(names, 0)
+        self._labels = []
+        for row in table:
+            name = row["patient_id"]
+            labels = patients[partner[name]]
+            self._labels.append(labels[taken[name] % len(labels)])
+            taken[name] += 1
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._source[index], "label": self._labels[index]}

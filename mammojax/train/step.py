@@ -1,0 +1,81 @@
+"""One training step, jitted: a network's loss on a batch, its gradients, the optimizer's update."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mammojax.train import stages
+from mammojax.train.state import TrainState
+
+Tree = Any
+ARRAYS = ("image", "label", "patch_image", "patch_label")
+"""What a step takes of a batch."""
+
+
+class Terms(NamedTuple):
+    """What a loss says beside the scalar that is learned from.
+
+    Attributes:
+        plain: float32 [B], the loss of each example, neither weighted nor with an auxiliary part: the quantity that
+            validation measures.
+        weighted: float32 scalar, their mean with the weights that balance the classes, where the config asks for them.
+        classes: int, the classes that the network prefers, of the labels' shape.
+        batch_stats: the BatchNorm statistics that the pass has moved, {} without BatchNorm.
+    """
+
+    plain: jax.Array
+    weighted: jax.Array
+    classes: jax.Array
+    batch_stats: Tree
+
+
+Network = Callable[..., tuple[tuple[Any, dict[str, jax.Array]], Tree]]
+"""A network in training, its variables bound: images → ((logits, intermediates), moved variables)."""
+
+Loss = Callable[[dict[str, jax.Array], jax.Array], Callable[[Network], tuple[jax.Array, Terms]]]
+"""What a task trains by: (batch, key of augmentation) → (network → (scalar to be learned from, Terms))."""
+
+
+def make_step(
+    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, loss: Loss
+) -> Callable[..., tuple[TrainState, jax.Array]]:
+    """One jitted step of a stage.
+
+    The step takes the state, a batch (ARRAYS, as the task's loss knows them) and the learning rate (data, not code: all
+    rates share one compiled program). It returns the new state and float32 [3]: the mean plain loss, the share of
+    correct labels, and the weighted loss; see `Terms`. The statistics of learning BatchNorms are those of the whole
+    batch, whatever the number of devices: under jit the mean over the sharded axis is global.
+    """
+    frozen = stages.frozen_statistics(stage)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, batch: dict[str, jax.Array], rate: jax.Array) -> tuple[TrainState, jax.Array]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        loss_of_network = loss(batch, augment_key)
+
+        def loss_of_params(params: Tree) -> tuple[jax.Array, Terms]:
+            return loss_of_network(
+                partial(
+                    model.apply,
+                    {"params": params, "batch_stats": state.batch_stats},
+                    train=True,
+                    frozen=frozen,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": dropout_key},
+                )
+            )
+
+        (_, terms), gradients = jax.value_and_grad(loss_of_params, has_aux=True)(state.params)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        correct = jnp.mean(terms.classes == batch["label"], dtype=jnp.float32)
+        state = TrainState(state.step + 1, params, terms.batch_stats or state.batch_stats, opt_state, state.key)
+        return state, jnp.stack([terms.plain.mean(), correct, terms.weighted])
+
+    return step
