@@ -23,6 +23,7 @@ from benchmarks import _exam_findings as exam_findings
 from benchmarks._arms import Book, over_seeds
 from mammojax.configs import base, quickstart
 from mammojax.data import prepared
+from mammojax.data.recipe import Recipe
 from mammojax.evaluate import compare, predict, two_step
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best
@@ -252,9 +253,8 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
                 answers = np.concatenate([np.asarray(apply(variables, batch[..., None])) for batch in batches])
                 return float((answers.argmax(1) != 0).mean())
 
-            asked = prepared.asked_for(config, folder)
-            del asked["kind"]  # a net of S1 may stand here before S10 was made
-            whole, s10 = map(prepared.Prepared, prepared.prepare(**asked, kinds=("patches_s10",)))
+            recipe = Recipe.of_run(config, folder).of_kind("patches_s10")  # of a net of S1 it may not be made yet
+            whole, s10 = map(prepared.Prepared, prepared.prepare(recipe))
             background = [example["image"][..., 0] for example in s10.source("test") if example["label"] == 0]
             row: dict[str, Any] = {"patch net": name, "seed": seed, "background": called(background)}
             for share in (0, 0.125, 0.25, 0.375):

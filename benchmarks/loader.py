@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mammojax.data import phantom, pipeline, prepared
+from mammojax.data.recipe import Recipe
 
 
 class _Long:
@@ -52,9 +53,10 @@ def main(arguments: list[str]) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         phantom.write_phantom(Path(folder) / "source", patients=24, image_size=(1152, 896), workers=2)
         for size, batch in (((288, 224), 8), ((1152, 896), 2)):
-            (path,) = prepared.prepare(
-                "phantom", Path(folder) / "source", Path(folder) / "data", kinds=("whole",), size=size, split="all"
+            recipe = Recipe(
+                "phantom", "whole", Path(folder) / "data", source=Path(folder) / "source", size=size, split="all"
             )
+            (path,) = prepared.prepare(recipe)
             data = prepared.Prepared(path)
             source = _Long(data.source("train"), 50)
             batches = pipeline.train_batches(source, batch=batch, seed=0)

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mammojax.errors import BadCheckpoint, BadDataset, BadManifest, UserError
 
@@ -170,23 +169,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(args: argparse.Namespace) -> int:
     from mammojax.data import prepared
+    from mammojax.data.recipe import Recipe
 
     if not args.name.startswith("phantom") and args.source is None:
         raise BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
-    of_exams = args.name == "phantom_exams"
-    kinds = args.kinds or ("exams,exam_patches" if of_exams else "whole,patches_s10")
-    phantom: dict[str, Any] = {"seed": args.phantom_seed, "contrast": args.contrast}
-    phantom |= (
-        {"exams": args.exams, "first": args.first_exam}
-        if of_exams
-        else {"patients": args.patients, "both_breasts": args.both_breasts}
-    )
-    for path in prepared.prepare(
-        args.name, args.source, args.data_dir, kinds=tuple(kinds.split(",")), size=args.size,
-        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), crop=args.crop,
-        keep_aspect=args.keep_aspect, split=args.split, seed=args.seed, workers=args.workers, phantom=phantom,
-        threshold=args.threshold, iterations=args.iterations, label_map=args.map,
-    ):  # fmt: skip
+    usual = "exams,exam_patches" if args.name == "phantom_exams" else "whole,patches_s10"
+    kinds = tuple((args.kinds or usual).split(","))
+    recipe = Recipe(
+        args.name, kinds[0], args.data_dir, args.source, split=args.split, seed=args.seed,
+        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), label_map=args.map, size=args.size,
+        crop=args.crop, keep_aspect=args.keep_aspect, threshold=args.threshold, iterations=args.iterations,
+        patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
+        phantom_seed=args.phantom_seed, contrast=args.contrast,
+    )  # fmt: skip
+    for path in prepared.prepare(recipe, kinds, args.workers):
         print(path)
     return 0
 

@@ -9,6 +9,7 @@ import ml_collections
 
 from mammojax import run_folder, start, tasks, train_patients
 from mammojax.data import prepared
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadConfig, Diverged
 from mammojax.evaluate import report
 from mammojax.train import loop, stages
@@ -100,15 +101,14 @@ def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepared:
     """The prepared data set of a config; made on demand where the config says so."""
-    asked = prepared.asked_for(config, workdir)
+    recipe = Recipe.of_run(config, workdir)
     if config.data.prepare:
-        kinds = [asked["kind"]]
+        kinds = [recipe.kind]
         kinds += [config[name].data.kind for name in start.parts(config)]
         if config.model.get("auxiliary_classes", 0):
             kinds.append(config.auxiliary.kind)
-        without = {name: value for name, value in asked.items() if name != "kind"}
-        prepared.prepare(**without, kinds=tuple(kinds), workers=config.data.workers)
-    return prepared.find(**asked)
+        prepared.prepare(recipe, kinds, config.data.workers)
+    return prepared.find(recipe)
 
 
 def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from mammojax.data import prepared
+from mammojax.data.recipe import PHANTOMS, Recipe
 from mammojax.errors import BadCheckpoint, BadDataset, NotPrepared
 from mammojax.train.checkpoint import read_config
 
@@ -102,9 +103,9 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: prep
 def _name(config: ml_collections.ConfigDict) -> str:
     """The data set's name among `Learned.patients`."""
     name: str = config.data.name
-    if name not in prepared.PHANTOMS:
+    if name not in PHANTOMS:
         return name
-    return f"{name} {(config.get('phantom') or prepared.PHANTOMS[name])['seed']}"
+    return f"{name} {(config.get('phantom') or {}).get('seed', Recipe.phantom_seed)}"
 
 
 def _trained_on(config: ml_collections.ConfigDict, data: prepared.Prepared) -> set[str]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mammojax import train_patients
 from mammojax.data import prepared
+from mammojax.data.recipe import PHANTOMS
 from mammojax.errors import BadCheckpoint, NotPrepared
 
 
@@ -29,7 +30,7 @@ def _config(name: str = "manifest", task: str = "whole", seed: int = 0, **fields
         "init_from": "",
         "patch_run": "",
     }
-    if name in prepared.PHANTOMS:
+    if name in PHANTOMS:
         config["phantom"] = {"seed": seed}
     return ConfigDict(config | fields)
 

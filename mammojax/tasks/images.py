@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mammojax import extension, start
 from mammojax.data import classes, pipeline, prepared
+from mammojax.data.recipe import Recipe
 from mammojax.evaluate import heatmap, paper_run, predict
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate import report as reports
@@ -67,7 +68,7 @@ def batches(
     images = stream(train, config.batch, int(np.prod(np.array(sizes(config, config.data)))), only)
     if not config.model.get("auxiliary_classes", 0):
         return images
-    patches = prepared.find(**{**prepared.asked_for(config, workdir), "kind": config.auxiliary.kind})
+    patches = prepared.find(Recipe.of_run(config, workdir).of_kind(config.auxiliary.kind))
     return pipeline.Paired(images, stream(patches.source("train"), config.auxiliary.batch, config.data.patch_size**2))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,10 @@ import pytest
 from mammojax.data import exams, pipeline, prepared
 from mammojax.data.builders import exams as builder
 from mammojax.data.crop import Crop, crop
+from mammojax.data.recipe import Recipe
 from mammojax.data.window import best_centre
 from mammojax.errors import BadDataset
-from mammojax.vocabulary import BIRADS, VIEWS
+from mammojax.vocabulary import BIRADS, EXAM_PATCH_CLASSES, VIEWS
 
 SIZES = {"CC": (120, 80), "MLO": (128, 80)}
 MANIFEST = """image,patient_id,exam_id,laterality,view,pathology,mask,birads,biopsied,visible,split,vendor
@@ -51,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
     mask[60:70, 30:50] = 255
     cv2.imwrite(str(folder / "m.png"), mask)
     (folder / "manifest.csv").write_text(text)
-    (path,) = prepared.prepare("manifest", folder, folder / "data", kinds=("exams",), iterations=4)
+    (path,) = prepared.prepare(Recipe("manifest", "exams", folder / "data", folder, iterations=4))
     return prepared.Prepared(path)
 
 
@@ -217,8 +219,8 @@ def test_each_image_is_prepared_by_its_own_background(tmp_path: Path, capsys: py
         cv2.imwrite(str(tmp_path / f"{name}.png"), _film(level))
         rows.append(f"{name}.png,p{name},e{name},L,CC,NORMAL,train")
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
-    how = {"kinds": ("exams", "exam_patches"), "iterations": 4, "patch_size": 8}
-    whole, patches = prepared.prepare("manifest", tmp_path, tmp_path / "data", **how)
+    recipe = Recipe("manifest", "exams", tmp_path / "data", tmp_path, iterations=4, patch_size=8)
+    whole, patches = prepared.prepare(recipe, ("exams", "exam_patches"))
     assert "keeps" not in capsys.readouterr().err
     data = prepared.Prepared(whole)
     assert data.facts["crop"] == {"threshold": None, "iterations": 4}
@@ -234,7 +236,7 @@ def test_each_image_is_prepared_by_its_own_background(tmp_path: Path, capsys: py
     for example in prepared.Prepared(patches).source("train"):
         level = levels[example["image_id"].decode()[0]]
         assert example["image"].max() > level * 65535 + 2000  # none of background alone
-    (wide,) = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("exams",), iterations=4, threshold=0)
+    (wide,) = prepared.prepare(replace(recipe, threshold=0))
     assert prepared.Prepared(wide).facts["crop"]["threshold"] == 0
     said = capsys.readouterr().err
     assert "b.png: the crop keeps 100% of the image (tissue: above 0)" in said
@@ -284,14 +286,14 @@ def test_patches_show_what_their_class_says() -> None:
     marked = pixels.copy()
     marked[benign], marked[malignant] = 30000, 60000
     found = builder.patches_of(marked, [(benign, False), (malignant, True)], 32, rng)
-    names = [builder.PATCH_CLASSES[label] for _, label in found]
+    names = [EXAM_PATCH_CLASSES[label] for _, label in found]
     assert {name: names.count(name) for name in names} == {"benign": 10, "malignant": 10, "outside": 20}
     for patch, label in found:
         assert patch.shape == (32, 32)
-        brightest = {"benign": 30000, "malignant": 60000}.get(builder.PATCH_CLASSES[label], 0)
+        brightest = {"benign": 30000, "malignant": 60000}.get(EXAM_PATCH_CLASSES[label], 0)
         assert patch.max() == brightest or (brightest == 0 and patch.max() < 1000)
     lone = builder.patches_of(pixels, [], 32, rng)
-    assert [builder.PATCH_CLASSES[label] for _, label in lone] == ["negative"] * builder.PER_NEGATIVE
+    assert [EXAM_PATCH_CLASSES[label] for _, label in lone] == ["negative"] * builder.PER_NEGATIVE
     assert not any(label == 2 for _, label in builder.patches_of(marked, [(benign, False)], 32, rng, outside=False))
     small = builder.patches_of(pixels[:20], [], 32, rng)
     assert small[0][0][20:].max() == 0  # padded below

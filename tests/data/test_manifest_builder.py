@@ -11,6 +11,7 @@ import pytest
 
 from mammojax import cli
 from mammojax.data import exams, phantom, prepared
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadDataset, BadManifest, NotPrepared
 
 FACTS = {"size": (16, 16), "patch_size": 8, "crop": "none", "keep_aspect": False, "split": "shen", "seed": 0}
@@ -30,7 +31,7 @@ def _dicom(path: Path, patient: str, seed: int) -> None:
 
 def _prepare(folder: Path, rows: list[str], kind: str = "whole", **how: str) -> prepared.Prepared:
     (folder / "m.csv").write_text("\n".join(rows))
-    paths = prepared.prepare("manifest", folder / "m.csv", folder / "data", kinds=(kind,), **FACTS, **how)
+    paths = prepared.prepare(Recipe("manifest", kind, folder / "data", folder / "m.csv", **FACTS, **how))
     return prepared.Prepared(paths[-1])
 
 
@@ -129,16 +130,16 @@ def test_labels_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert data.facts["map"] == "0=BENIGN,1=MALIGNANT"
     asked = {**FACTS, "source": str(tmp_path / "m.csv"), "name": "manifest", "kind": "whole", "data_dir": "x"}
     with pytest.raises(NotPrepared, match="--map 0=BENIGN,1=MALIGNANT"):
-        prepared.find(**prepared.asked_for({"data": {**asked, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
+        prepared.find(Recipe.of_run({"data": {**asked, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
     found = {**asked, "data_dir": str(tmp_path / "data"), "map": "1=MALIGNANT,0=benign"}
-    assert prepared.find(**prepared.asked_for({"data": found}, tmp_path)).path == data.path
+    assert prepared.find(Recipe.of_run({"data": found}, tmp_path)).path == data.path
     other = _prepare(tmp_path, rows, label_map="0=MALIGNANT,1=BENIGN")
     assert other.path != data.path
     assert other.labels("train").tolist() == [1, 0]
     assert cli.main([*command, "--map", "1=CANCER"]) == 2
     assert '"CANCER"' in capsys.readouterr().err
     with pytest.raises(BadDataset, match="a manifest's words"):
-        prepared.prepare("cbis_ddsm", tmp_path, tmp_path / "data", label_map="0=BENIGN", **FACTS)
+        Recipe("cbis_ddsm", "whole", tmp_path / "data", tmp_path, label_map="0=BENIGN", **FACTS)
 
 
 def test_breasts_columns_are_the_worst_of_their_images() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mammojax.data import phantom, pipeline, prepared
+from mammojax.data.recipe import Recipe
 
 
 class Source:
@@ -122,9 +123,10 @@ def test_processes_read_where_an_epoch_is_long_enough_to_pay_for_their_start() -
 
 def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
     phantom.write_phantom(tmp_path / "source", patients=20, image_size=(96, 64))
-    whole, _ = prepared.prepare(
-        "cbis_ddsm", tmp_path / "source", tmp_path, kinds=("patches_s1",), size=(96, 64), patch_size=32, split="all"
-    )
+    recipe = Recipe(
+        "cbis_ddsm", "patches_s1", tmp_path, tmp_path / "source", size=(96, 64), patch_size=32, split="all"
+    )  # fmt: skip
+    whole, _ = prepared.prepare(recipe)
     data = prepared.Prepared(whole)
     wanted = {example["image_id"].decode(): example for example in data.source("train")}
     batches = pipeline.train_batches(data.source("train"), batch=2, seed=0, workers=2)

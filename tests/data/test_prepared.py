@@ -14,6 +14,7 @@ from mammojax.data import phantom, prepared, reading
 from mammojax.data.breast import Framing
 from mammojax.data.builders import mammograms
 from mammojax.data.manifest import Image
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadDataset, BadManifest, NotPrepared
 from mammojax.vocabulary import PATCH_CLASSES
 
@@ -35,12 +36,12 @@ def _examples(path: Path, split: str = "train") -> list[dict]:
 def test_a_second_time_does_nothing_and_workers_change_nothing(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = prepared.prepare("cbis_ddsm", source, tmp_path / "1", kinds=("patches_s10",), **FACTS)
+    one = prepared.prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS))
     stamp = [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
     assert str(source) not in capsys.readouterr().out
-    assert prepared.prepare("cbis_ddsm", source, tmp_path / "1", kinds=("patches_s10",), **FACTS) == one
+    assert prepared.prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS)) == one
     assert stamp == [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
-    two = prepared.prepare("cbis_ddsm", source, tmp_path / "2", kinds=("patches_s10",), workers=2, **FACTS)
+    two = prepared.prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "2", source, **FACTS), workers=2)
     for a, b in zip(one, two, strict=True):
         assert (a / "index.csv").read_bytes() == (b / "index.csv").read_bytes()
         assert (a / "dataset.json").read_bytes() == (b / "dataset.json").read_bytes()
@@ -49,7 +50,7 @@ def test_a_second_time_does_nothing_and_workers_change_nothing(
 
 
 def test_what_a_run_needs_is_there(source: Path, tmp_path: Path) -> None:
-    whole_path, patch_path = prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("patches_s1",), **FACTS)
+    whole_path, patch_path = prepared.prepare(Recipe("cbis_ddsm", "patches_s1", tmp_path, source, **FACTS))
     whole, patches = prepared.Prepared(whole_path), prepared.Prepared(patch_path)
     owners = {s: {row["patient_id"] for row in whole.table(s)} for s in ("train", "val", "test")}
     assert not owners["train"] & owners["test"]
@@ -81,25 +82,25 @@ def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(mammograms, "examples_of", killed)
     with pytest.raises(KeyboardInterrupt):
-        prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+        prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     monkeypatch.undo()
-    (path,) = prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    (path,) = prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     wanted = (path / "index.csv").read_bytes()
     (path / "dataset.json").unlink()  # killed before the last file was written
     (path / "index.csv").write_text("half")
     with pytest.raises(NotPrepared, match="mammojax prepare cbis_ddsm"):
-        prepared.find("cbis_ddsm", "whole", tmp_path, **FACTS)
-    prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+        prepared.find(Recipe("cbis_ddsm", "whole", tmp_path, **FACTS))
+    prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     assert (path / "index.csv").read_bytes() == wanted
 
 
 def test_another_download_is_not_passed_off_as_the_first(source: Path, tmp_path: Path) -> None:
-    prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("whole",), **FACTS)
+    prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     other = tmp_path / "other"
     phantom.write_phantom(other, patients=4, image_size=(192, 128), seed=9)
     with pytest.raises(BadDataset, match="other CSVs"):
-        prepared.prepare("cbis_ddsm", other, tmp_path, kinds=("whole",), **FACTS)
+        prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, other, **FACTS))
 
 
 def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) 
         ({"size": (0, 9)}, "0x9"),
     ):
         with pytest.raises(BadDataset, match=words):
-            prepared.prepare("cbis_ddsm", source, tmp_path, **FACTS | wrong)
+            prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS | wrong))
     with pytest.raises(BadDataset, match='kind "x"'):
-        prepared.prepare("cbis_ddsm", source, tmp_path, kinds=("x",), **FACTS)
+        prepared.prepare(Recipe("cbis_ddsm", "x", tmp_path, source, **FACTS))
     with pytest.raises(NotPrepared, match=r"run: mammojax prepare phantom --data-dir \S+ --kinds whole"):
-        prepared.find("phantom", "whole", tmp_path, **FACTS)
+        prepared.find(Recipe("phantom", "whole", tmp_path, **FACTS))
 
 
 def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> No
     shutil.copytree(source, tree)
     full = sorted(p for p in tree.rglob("*.dcm") if p.stat().st_size > 40_000)
     full[0].write_bytes(b"no image")
-    (path,) = prepared.prepare("cbis_ddsm", tree, tmp_path / "data", kinds=("whole",), **FACTS)
+    (path,) = prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path / "data", tree, **FACTS))
     rejected = (path / "rejected.csv").read_text()
     assert "neither DICOM nor PNG" in rejected
     assert prepared.Prepared(path).facts["rejected"] == 1
@@ -148,7 +149,7 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"m{k}.png"), mask)
         rows.append(f"{k}.png,P{k},{'MALIGNANT' if k % 2 else 'BENIGN'},mass,m{k}.png,{split}")
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
-    paths = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole", "patches_s1"), **FACTS)
+    paths = prepared.prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS), ("whole", "patches_s1"))
     whole = prepared.Prepared(paths[0])
     assert [len(whole.table(s)) for s in ("train", "val", "test")] == [2, 1, 1]
     # In train and val a label is needed; a lesion of no known kind or without its mask gives no patches.
@@ -162,7 +163,9 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     for k in (4, 5, 6):
         cv2.imwrite(str(tmp_path / f"{k}.png"), rng.integers(0, 65536, (60, 50), np.uint16))
     (tmp_path / "manifest.csv").write_text("\n".join(more))
-    paths = prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole", "patches_s10"), **FACTS)
+    paths = prepared.prepare(
+        Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS), ("whole", "patches_s10")
+    )
     whole, patches = (prepared.Prepared(path) for path in paths)
     assert [row["image"] for row in whole.table("train")] == ["0.png", "1.png", "6.png"]
     assert list(whole.labels("test")) == [1, -1]
@@ -174,16 +177,16 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     assert "1.png,one of its lesions has no mask" in reasons
     (tmp_path / "manifest.csv").write_text("\n".join(rows).replace("P3", "P0"))
     with pytest.raises(BadManifest, match=r"one patient in"):
-        prepared.prepare("manifest", tmp_path, tmp_path / "data", kinds=("whole",), **FACTS)
+        prepared.prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS))
     with pytest.raises(BadDataset, match="no manifest"):
-        prepared.prepare("manifest", tmp_path / "x", tmp_path / "data", **FACTS)
+        prepared.prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path / "x", **FACTS))
 
 
 def test_whoever_comes_second_waits_and_finds_it_made(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def prepare(_: int) -> list[Path]:
-        return prepared.prepare("phantom", source, tmp_path, kinds=("whole",), **FACTS)
+        return prepared.prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(prepare, range(2))
@@ -192,7 +195,7 @@ def test_whoever_comes_second_waits_and_finds_it_made(
 
 
 def test_masks_need_not_be_decoded(source: Path, tmp_path: Path) -> None:
-    (path,) = prepared.prepare("phantom", source, tmp_path, kinds=("whole",), **FACTS)
+    (path,) = prepared.prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
     data = prepared.Prepared(path)
     seen, unseen = data.source("train")[3], data.source("train", masks=False)[3]
     assert seen["masks"].shape == (96, 64, 1)

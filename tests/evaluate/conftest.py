@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mammojax.data import prepared
 from mammojax.data.exams import exams_of, write_heatmaps
+from mammojax.data.recipe import Recipe
 from mammojax.evaluate import populations
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import save_best
@@ -28,7 +29,7 @@ HEATMAPS = "0123456789abcdef"
 def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
     """A phantom whose test split has 15 exams, five of them with outlined lesions."""
     folder = tmp_path_factory.mktemp("data")
-    (path,) = prepared.prepare("phantom_exams", None, folder, kinds=("exams",), phantom=PHANTOM, iterations=10)
+    (path,) = prepared.prepare(Recipe("phantom_exams", "exams", folder, exams=PHANTOM["exams"], iterations=10))
     return prepared.Prepared(path)
 
 

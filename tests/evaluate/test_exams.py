@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 import mammojax
 from mammojax import cli
 from mammojax.data import prepared
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram
 from mammojax.evaluate import exam_split, populations
 from mammojax.evaluate.exams import EXAM_COLUMNS, restore, score_split
@@ -207,7 +208,7 @@ def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) 
     splits = {"b": "test", "a": "train"}
     rows = [f"{line.replace(',,', ',NORMAL,', 1)},{splits[line[0]]}" for line in lines[1:] if line[0] in splits]
     exams.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
-    (path,) = prepared.prepare("manifest", exams, tmp_path / "data", kinds=("exams",), iterations=3)
+    (path,) = prepared.prepare(Recipe("manifest", "exams", tmp_path / "data", exams, iterations=3))
     wanted = {"view-wise": {"L": "MLO", "R": "MLO"}, "image-wise": {"L": "CC+MLO", "R": "MLO"}}
     for join, views in wanted.items():
         run = _tiny(tmp_path / join, join)

@@ -18,6 +18,7 @@ from pathlib import Path
 from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
 from mammojax.data.dicom import peek, read_mask
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram, BadManifest
 
 FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
@@ -126,10 +127,10 @@ class CbisDdsm(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
     """CBIS-DDSM, or whatever has its shape on disk."""
 
     def _table(self) -> tuple[manifest.Table, dict[str, str]]:
-        config = self.builder_config
-        rows = read_rows(Path(config.source))
-        table = read_tree(Path(config.source), rows)
-        chosen = splits(rows, table.images, config.split, config.seed)
+        recipe: Recipe = self.builder_config.recipe
+        rows = read_rows(recipe.origin)
+        table = read_tree(recipe.origin, rows)
+        chosen = splits(rows, table.images, recipe.split, recipe.seed)
         return table, chosen
 
 

@@ -20,7 +20,6 @@ from mammojax.data.projection import why_unused
 from mammojax.data.reading import Rejected, digest, read_image, read_lesion
 from mammojax.vocabulary import EXAM_PATCH_CLASSES
 
-KINDS = ("exams", "exam_patches")
 PER_LESION = 10  # patches that show a lesion; as many of its image show none
 PER_NEGATIVE = 2  # patches of an image of a breast without finding
 

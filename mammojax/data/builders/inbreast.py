@@ -15,6 +15,7 @@ from typing import Any
 
 from mammojax.data import manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadManifest
 
 CSV = "INbreast.csv"
@@ -76,13 +77,13 @@ class Inbreast(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
     validation: the paper names none, we choose the best epoch by it. Split "all": 85:15, then 90:10."""
 
     def _table(self) -> tuple[manifest.Table, dict[str, str]]:
-        config = self.builder_config
-        table = read_table(Path(config.source))
-        if config.split == "all":
-            return table, manifest.three_way(table.images, config.seed)
-        rest, test = manifest.split_patients(table.images, (0.7, 0.3), config.seed)
+        recipe: Recipe = self.builder_config.recipe
+        table = read_table(recipe.origin)
+        if recipe.split == "all":
+            return table, manifest.three_way(table.images, recipe.seed)
+        rest, test = manifest.split_patients(table.images, (0.7, 0.3), recipe.seed)
         learning = [image for image in table.images if image.patient_id in rest]
-        train, val = manifest.split_patients(learning, (0.9, 0.1), config.seed + 1)
+        train, val = manifest.split_patients(learning, (0.9, 0.1), recipe.seed + 1)
         return table, {p: name for name, g in (("train", train), ("val", val), ("test", test)) for p in g}
 
 

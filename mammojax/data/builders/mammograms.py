@@ -6,7 +6,7 @@ TFDS encodes uint16 arrays through TensorFlow, but takes PNG bytes as they are; 
 import hashlib
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,35 +17,20 @@ from tqdm import tqdm
 from mammojax.data.breast import Framing
 from mammojax.data.builders import exams
 from mammojax.data.builders.png import png
-from mammojax.data.crop import ITERATIONS
 from mammojax.data.manifest import Image, Table
 from mammojax.data.patches import patch_class, sample_patches
 from mammojax.data.reading import digest, read_image, read_lesion
-from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
+from mammojax.data.recipe import VERSION, Recipe
 
-KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *exams.KINDS)
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(kw_only=True)
 class MammogramConfig(tfds.core.BuilderConfig):
-    """A builder's config: what is made (`kind`), of which size, from where. Its `name` is the folder's."""
+    """A builder's config: the recipe of what is made, and by how many processes. Its `name` is the folder's."""
 
-    kind: str = "whole"
-    framing: Framing = field(default_factory=lambda: Framing((1152, 896)))
-    patch_size: int = 224
-    threshold: int | None = None
-    iterations: int = ITERATIONS
-    split: str = "shen"
-    seed: int = 0
-    source: str = ""
-    label_map: str = ""
+    recipe: Recipe
     workers: int = 1
-
-
-def standard_configs() -> list[MammogramConfig]:
-    """Those of the papers: whole images, the patch sets S10, S1 and S1g, exams and their patches."""
-    return [MammogramConfig(name=kind, kind=kind) for kind in KINDS]
 
 
 class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -57,8 +42,7 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     `facts` (JSON) says what is known of them. "exam_patches" have mean and std of the image they were cut from.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = standard_configs()
+    VERSION = tfds.core.Version(VERSION)
     rejected: list[tuple[str, str]]
 
     def _table(self) -> tuple[Table, dict[str, str]]:
@@ -66,20 +50,19 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
-        config = self.builder_config
-        side = config.patch_size * (2 if config.kind == "patches_s1g" else 1)
-        size: tuple[int | None, ...] = config.framing.size if config.kind == "whole" else (side, side)
-        size = (None, None) if config.kind == "exams" else size
+        recipe: Recipe = self.builder_config.recipe
+        size: tuple[int | None, ...] = recipe.size if recipe.kind == "whole" else (recipe.patch_side,) * 2
+        size = (None, None) if recipe.kind == "exams" else size
         features: dict[str, Any] = {
             "image": tfds.features.Image(shape=(*size, 1), dtype=np.uint16, encoding_format="png"),
             "label": tfds.features.Scalar(np.int64),
         }
         features |= {n: tfds.features.Text() for n in ("image_id", "patient_id", "exam_id", "laterality", "view")}
-        if config.kind in ("whole", "exams"):
+        if recipe.kind in ("whole", "exams"):
             features["masks"] = tfds.features.Image(shape=(*size, 1), dtype=np.uint8, encoding_format="png")
-        if config.kind == "exams":
+        if recipe.kind == "exams":
             features["facts"] = tfds.features.Text()
-        if config.kind == "exam_patches":
+        if recipe.kind == "exam_patches":
             features |= {"mean": tfds.features.Scalar(np.float32), "std": tfds.features.Scalar(np.float32)}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features), disable_shuffling=True, description="Mammograms."
@@ -92,21 +75,22 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         images: dict[str, list[Image]] = {split: [] for split in SPLITS}
         for image in sorted(table.images, key=lambda image: image.image):
             split = splits.get(image.patient_id, "")  # "": an official test patient under "shen"
-            if self.builder_config.kind == "whole" and image.label < 0 and split in ("train", "val"):
+            if self.builder_config.recipe.kind == "whole" and image.label < 0 and split in ("train", "val"):
                 self.rejected.append((image.image, f"its pathology is empty: {split} has nothing to learn from it"))
             elif split:
                 images[split].append(image)
         return {split: self._generate_examples(chosen, split) for split, chosen in images.items() if chosen}
 
     def _generate_examples(self, images: list[Image], split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        config = self.builder_config
-        how: dict[str, Any] = {"kind": config.kind, "patch_size": config.patch_size, "seed": config.seed}
-        if config.kind in exams.KINDS:
-            work = partial(exams.examples_of, threshold=config.threshold, iterations=config.iterations, **how)
+        recipe: Recipe = self.builder_config.recipe
+        how: dict[str, Any] = {"kind": recipe.kind, "patch_size": recipe.patch_size, "seed": recipe.seed}
+        if recipe.of_exams:
+            work = partial(exams.examples_of, threshold=recipe.threshold, iterations=recipe.iterations, **how)
         else:
-            work = partial(examples_of, framing=config.framing, **how)
+            work = partial(examples_of, framing=recipe.framing, **how)
         key = 0
-        results = tqdm(_map(work, images, config.workers), total=len(images), desc=config.kind, disable=None)
+        results = _map(work, images, self.builder_config.workers)
+        results = tqdm(results, total=len(images), desc=recipe.kind, disable=None)
         for image, (made, rejected) in zip(images, results, strict=True):
             self.rejected += rejected
             for example in made:
@@ -189,8 +173,3 @@ def examples_of(
         {"image": png(p.pixels), "image_id": f"{image.image}#{k}", "label": p.label} | facts
         for k, p in enumerate(patches)
     ], rejected
-
-
-CLASSES: dict[str, tuple[str, ...]] = dict.fromkeys(("whole", "exams"), ("not malignant", "malignant"))
-CLASSES |= dict.fromkeys(("patches_s10", "patches_s1", "patches_s1g"), PATCH_CLASSES)
-CLASSES["exam_patches"] = EXAM_PATCH_CLASSES

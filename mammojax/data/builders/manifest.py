@@ -1,9 +1,8 @@
 """Anyone's mammograms, listed in a CSV (docs/data.md)."""
 
-from pathlib import Path
-
 from mammojax.data import identity, manifest
 from mammojax.data.builders.mammograms import MammogramBuilder
+from mammojax.data.recipe import Recipe
 from mammojax.errors import BadManifest
 
 
@@ -11,9 +10,8 @@ class Manifest(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
     """The images of a manifest, split by its own column, else 85:15 and 90:10 by patient as in Shen et al. 2019."""
 
     def _table(self) -> tuple[manifest.Table, dict[str, str]]:
-        config = self.builder_config
-        data_dir = Path(self.data_dir).parents[2]  # of DATA_DIR/<name>/<config>/<version>
-        table = manifest.read_manifest(Path(config.source), manifest.read_map(config.label_map), data_dir)
+        recipe: Recipe = self.builder_config.recipe
+        table = manifest.read_manifest(recipe.origin, manifest.read_map(recipe.label_map), recipe.data_dir)
         leave_out_copies(table)
         patients = {image.patient_id for image in table.images}
         if len(patients) == 1 < len(table.images) and all(image.drawn_as for image in table.images):
@@ -21,7 +19,7 @@ class Manifest(MammogramBuilder, skip_registration=True):  # type: ignore[call-a
                 f"the manifest names no patients, and by exam_id and the headers' PatientID its {len(table.images)} "
                 "images are all of one, which gives no split; fill the column patient_id."
             )
-        drawn = manifest.three_way(table.images, config.seed)
+        drawn = manifest.three_way(table.images, recipe.seed)
         named = {image.patient_id: image.split for image in table.images if image.split}
         for image in table.images:
             if image.split and named[image.patient_id] != image.split:

@@ -1,0 +1,244 @@
+"""What a prepared data set is made of, and how: its folder and the command that makes it follow from one recipe."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mammojax.data import manifest
+from mammojax.data.breast import Framing
+from mammojax.data.crop import ITERATIONS
+from mammojax.errors import BadDataset
+from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
+
+PHANTOMS = ("phantom", "phantom_exams")
+DATA_SETS = ("cbis_ddsm", "inbreast", "manifest", *PHANTOMS)
+EXAM_KINDS = ("exams", "exam_patches")
+KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *EXAM_KINDS)
+WITHOUT_PATCHES = ("whole", "exams")
+VERSION = "1.0.0"
+"""Of the examples' format; the last part of every data set's path."""
+_SPLITS = ("shen", "official", "all")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of examples of one data set.
+
+    Attributes:
+        name: one of DATA_SETS.
+        kind: one of KINDS.
+        data_dir: where prepared data sets live.
+        source: the downloaded folder, or the manifest; None: a phantom is written below `data_dir`.
+        split: "shen", "official" (of CBIS-DDSM) or "all".
+        seed: of the split and of the patches.
+        patch_size: side of a patch in pixels of the framed image ("patches_s1g": twice that), of exams of the image.
+        label_map: what the words of a manifest mean, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
+        size, crop, keep_aspect: the `Framing` of whole images, from which their patches are cut.
+        threshold, iterations: the crop of exams (`crop.crop`). Threshold None: it is found from each image; of a
+            phantom it is 0, the background that phantoms are drawn on.
+        patients, both_breasts: of "phantom" (`phantom.write_phantom`).
+        exams, first_exam: of "phantom_exams" (`phantom_exams.write_exams`).
+        phantom_seed, contrast: of both.
+
+    Raises:
+        BadDataset: the fields contradict each other or the data set, or give images that show nothing.
+        BadManifest: `label_map` is no map.
+    """
+
+    name: str
+    kind: str
+    data_dir: Path
+    source: Path | None = None
+    split: str = "shen"
+    seed: int = 0
+    patch_size: int = 224
+    label_map: str = ""
+    size: tuple[int, int] = (1152, 896)
+    crop: str = "none"
+    keep_aspect: bool = False
+    threshold: int | None = None
+    iterations: int = ITERATIONS
+    patients: int = 340
+    both_breasts: bool = False
+    exams: int = 300
+    first_exam: int = 0
+    phantom_seed: int = 0
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadDataset(f'the kind "{self.kind}" is unknown; write {", ".join(KINDS)}.')
+        if self.split not in _SPLITS or (self.split == "official" and self.name not in ("cbis_ddsm", "phantom")):
+            raise BadDataset(
+                f'{self.name} has no split "{self.split}"; write shen or all, for CBIS-DDSM official as well.'
+            )
+        height, width = (0, 0) if self.of_exams else self.size
+        if self.patch_size < 8 or (min(height, width) < 8 and not self.of_exams):
+            raise BadDataset(
+                f"images of {height}x{width} or patches of {self.patch_size} show nothing; 8 is the least."
+            )
+        if self.threshold is None and self.name in PHANTOMS:
+            object.__setattr__(self, "threshold", 0)
+        if self.of_exams and ((self.threshold or 0) < 0 or self.iterations < 1):
+            raise BadDataset(
+                "config.data.threshold must not be negative and config.data.iterations must be at least 1."
+            )
+        if manifest.read_map(self.label_map) and self.name != "manifest":
+            raise BadDataset(
+                f"the map {self.label_map} is for a manifest's words; {self.name} has its own, leave the map empty."
+            )
+
+    @classmethod
+    def of_run(cls, config: Any, workdir: Path) -> "Recipe":
+        """The recipe of a run's data set.
+
+        Args:
+            config: a ConfigDict as the files of configs/ make it, or its dictionary in config.json.
+            workdir: the run folder; phantoms live in its data/ where the config names no other place.
+        """
+        data, is_phantom = config["data"], config["data"]["name"] in PHANTOMS
+        settings = ("split", "seed", "patch_size", "crop", "keep_aspect", "threshold", "iterations")
+        fields = {field: data[field] for field in settings if field in data}
+        if "size" in data:
+            fields["size"] = tuple(data["size"])
+        if is_phantom:
+            renamed = {"seed": "phantom_seed", "first": "first_exam"}
+            phantom = config.get("phantom", None) or {}
+            fields |= {renamed.get(field, field): value for field, value in phantom.items()}
+        default = workdir / "data" if is_phantom else Path.home() / "mammojax_data"
+        return cls(
+            name=data["name"],
+            kind=data["kind"],
+            data_dir=Path(data["data_dir"]).expanduser() if data["data_dir"] else default,
+            source=Path(data["source"]).expanduser() if data["source"] else None,
+            label_map=data.get("map", ""),
+            **fields,
+        )
+
+    def of_kind(self, kind: str) -> "Recipe":
+        """The same data set's recipe for examples of another kind."""
+        return replace(self, kind=kind)
+
+    @property
+    def of_exams(self) -> bool:
+        """Whether the images are cropped, of screening exams, and not framed."""
+        return self.kind in EXAM_KINDS
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, …"""
+        if self.kind in WITHOUT_PATCHES:
+            return ("not malignant", "malignant")
+        return EXAM_PATCH_CLASSES if self.of_exams else PATCH_CLASSES
+
+    @property
+    def framing(self) -> Framing:
+        """How whole images are brought to one size."""
+        return Framing(self.size, self.crop, self.keep_aspect)
+
+    @property
+    def patch_side(self) -> int:
+        """Height and width of a patch, in pixels."""
+        return self.patch_size * (2 if self.kind == "patches_s1g" else 1)
+
+    @property
+    def origin(self) -> Path:
+        """The folder or file that is read: the source, or where the phantom is written.
+
+        Raises:
+            BadDataset: there is none.
+        """
+        if self.source is None and self.name in PHANTOMS:
+            return self.data_dir / f"{self.name}_source" / self._phantom_words
+        if self.source is None or not (self.name in PHANTOMS or self.source.exists()):
+            raise BadDataset(f'there is no source folder "{self.source}"; give the downloaded data as --source.')
+        return self.source
+
+    @property
+    def config_name(self) -> str:
+        """The name of the folder of this kind; it holds all that changes the examples, so that no two share a folder.
+
+        Raises:
+            BadDataset: the manifest, whose digest is part of the name, does not exist.
+        """
+        parts = [self.kind, self.split]
+        if self.of_exams:
+            parts.append(f"t{'auto' if self.threshold is None else self.threshold}i{self.iterations}")
+        else:
+            parts.append(f"{self.size[0]}x{self.size[1]}")
+        if self.kind not in WITHOUT_PATCHES:
+            parts.append(f"p{self.patch_size}")
+        if not self.of_exams:
+            parts += [self.crop] * (self.crop != "none") + ["aspect"] * self.keep_aspect
+        parts.append(f"s{self.seed}")
+        if self.name in PHANTOMS:
+            parts.append(self._phantom_words)
+        if self.name == "manifest":
+            parts.append(_digest(self._manifest.read_bytes()))
+        if words := manifest.read_map(self.label_map):
+            parts.append("m" + _digest(json.dumps(sorted(words.items())).encode()))
+        return "_".join(parts)
+
+    @property
+    def path(self) -> Path:
+        """The prepared folder: DATA_DIR/NAME/CONFIG/VERSION. Raises BadDataset as `config_name` does."""
+        return self.data_dir / self.name / self.config_name / VERSION
+
+    @property
+    def command(self) -> str:
+        """The command line that prepares this data set, as a shell takes it."""
+        given = str(self.source or ("" if self.name in PHANTOMS else "DIR"))
+        words = ["mammojax", "prepare", self.name, *(["--source", given] if given else [])]
+        words += ["--data-dir", str(self.data_dir), "--kinds", self.kind]
+        words += ["--split", self.split, "--seed", str(self.seed)]
+        words += ["--map", self.label_map] if self.label_map else []
+        words += [] if self.kind in WITHOUT_PATCHES else ["--patch-size", str(self.patch_size)]
+        if self.of_exams:
+            words += ["--iterations", str(self.iterations)]
+            words += [] if self.threshold is None else ["--threshold", str(self.threshold)]
+        else:
+            words += ["--size", f"{self.size[0]}x{self.size[1]}"] + ["--keep-aspect"] * self.keep_aspect
+            words += ["--crop", self.crop] if self.crop != "none" else []
+        if self.name in PHANTOMS:
+            of_exams = self.name == "phantom_exams"
+            words += ["--exams", str(self.exams)] if of_exams else ["--patients", str(self.patients)]
+            words += ["--phantom-seed", str(self.phantom_seed)]
+            words += ["--contrast", f"{self.contrast:g}"] if self.contrast != 1 else []
+            words += ["--first-exam", str(self.first_exam)] if of_exams and self.first_exam else []
+            words += ["--both-breasts"] * (self.both_breasts and not of_exams)
+        return shlex.join(words)
+
+    @property
+    def phantom_settings(self) -> Mapping[str, Any]:
+        """What a phantom is drawn by: arguments of `phantom.write_phantom` or `phantom_exams.write_exams`."""
+        common = {"seed": self.phantom_seed, "contrast": self.contrast}
+        if self.name == "phantom_exams":
+            return {"exams": self.exams, "first": self.first_exam, **common}
+        return {"patients": self.patients, "both_breasts": self.both_breasts, **common}
+
+    @property
+    def _phantom_words(self) -> str:
+        if self.name == "phantom_exams":
+            words = f"e{self.exams}p{self.phantom_seed}" + f"f{self.first_exam}" * (self.first_exam != 0)
+        else:
+            words = f"n{self.patients}p{self.phantom_seed}"
+        words += f"c{self.contrast:g}" * (self.contrast != 1)
+        return words + "b" * (self.both_breasts and self.name == "phantom")
+
+    @property
+    def _manifest(self) -> Path:
+        """The manifest's CSV."""
+        source = self.source or Path()
+        file = source / "manifest.csv" if self.source and source.is_dir() else source
+        if not file.is_file():
+            raise BadDataset(f'there is no manifest at "{self.source}"; give a CSV, or a folder with a manifest.csv.')
+        return file
+
+
+def _digest(data: bytes) -> str:
+    """Eight hex digits."""
+    return hashlib.sha256(data).hexdigest()[:8]
