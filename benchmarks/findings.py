@@ -24,7 +24,7 @@ from benchmarks._arms import Book, over_seeds
 from mammojax.configs import base, quickstart
 from mammojax.data import prepared
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import compare, predict, two_step
+from mammojax.evaluate import compare, predictor, two_step
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best
 
@@ -245,7 +245,7 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
             if not (folder / "metrics.json").is_file():
                 continue
             config, facts, variables = restore_best(folder)
-            apply = predict.make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
+            apply = predictor.make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
             side = config.data.patch_size
 
             def called(patches: list[np.ndarray], apply: Any = apply, variables: Any = variables) -> float:

@@ -8,14 +8,13 @@ model.predict(["image.dcm"])
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mammojax.evaluate.exams import ExamPredictor
-    from mammojax.evaluate.predict import Predictor
+    from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor
 
 __version__ = "0.1.0"
 __all__ = ["restore"]
 
 
-def restore(run: str, patch_run: str | None = None) -> "Predictor | ExamPredictor":
+def restore(run: str, patch_run: str | None = None) -> "ImagePredictor | ExamPredictor":
     """A finished run as an object with `.config`, `.variables` and `.predict(…)`.
 
     Args:
@@ -23,7 +22,7 @@ def restore(run: str, patch_run: str | None = None) -> "Predictor | ExamPredicto
         patch_run: of exam networks that take heatmaps, the patch network's run.
 
     Returns:
-        A Predictor, whose `predict` takes images or DICOM paths; of a network for exams an ExamPredictor, whose
+        An ImagePredictor, whose `predict` takes images or DICOM paths; of a network for exams an ExamPredictor, whose
         `predict` takes {"L-CC": image or path, …}.
 
     Raises:
@@ -31,9 +30,9 @@ def restore(run: str, patch_run: str | None = None) -> "Predictor | ExamPredicto
     """
     from pathlib import Path
 
-    from mammojax.evaluate import exams, predict  # JAX is imported only when it is needed
+    from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor  # JAX is imported only when it is needed
     from mammojax.train.checkpoint import read_config
 
     if read_config(run)[0].model.task == "exam":
-        return exams.restore(Path(run), Path(patch_run) if patch_run else None)
-    return predict.restore(run)
+        return ExamPredictor.restore(Path(run), Path(patch_run) if patch_run else None)
+    return ImagePredictor.restore(run)

@@ -5,7 +5,8 @@ with biopsies in the training set (4,844 exams) but only a random subset of an e
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -16,7 +17,7 @@ import numpy as np
 from mammojax.data.crop import Crop
 from mammojax.data.manifest import is_yes, merged
 from mammojax.data.prepared import Prepared
-from mammojax.data.window import best_centre, standardise, window
+from mammojax.data.window import Random, best_centre, standardise, window
 from mammojax.errors import BadDataset
 from mammojax.vocabulary import BIRADS, LABELS, VIEWS
 
@@ -29,6 +30,38 @@ class View:
 
     image: np.ndarray
     centre: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, pixels: np.ndarray, crop: Crop, angle: str, size: tuple[int, int], heatmaps: np.ndarray | None = None
+    ) -> "View":
+        """The view of an image.
+
+        Args:
+            pixels: uint16 [H, W], cropped and facing right.
+            crop: where its breast reaches to.
+            angle: "CC" or "MLO".
+            size: (height, width) of the window.
+            heatmaps: float32 [H, W, C - 1], in the order of the network's channels; None where it takes none.
+        """
+        channels = [pixels[..., None].astype(np.float32)]
+        if heatmaps is not None:
+            channels.append(heatmaps)
+        return cls(np.concatenate(channels, axis=-1), best_centre(pixels, crop, angle, size))
+
+    def window(self, angle: str, size: tuple[int, int], rng: Random, noise: int = 0) -> np.ndarray:
+        """What a network sees of the view: its window, standardised, float32 [height, width, C] of `size`.
+
+        Args:
+            angle, size: as of `of`.
+            rng: moves the window and its borders, by at most `noise` pixels each.
+        """
+        return standardise(window(self.image, angle, self.centre, size, rng, noise))
+
+
+def window_sizes(sizes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    """(height, width) of the windows by "CC" and "MLO", of a config's `exam.sizes`."""
+    return {angle: (int(height), int(width)) for angle, (height, width) in sizes.items()}
 
 
 @dataclass
@@ -127,7 +160,7 @@ class Images:
         self._threshold = data.facts["crop"]["threshold"]
         self._folder = heatmaps[0] / split if heatmaps else None
         self._order = list(heatmaps[1]) if heatmaps else []
-        self._sizes = {angle: (int(size[0]), int(size[1])) for angle, size in sizes.items()}
+        self._sizes = window_sizes(sizes)
 
     def pixels(self, index: int) -> np.ndarray:
         """uint16 [H, W] of a row of the table."""
@@ -141,15 +174,34 @@ class Images:
         """
         row, pixels = self._table[index], self.pixels(index)
         facts = json.loads(row["facts"])
-        found = Crop(
+        crop = Crop(
             (0, pixels.shape[0], 0, pixels.shape[1]), ((0, 0), facts["reach"]), (facts["lowest"], (0, 0)), 0,
             facts.get("threshold", self._threshold),  # data sets of one threshold for all may not repeat it
         )  # fmt: skip
-        channels = [pixels[..., None].astype(np.float32)]
+        heatmaps = None
         if self._folder is not None:
-            channels.append(read_heatmaps(self._folder / f"{index}.png")[..., self._order])
-        centre = best_centre(pixels, found, row["view"], self._sizes[row["view"]])
-        return View(np.concatenate(channels, axis=-1), centre)
+            heatmaps = read_heatmaps(self._folder / f"{index}.png")[..., self._order]
+        return View.of(pixels, crop, row["view"], self._sizes[row["view"]], heatmaps)
+
+
+def read_ahead(
+    data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: Heatmaps | None = None, threads: int = 4
+) -> Iterator[tuple[Exam, dict[str, list[View]]]]:
+    """The exams of a split with the images of their views, in the order of VIEWS, read ahead by threads.
+
+    Args:
+        data, split, sizes, heatmaps: see `Images`.
+        threads: that read ahead.
+    """
+    images = Images(data, split, sizes, heatmaps)
+
+    def read(exam: Exam) -> tuple[Exam, dict[str, list[View]]]:
+        return exam, {name: [images.view(k) for k in exam.images[name]] for name in VIEWS if name in exam.images}
+
+    exams = exams_of(data, split)
+    with ThreadPoolExecutor(threads) as pool:
+        for k in range(0, len(exams), 2 * threads):  # in pieces: all images at once would not fit
+            yield from pool.map(read, exams[k : k + 2 * threads])
 
 
 def write_heatmaps(path: Path, heatmaps: np.ndarray) -> None:
@@ -203,7 +255,7 @@ class Windows:
         batch: int, epochs: int, seed: int, heatmaps: Heatmaps | None = None,
     ) -> None:  # fmt: skip
         self._images = Images(data, "train", sizes, heatmaps)
-        self._sizes = {angle: (int(size[0]), int(size[1])) for angle, size in sizes.items()}
+        self._sizes = window_sizes(sizes)
         self._noise, self._seed, self._target = noise, seed, target
         self._views = tuple(view for view in VIEWS if view[2:] in angles)
         every = exams_of(data, "train")
@@ -243,8 +295,6 @@ class Windows:
         image = {}
         for name in self._views:
             view = self._images.view(exam.images[name][rng.integers(len(exam.images[name]))])
-            image[name] = standardise(
-                window(view.image, name[2:], view.centre, self._sizes[name[2:]], rng, self._noise)
-            )
+            image[name] = view.window(name[2:], self._sizes[name[2:]], rng, self._noise)
         label = [exam.birads] if self._target == "birads" else exam.label
         return {"image": image, "label": np.array(label, np.int32), "image_id": exam.exam_id}

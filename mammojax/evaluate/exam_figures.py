@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from mammojax.data import exams, prepared
-from mammojax.data.window import standardise, window
 from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import figures, heatmap, populations, report
+from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.evaluate.readers import read as read_readers
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import read_config, restore_best
@@ -217,13 +217,12 @@ def activations(
         BadCheckpoint, NotPrepared, BadDataset: the run, its data set or its heatmaps are not there.
     """
     config, folder = _heatmaps(run)
-    _, _, variables = restore_best(run)
-    network, data = multi_view.build(config.model), prepared.of_run(run)
-    sizes = {angle: (int(size[0]), int(size[1])) for angle, size in config.exam.sizes.items()}
+    predictor, data = ExamPredictor(*restore_best(run)), prepared.of_run(run)
+    network = multi_view.build(config.model)
     heatmaps = (folder, heatmap.order(config.exam)) if folder is not None else None
-    images = exams.Images(data, split, sizes, heatmaps)
+    images = exams.Images(data, split, predictor.sizes, heatmaps)
     views = [view for view in VIEWS if view[2:] in config.model.angles]
-    rng = np.random.RandomState(0)  # without noise nothing depends on it
+    rng = np.random.RandomState(0)  # windows unmoved do not depend on it
 
     @jax.jit
     def apply(variables: Any, windows: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -235,12 +234,8 @@ def activations(
     found = _whole(config, data, split, only)
     made = []
     for exam in tqdm(found, desc="activations", unit="exam", disable=None):
-        windows = {}
-        for view in views:
-            loaded = images.view(exam.images[view][0])
-            cut = window(loaded.image, view[2:], loaded.centre, sizes[view[2:]], rng)
-            windows[view] = jnp.asarray(standardise(cut)[None])
-        made.append([np.asarray(part, np.float32) for part in apply(variables, windows)])
+        windows = predictor.windows({view: [images.view(exam.images[view][0])] for view in views}, rng)
+        made.append([np.asarray(part, np.float32) for part in apply(predictor.variables, windows)])
     columns, hidden = (np.array([pair[k] for pair in made]) for k in (0, 1))
     return found, columns, hidden
 

@@ -10,7 +10,7 @@ from mammojax import metrics
 from mammojax.data import exams
 from mammojax.data.cells import Writer
 from mammojax.evaluate import populations
-from mammojax.evaluate.predict import numbers
+from mammojax.evaluate.predictor import numbers
 from mammojax.vocabulary import BIRADS, FINDINGS, LABELS
 
 Scored = list[tuple[exams.Exam, np.ndarray]]
@@ -22,7 +22,7 @@ def write(workdir: Path, name: str, scored: Scored, target: str) -> None:
     """Write WORKDIR/predictions/NAME.csv: a row a breast, of a BI-RADS network a row an exam.
 
     Raises:
-        BadCheckpoint: see `predict.numbers`.
+        BadCheckpoint: see `predictor.numbers`.
     """
     for exam, probabilities in scored:
         seen = [any(view[0] == label[0].upper() for view in exam.images) for label in LABELS]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from mammojax.data import pipeline, prepared
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, measure, paper_run, predict, report
+from mammojax.evaluate.predictor import ensemble, flips
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import PATCH_CLASSES
 
@@ -113,7 +114,7 @@ def two_step(
         )
     if len(np.unique(labels)) < 2:
         raise BadDataset("the training images are all of one class; two-step needs malignant and other ones.")
-    seen = all_features(patch, data, "train", config.eval_batch, 1)[0]
+    seen = all_features(patch, data, "train", config.eval_batch)[0]
     forest = RandomForestClassifier(
         trees, max_depth=depth, min_samples_split=min_split, random_state=seed, n_jobs=-1
     ).fit(seen, labels)
@@ -123,8 +124,9 @@ def two_step(
     for split in ("val", "test"):
         table, known = data.table(split), data.labels(split)
         patients = [row["patient_id"] for row in table]
-        votes = [forest.predict_proba(turned) for turned in all_features(patch, data, split, config.eval_batch, 4)]
-        for name, scores in ((f"{split}_flips", np.mean(votes, axis=0)), (split, votes[0])):
+        every = all_features(patch, data, split, config.eval_batch, "flips")
+        votes = [forest.predict_proba(rows) for rows in every]
+        for name, scores in ((f"{split}_flips", ensemble(votes)), (split, votes[0])):
             scored = {"scores": scores, "label": known}
             predict.write_split(output / "predictions" / f"{name}.csv", scored, table, data.facts["classes"])
             results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
@@ -142,20 +144,19 @@ def two_step(
 
 
 def all_features(
-    patch: tuple[Any, dict[str, Any], Any], data: prepared.Prepared, split: str, batch: int, flips: int
+    patch: tuple[Any, dict[str, Any], Any], data: prepared.Prepared, split: str, batch: int, tta: str = "none"
 ) -> np.ndarray:
-    """Features of every image of a split, [flips, N, F]: as they are, then turned as `predict` turns them."""
-    seen: list[list[np.ndarray]] = [[] for _ in range(flips)]
+    """Features of every image of a split, float64 [1 or 4, N, F]: of each of `predictor.flips`."""
+    result: list[list[np.ndarray]] = [[] for _ in range(4 if tta == "flips" else 1)]
     source = data.source(split, masks=False)
     with tqdm(total=len(source), desc=f"heatmaps of {split}", unit="image", disable=None) as bar:
         for part in pipeline.eval_batches(source, batch=batch):
             images, real = part["image"], part["weight"] > 0  # the last batch is filled up
-            turned = (images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1])
-            for found, pixels in zip(seen, turned, strict=False):
-                grids = np.asarray(heatmap.heatmap(*patch, jnp.asarray(pixels)))
-                found += [features(grid) for grid in grids[real]]
+            for rows, turned in zip(result, flips(images, tta), strict=True):
+                grids = np.asarray(heatmap.heatmap(*patch, jnp.asarray(turned)))
+                rows += [features(grid) for grid in grids[real]]
             bar.update(int(real.sum()))
-    return np.array(seen)
+    return np.array(result)
 
 
 def write(run: Path, output: Path, patch_run: Path | None, min_split: int) -> None:

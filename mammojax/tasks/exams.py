@@ -12,7 +12,7 @@ from mammojax import extension
 from mammojax.data import exams, pipeline, prepared
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import exam_report, exam_split, heatmap
-from mammojax.evaluate.exams import ExamPredictor, score_split
+from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.models import multi_view
 from mammojax.train import losses, mesh
 from mammojax.train.step import Loss, Network, Terms
@@ -132,7 +132,7 @@ def score(
 
     def of_split(variables: Tree, split: str, tta: str) -> Predictions:
         predictor.variables = variables
-        return list(score_split(predictor, data, split, tta, heatmaps, threads))
+        return list(predictor.score_split(data, split, tta, heatmaps, threads))
 
     return of_split
 

@@ -16,6 +16,7 @@ from mammojax.data.recipe import Recipe
 from mammojax.evaluate import heatmap, paper_run, predict
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate import report as reports
+from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.models import classifiers
 from mammojax.train import losses, mesh
 from mammojax.train.augment import augment
@@ -24,7 +25,7 @@ from mammojax.train.step import Loss, Network, Terms
 
 Tree = Any
 Predictions = dict[str, Any]
-"""Of a split, see `predict.predict_split`."""
+"""Of a split, see `ImagePredictor.score_split`."""
 
 
 def network(model: ConfigDict) -> nn.Module:
@@ -114,11 +115,12 @@ def score(
     config: ConfigDict, data: prepared.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
     """What scores a split, compiled once for all of them."""
-    apply = predict.make_apply(network(config.model), facts["mean"], config.model.channels)
+    predictor = ImagePredictor(config, dict(facts), variables)
 
     def of_split(variables: Tree, split: str, tta: str) -> Predictions:
+        predictor.variables = variables
         images = pipeline.eval_batches(data.source(split, masks=False), batch=config.eval_batch)
-        return predict.predict_split(apply, variables, images, tta)
+        return predictor.score_split(images, tta)
 
     return of_split
 

@@ -13,10 +13,10 @@ import pytest
 from matplotlib.contour import ContourSet
 
 from mammojax.data import prepared
-from mammojax.data.exams import exams_of
+from mammojax.data.exams import exams_of, read_ahead
 from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import exam_figures
-from mammojax.evaluate.exams import ExamPredictor, of_split
+from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.train.checkpoint import restore_best
 from tests.evaluate.conftest import HEATMAPS, SIZES, exam_run
 
@@ -127,7 +127,10 @@ def test_activations_are_those_that_the_predictions_come_from(data: prepared.Pre
     predictor = ExamPredictor(config, facts, variables)
     layers = variables["params"]
     channels = (folder, [1, 0])  # the config's order: benign, malignant
-    predicted = {e.exam_id: predictor.predict(x) for e, x in of_split(data, "test", SIZES, channels)}
+    predicted = {
+        exam.exam_id: predictor.probabilities(views, exam.exam_id)[:, 1]
+        for exam, views in read_ahead(data, "test", SIZES, channels)
+    }
     half = columns.shape[1] // 2
     for k, exam in enumerate(found):
         made = []

@@ -21,7 +21,8 @@ from mammojax.data import prepared
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram
 from mammojax.evaluate import exam_split, populations
-from mammojax.evaluate.exams import EXAM_COLUMNS, restore, score_split
+from mammojax.evaluate.exams import EXAM_COLUMNS
+from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import save_best
 from mammojax.vocabulary import LABELS, VIEWS
@@ -212,7 +213,7 @@ def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) 
     wanted = {"view-wise": {"L": "MLO", "R": "MLO"}, "image-wise": {"L": "CC+MLO", "R": "MLO"}}
     for join, views in wanted.items():
         run = _tiny(tmp_path / join, join)
-        scored = list(score_split(mammojax.restore(str(run)), prepared.Prepared(path), "test"))
+        scored = list(ExamPredictor.restore(run).score_split(prepared.Prepared(path), "test"))
         exam_split.write(run, "test", scored, "cancer")
         assert {row["laterality"]: row["views"] for row in populations.read(run, "test").rows} == views
 
@@ -306,7 +307,7 @@ def test_a_threshold_that_is_given_wins_and_whole_images_are_named(
     for view in VIEWS:
         assert f"a_{view}.png: the crop keeps 100% of the image (tissue: above 0)" in said["0"]
     assert "keeps" not in said["given"] + said["found"]
-    assert restore(tmp_path / "found", threshold=0).facts["crop"] == {"threshold": 0, "iterations": 3}
+    assert ExamPredictor.restore(tmp_path / "found", threshold=0).facts["crop"] == {"threshold": 0, "iterations": 3}
     close = [float(score["found"][label]) - float(score["given"][label]) for label in LABELS]
     apart = [float(score["0"][label]) - float(score["given"][label]) for label in LABELS]
     assert np.abs(close).max() < 0.2 * np.abs(apart).max()

@@ -19,7 +19,7 @@ from mammojax.configs import quickstart
 from mammojax.data import identity, phantom
 from mammojax.data.dicom import read_mammogram
 from mammojax.errors import BadCheckpoint, BadMammogram, BadManifest
-from mammojax.evaluate import heatmap, predict
+from mammojax.evaluate import heatmap, predict, predictor
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best, save_best
 from mammojax.train.state import init_variables
@@ -99,13 +99,13 @@ def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_p
 def test_rejected_files_compile_nothing_new(
     finished: Path, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes, make = set(), predict.make_apply
+    shapes, make = set(), predictor.make_apply
 
-    def spy(*args: Any) -> predict.Apply:
+    def spy(*args: Any) -> predictor.Apply:
         apply = make(*args)
         return lambda variables, images: (shapes.add(images.shape), apply(variables, images))[1]
 
-    monkeypatch.setattr(predict, "make_apply", spy)
+    monkeypatch.setattr(predictor, "make_apply", spy)
     batch = restore_best(finished)[0].eval_batch
     for k in range(2 * batch):
         shutil.copy(films[0], tmp_path / f"{k}.dcm")
@@ -165,7 +165,7 @@ def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
     config, facts, variables = restore_best(finished / "patch")
     patch = np.random.default_rng(0).integers(0, 65536, (1, 32, 32, 1), np.uint16)
     grid = np.asarray(heatmap.heatmap(config, facts, variables, patch))
-    own = predict.Predictor(config, facts, variables).predict([patch[0, ..., 0]])
+    own = predictor.ImagePredictor(config, facts, variables).predict([patch[0, ..., 0]])
     assert grid.shape == (1, 1, 1, 5)
     np.testing.assert_allclose(grid[0, 0, 0], own[0], rtol=1e-4)
     wide = {**facts, "kind": "patches_s1g", "patch_size": 16}  # s1g patches are twice as wide as they say

@@ -68,7 +68,7 @@ def test_it_runs_on_a_run_and_its_output_reads_like_one(
 
 def test_features_do_not_depend_on_the_batch(finished: Path) -> None:
     patch, data = restore_best(finished / "patch"), prepared.of_run(finished)
-    seen = [two_step.all_features(patch, data, "test", batch, 4) for batch in (1, 5)]
+    seen = [two_step.all_features(patch, data, "test", batch, "flips") for batch in (1, 5)]
     assert seen[0].shape[:2] == (4, len(data.table("test")))
     np.testing.assert_allclose(seen[0], seen[1], atol=1e-4)
     image = data.source("test")[0]["image"][None]

@@ -1,0 +1,399 @@
+"""From images and exams to probabilities: what a network is shown, and the means over flips, windows and networks.
+
+Shen et al. 2019 average four flips of an image ("Augmented prediction and model averaging"), Wu et al. 2019 ten windows
+of each view of an exam.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from mammojax.data import exams
+from mammojax.data.breast import Framing
+from mammojax.data.crop import crop, faces_right, warn_if_whole
+from mammojax.data.dicom import Mammogram, read_mammogram, refuse_small
+from mammojax.data.exams import View
+from mammojax.data.prepared import Prepared
+from mammojax.errors import BadCheckpoint, BadMammogram
+from mammojax.evaluate import heatmap
+from mammojax.models import classifiers, multi_view
+from mammojax.train.checkpoint import restore_best
+from mammojax.vocabulary import LABELS, VIEWS
+
+Tree = Any
+Apply = Callable[[Tree, jax.Array], jax.Array]
+WINDOWS = {"none": 1, "random10": 10}  # of each view of an exam, by the name of the test-time augmentation
+
+
+def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
+    """A jitted function: variables, images uint16 [B, H, W, 1] → probabilities float32 [B, K]."""
+
+    @jax.jit
+    def apply(variables: Tree, images: jax.Array) -> jax.Array:
+        logits, _ = model.apply(variables, classifiers.as_input(images, mean, channels))
+        return jax.nn.softmax(logits, axis=-1)
+
+    return apply
+
+
+def numbers(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities, unchanged.
+
+    Raises:
+        BadCheckpoint: one is not a number, which only weights beyond all bounds make of an image.
+    """
+    if not np.isfinite(probabilities).all():
+        raise BadCheckpoint(
+            "the network answers an image with a probability that is not a number, so its weights are no use; copy the "
+            "run folder again from where it is whole, or train it again at a lower learning rate."
+        )
+    return probabilities
+
+
+def flips(images: np.ndarray, tta: str) -> list[np.ndarray]:
+    """The images [B, H, W, 1] as they are; where `tta` is "flips" also turned horizontally, vertically and both."""
+    if tta == "none":
+        return [images]
+    return [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+
+
+def ensemble(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of what several networks say of the same images or exams, NaN where one of them says nothing."""
+    return np.mean(scores, axis=0)
+
+
+class ImagePredictor:
+    """A network for single images: patches or whole mammograms.
+
+    Attributes:
+        config: of its run.
+        facts: of the data it was trained on: mean, framing, classes.
+        variables: its weights.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree) -> None:
+        self.config, self.facts, self.variables = config, facts, variables
+        self._apply = make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
+
+    @classmethod
+    def restore(cls, run: str | Path) -> "ImagePredictor":
+        """The best weights of a run. Raises BadCheckpoint where the folder is none."""
+        return cls(*restore_best(run))
+
+    def frame(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """One image as the network was trained to see it, uint16 [H, W]; a patch net takes patches as they are.
+
+        Raises:
+            BadMammogram: the file or array cannot be used.
+        """
+        if self.config.model.task == "patch":
+            return gray(image) if isinstance(image, np.ndarray) else read_mammogram(image).pixels
+        pixels = read(image).pixels
+        return Framing.from_json(self.facts["framing"]).place(pixels).image(pixels)
+
+    def predict(self, images: Any, tta: str = "none") -> np.ndarray:
+        """Probabilities of images, alike whether they come as files or as arrays.
+
+        Args:
+            images: one or a sequence of: a path of a DICOM or gray PNG, or a mammogram uint16 [H, W].
+            tta: "none", or "flips": the mean over {as is, horizontal, vertical, both} (Shen et al. 2019, "Augmented
+                prediction").
+
+        Returns:
+            float32 [N], p(malignant); of a patch net float32 [N, 5].
+        """
+        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 2):
+            images = [images]
+        return self.score([self.frame(image) for image in images], tta)
+
+    def score(self, framed: Sequence[np.ndarray], tta: str, batch: int | None = None) -> np.ndarray:
+        """Probabilities of framed images, as `predict` returns them.
+
+        Args:
+            framed: uint16 [H, W] each, from `frame`.
+            tta: as of `predict`.
+            batch: how many at a time; the last batch is filled up with zeros, so that one compiled program serves all.
+                None: the config's `eval_batch`, but no more than there are images.
+
+        Raises:
+            BadCheckpoint: see `numbers`.
+        """
+        if tta not in ("none", "flips"):
+            raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
+        size = batch or min(self.config.eval_batch, max(1, len(framed)))
+        scores = []
+        for start in range(0, len(framed), size):
+            images = np.stack(framed[start : start + size])[..., None]
+            full = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
+            scores.append(numbers(self._probabilities(full, tta)[: len(images)]))
+        result = np.concatenate(scores) if scores else np.zeros((0, self.config.model.classes), np.float32)
+        return result[:, 1] if self.config.model.task == "whole" else result
+
+    def score_split(self, batches: Iterable[dict[str, Any]], tta: str = "none") -> dict[str, Any]:
+        """Score one pass over a data set.
+
+        Args:
+            batches: as of `data.pipeline.eval_batches`; what fills up the last one is dropped.
+            tta: as of `predict`.
+
+        Returns:
+            {"scores": float32 [N, K], "label": int [N], "image_id": N names}.
+        """
+        scores, labels, names = [], [], []
+        for batch in batches:
+            real = np.asarray(batch["weight"]) > 0
+            scores.append(self._probabilities(batch["image"], tta)[real])
+            labels.append(np.asarray(batch["label"])[real])
+            names += [name for name, keep in zip(batch["image_id"], real, strict=True) if keep]
+        return {"scores": np.concatenate(scores), "label": np.concatenate(labels), "image_id": names}
+
+    def _probabilities(self, images: Any, tta: str) -> np.ndarray:
+        """Probabilities float32 [B, K] of images [B, H, W, 1], the mean over `flips`."""
+        return np.mean(
+            [np.asarray(self._apply(self.variables, jnp.asarray(flip))) for flip in flips(images, tta)], axis=0
+        )
+
+
+def read(image: str | Path | np.ndarray, any_modality: bool = False) -> Mammogram:
+    """A mammogram to predict, from a file (see `read_mammogram`) or of pixels uint16 [H, W].
+
+    Raises:
+        BadMammogram: it cannot be read, is no mammogram, smaller than MIN_SIDE on a side, or of one value only.
+    """
+    if not isinstance(image, np.ndarray):
+        mammogram = read_mammogram(image, any_modality)
+        refuse_small(Path(image).name, mammogram.pixels.shape)
+        return mammogram
+    pixels = gray(image)
+    refuse_small("an array", pixels.shape)
+    if pixels.min() == pixels.max():
+        raise BadMammogram("an array holds one value only, no tissue; leave it out.")
+    return Mammogram(pixels)
+
+
+def gray(pixels: np.ndarray) -> np.ndarray:
+    """The array itself. Raises BadMammogram where it is not uint16 [H, W]."""
+    if pixels.ndim != 2 or pixels.dtype != np.uint16:
+        raise BadMammogram(f"an array must be uint16 [H, W], not {pixels.dtype} {pixels.shape}; convert it.")
+    return pixels
+
+
+class ExamPredictor:
+    """A network for exams of up to four views: crop, heatmaps, windows, network, averages (Wu et al. 2019).
+
+    Attributes:
+        config: of its run.
+        facts: of the data it was trained on.
+        variables: its weights.
+        sizes: (height, width) of the windows by "CC" and "MLO".
+    """
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree,
+        patch_net: heatmap.PatchNet | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.facts, self.variables = config, facts, variables
+        self.sizes = exams.window_sizes(config.exam.sizes)
+        network = multi_view.build(config.model)
+        self._apply = jax.jit(lambda variables, images: network.apply(variables, images)[0])
+        self._average = jax.jit(multi_view.probabilities)
+        self._patch_net = patch_net
+        # The published code draws all windows of a run, and all its patches, from one generator each.
+        self._published_windows = np.random.RandomState(0)
+        self._published_patches = random.Random(0)  # noqa: S311
+
+    @classmethod
+    def restore(cls, run: Path, patch_run: Path | None = None, threshold: int | None = None) -> "ExamPredictor":
+        """The best weights of a run.
+
+        Args:
+            run: the run folder.
+            patch_run: the patch network of a network with heatmaps; None: the one that the run names.
+            threshold: of the crop; None: as its training images were cropped.
+
+        Raises:
+            BadCheckpoint: the run is none of a multi-view network, or its patch network is not there or another one.
+        """
+        config, facts, variables = restore_best(run)
+        if config.model.task != "exam":
+            raise BadCheckpoint(f'"{run}" is not a network for exams; give only such runs, or only whole-image ones.')
+        if threshold is not None:
+            facts = {**facts, "crop": {**facts["crop"], "threshold": threshold}}
+        if config.model.channels == 1:
+            return cls(config, facts, variables)
+        candidates = [run / "patch", Path(config.get("patch_run", "") or run / "patch")]
+        folder = patch_run or next((path for path in candidates if (path / "config.json").is_file()), None)
+        if folder is None:
+            raise BadCheckpoint("this network takes heatmaps: name the patch network's run with --patch-run.")
+        net = heatmap.PatchNet(folder)
+        if facts.get("heatmaps", net.digest) != net.digest:
+            raise BadCheckpoint(f'"{folder}" is not the patch network on whose heatmaps "{run}" was trained.')
+        return cls(config, facts, variables, net)
+
+    @property
+    def view_settings(self) -> str:
+        """What `view` depends on: predictors of equal settings make equal views. A run that draws from one stream of
+        random numbers, as the published code does, shares its views with nobody."""
+        exam = self.config.exam
+        if exam.random == "published":
+            return str(id(self))
+        net = self._patch_net.digest if self._patch_net else ""
+        return json.dumps([self.facts["crop"], net, exam.to_dict()], default=str)
+
+    def view(self, pixels: np.ndarray, name: str, faces_right: bool, file: str = "") -> View:
+        """One image made ready; said on the standard error where its crop is hardly one.
+
+        Args:
+            pixels: uint16 [H, W], as stored.
+            name: "L-CC", "R-CC", "L-MLO" or "R-MLO".
+            faces_right: the nipple points right in `pixels`.
+            file: what the image is called on the standard error; its view where empty.
+
+        Raises:
+            NoTissue: there is no breast to crop.
+        """
+        exam = self.config.exam
+        breast = crop(pixels, faces_right, **self.facts["crop"])
+        inner = breast.image(pixels)
+        warn_if_whole(file or name, inner.shape, pixels.shape, breast.threshold)
+        inner = inner if faces_right else inner[:, ::-1]
+        heatmaps = None
+        if self._patch_net is not None:
+            rng = self._published_patches if exam.random == "published" else None
+            heatmaps = self._patch_net.heatmaps(inner, exam, rng)[..., heatmap.order(exam)]
+        return View.of(inner, breast, name[2:], self.sizes[name[2:]], heatmaps)
+
+    def predict(self, exam: Mapping[str, str | Path | np.ndarray], tta: str = "none") -> np.ndarray:
+        """Probabilities of the labels of an exam; see `probabilities`.
+
+        Args:
+            exam: {"L-CC": a path, or pixels uint16 [H, W], …}, one image a view. Which way it faces is read from its
+                pixels.
+            tta: "none", or "random10".
+
+        Returns:
+            float64 [4], as LABELS; those of a breast without a view that is used are NaN.
+
+        Raises:
+            BadMammogram: a file or array cannot be used, or the network needs views that the exam has not.
+            BadCheckpoint: see `numbers`.
+        """
+        pixels = {name: read(image).pixels for name, image in exam.items()}
+        views = {name: [self.view(x, name, faces_right(x, name[0], ""))] for name, x in pixels.items()}
+        return self.probabilities(views, "", tta)[:, 1]
+
+    def used(self, views: Collection[str]) -> list[str]:
+        """The views of an exam that the network predicts from, in the order of VIEWS.
+
+        Image-wise: each that is there, as a breast's prediction is the mean of those of its views. View-wise: those
+        whose pair is complete; where no pair is, those that are there, each standing for the other side too.
+        Breast-wise and joint: all, where both CC and MLO are there.
+
+        Args:
+            views: names of those that the exam has.
+
+        Raises:
+            BadMammogram: the network needs views that the exam has not.
+        """
+        join, angles = self.config.model.join, tuple(self.config.model.angles)
+        there = [view for view in VIEWS if view in views and view[2:] in angles]
+        if not there or (join in ("breast-wise", "joint") and len({view[2:] for view in there}) < len(angles)):
+            raise BadMammogram(f"a {join} network has not the views it needs; leave the exam out.")
+        paired = [view for view in there if {f"L-{view[2:]}", f"R-{view[2:]}"} <= set(there)]
+        return (paired or there) if join == "view-wise" else there
+
+    def probabilities(self, views: Mapping[str, Sequence[View]], exam_id: str, tta: str = "none") -> np.ndarray:
+        """What the network says of an exam.
+
+        It is shown the views of `used`; where a side lacks one, the other side's stands for it. Of an image-wise
+        network what it says of such a view is not used.
+
+        Args:
+            views: from `view`, one or more images each, by "L-CC", ….
+            exam_id: seeds the random windows, so that they do not depend on the exams before.
+            tta: "none", or "random10": the mean over ten windows moved and resized at random.
+
+        Returns:
+            float64 [4, 2] by LABELS and (absent, present), NaN of a breast without a view that is used, or [1, 3] by
+            BIRADS.
+
+        Raises:
+            BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `numbers`.
+        """
+        if tta not in WINDOWS:
+            raise ValueError(f'tta is "{tta}"; write "none" or "random10".')
+        used, rng = self.used(views), self._rng(exam_id)
+        draws = []
+        for _ in range(WINDOWS[tta]):
+            windows = self.windows(views, rng, augmented=tta != "none")
+            images = {}
+            for angle in {view[2:] for view in used}:
+                for side, other in (("L", "R"), ("R", "L")):
+                    images[f"{side}-{angle}"] = windows.get(f"{side}-{angle}", windows.get(f"{other}-{angle}"))
+            draws.append(self._by_breast(self._apply(self.variables, images), used))
+        return np.mean(draws, axis=0)
+
+    def _rng(self, exam_id: str) -> np.random.RandomState:
+        """The generator of an exam's windows."""
+        if self.config.exam.random == "published":
+            return self._published_windows
+        digest = hashlib.sha256(f"{self.config.seed}/{exam_id}".encode()).digest()
+        return np.random.RandomState(int.from_bytes(digest[:4], "little"))
+
+    def windows(
+        self, views: Mapping[str, Sequence[View]], rng: np.random.RandomState, augmented: bool = False
+    ) -> dict[str, jax.Array]:
+        """One window of each view, float32 [1, height, width, C], standardised.
+
+        Args:
+            views: as of `probabilities`.
+            rng: draws the image of a view and moves its window.
+            augmented: else it is the first image of each view, its window unmoved.
+        """
+        noise, windows = self.config.exam.noise if augmented else 0, {}
+        for name in (view for view in VIEWS if view in views):
+            k = int(rng.randint(0, len(views[name]))) if augmented else 0
+            windows[name] = jnp.asarray(views[name][k].window(name[2:], self.sizes[name[2:]], rng, noise)[None])
+        return windows
+
+    def _by_breast(self, logits: dict[str, Any], used: Sequence[str]) -> np.ndarray:
+        """Probabilities, float64 [4, 2] or [1, 3], of the halves' logits; a breast's are of the views it has."""
+        result = numbers(np.array(self._average(logits)[0], np.float64))
+        if self.config.model.target == "birads":
+            return result
+        for side in ("L", "R"):
+            rows = [k for k, label in enumerate(LABELS) if label[0].upper() == side]
+            own = [view[2:] for view in used if view.startswith(side)]
+            if not own:
+                result[rows] = np.nan
+            elif self.config.model.join == "image-wise" and len(own) < len(logits):
+                result[rows] = np.asarray(self._average({angle: logits[angle] for angle in own})[0])[rows]
+        return result
+
+    def score_split(
+        self, data: Prepared, split: str, tta: str = "none", heatmaps: exams.Heatmaps | None = None, threads: int = 4
+    ) -> Iterator[tuple[exams.Exam, np.ndarray]]:
+        """The exams of a split that the network can say something of, their images those that it used, with their
+        `probabilities`.
+
+        Args:
+            data, split, heatmaps: see `data.exams.Images`.
+            tta: see `probabilities`.
+            threads: that read ahead.
+        """
+        for exam, views in exams.read_ahead(data, split, self.sizes, heatmaps, threads):
+            try:
+                used = {view: exam.images[view] for view in self.used(exam.images)}
+            except BadMammogram:
+                continue
+            yield replace(exam, images=used), self.probabilities(views, exam.exam_id, tta)
