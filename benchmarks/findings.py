@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 from benchmarks import _exam_findings as exam_findings
 from benchmarks._arms import Book, over_seeds
 from mammojax.configs import base, quickstart
-from mammojax.data import prepared
+from mammojax.data import dataset
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.evaluate import compare, predictor, two_step
 from mammojax.models import classifiers
@@ -254,7 +255,7 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
                 return float((answers.argmax(1) != 0).mean())
 
             recipe = Recipe.of_run(config, folder).of_kind("patches_s10")  # of a net of S1 it may not be made yet
-            whole, s10 = map(prepared.Prepared, prepared.prepare(recipe))
+            whole, s10 = map(dataset.Prepared, prepare(recipe))
             background = [example["image"][..., 0] for example in s10.source("test") if example["label"] == 0]
             row: dict[str, Any] = {"patch net": name, "seed": seed, "background": called(background)}
             for share in (0, 0.125, 0.25, 0.375):
@@ -263,7 +264,7 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
     return rows
 
 
-def _around_lesions(whole: prepared.Prepared, side: int, distance: int) -> list[np.ndarray]:
+def _around_lesions(whole: dataset.Prepared, side: int, distance: int) -> list[np.ndarray]:
     """Patches uint16 [side, side] whose middle is `distance` pixels above, below, left and right of a lesion's."""
     patches = []
     for example in whole.source("test"):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mammojax.data import phantom, pipeline, prepared
+from mammojax.data import dataset, phantom, pipeline
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 
 
@@ -56,8 +57,8 @@ def main(arguments: list[str]) -> list[dict]:
             recipe = Recipe(
                 "phantom", "whole", Path(folder) / "data", source=Path(folder) / "source", size=size, split="all"
             )
-            (path,) = prepared.prepare(recipe)
-            data = prepared.Prepared(path)
+            (path,) = prepare(recipe)
+            data = dataset.Prepared(path)
             source = _Long(data.source("train"), 50)
             batches = pipeline.train_batches(source, batch=batch, seed=0)
             ours = _rate(batches, 5)

@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from mammojax.data import prepared
+    from mammojax.data.prepare import prepare
     from mammojax.data.recipe import Recipe
 
     if not args.name.startswith("phantom") and args.source is None:
@@ -182,7 +182,7 @@ def _prepare(args: argparse.Namespace) -> int:
         patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
         phantom_seed=args.phantom_seed, contrast=args.contrast,
     )  # fmt: skip
-    for path in prepared.prepare(recipe, kinds, args.workers):
+    for path in prepare(recipe, kinds, args.workers):
         print(path)
     return 0
 

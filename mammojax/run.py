@@ -8,7 +8,8 @@ from typing import Any
 import ml_collections
 
 from mammojax import run_folder, start, tasks, train_patients
-from mammojax.data import prepared
+from mammojax.data.dataset import Prepared, find
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadConfig, Diverged
 from mammojax.evaluate import report
@@ -37,7 +38,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         return experiment(config, workdir, dataset(config, workdir))
 
 
-def experiment(config: ml_collections.ConfigDict, workdir: Path, data: prepared.Prepared) -> dict[str, Any]:
+def experiment(config: ml_collections.ConfigDict, workdir: Path, data: Prepared) -> dict[str, Any]:
     """A checked experiment on its prepared data, in a folder that is held; see `run`."""
     task = tasks.of(config.model.task)
     starts = {field: folder for field in start.starts(config) if (folder := _start(config, field, workdir))}
@@ -99,7 +100,7 @@ def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
             run_folder.check(workdir, config)
 
 
-def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepared:
+def dataset(config: ml_collections.ConfigDict, workdir: Path) -> Prepared:
     """The prepared data set of a config; made on demand where the config says so."""
     recipe = Recipe.of_run(config, workdir)
     if config.data.prepare:
@@ -107,8 +108,8 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> prepared.Prepar
         kinds += [config[name].data.kind for name in start.parts(config)]
         if config.model.get("auxiliary_classes", 0):
             kinds.append(config.auxiliary.kind)
-        prepared.prepare(recipe, kinds, config.data.workers)
-    return prepared.find(recipe)
+        prepare(recipe, kinds, config.data.workers)
+    return find(recipe)
 
 
 def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path | None:

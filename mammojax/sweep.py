@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mammojax import run
-from mammojax.data import prepared
+from mammojax.data.dataset import of_patients
 from mammojax.errors import BadConfig
 from mammojax.evaluate.report import interval_text
 
@@ -51,7 +51,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         configs.append(one)
     for one in configs:
         table = run.dataset(one, workdir).table("train")
-        used = prepared.of_patients(table, one.data.patients or len({row["patient_id"] for row in table}), one.seed)
+        used = of_patients(table, one.data.patients or len({row["patient_id"] for row in table}), one.seed)
         rows.append({"patients": len({table[k]["patient_id"] for k in used}), "images": len(used)})
     for row, one, folder in zip(rows, configs, folders, strict=True):
         print(f"{row['patients']} labelled patients, {row['images']} images → {folder}", flush=True)

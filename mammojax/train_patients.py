@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.data.recipe import PHANTOMS, Recipe
 from mammojax.errors import BadCheckpoint, BadDataset, NotPrepared
 from mammojax.train.checkpoint import read_config
@@ -25,7 +25,7 @@ class Learned(NamedTuple):
     missing: list[Path]
 
 
-def write(workdir: Path, config: ml_collections.ConfigDict, data: prepared.Prepared, starts: Iterable[Path]) -> None:
+def write(workdir: Path, config: ml_collections.ConfigDict, data: dataset.Prepared, starts: Iterable[Path]) -> None:
     """Write train_patients.txt, a line "data set, tab, patient id" each: of the run's own data and of its `starts`."""
     own = {(_name(config), patient) for patient in _trained_on(config, data)}
     learned = own.union(*(read(start).patients for start in starts))
@@ -57,7 +57,7 @@ def _read(run: Path, asked: set[Path]) -> Learned:
         patients = {("", line) for line in lines}  # its own alone
     else:
         try:
-            patients = {(_name(config), patient) for patient in _trained_on(config, prepared.of_run(run))}
+            patients = {(_name(config), patient) for patient in _trained_on(config, dataset.of_run(run))}
         except (NotPrepared, BadDataset, AttributeError, KeyError):
             missing.append(run)
     named = [Path(config[field]) for field in ("init_from", "patch_run") if config.get(field, "")]
@@ -70,7 +70,7 @@ def _read(run: Path, asked: set[Path]) -> Learned:
     return Learned(patients, missing)
 
 
-def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: prepared.Prepared) -> None:
+def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: dataset.Prepared) -> None:
     """Refuse starts that have learned from patients of this data set's validation or test split.
 
     Wu et al. 2019, section IV-C: "we used the same train-validation-test splits for pretraining our BI-RADS
@@ -108,10 +108,10 @@ def _name(config: ml_collections.ConfigDict) -> str:
     return f"{name} {(config.get('phantom') or {}).get('seed', Recipe.phantom_seed)}"
 
 
-def _trained_on(config: ml_collections.ConfigDict, data: prepared.Prepared) -> set[str]:
+def _trained_on(config: ml_collections.ConfigDict, data: dataset.Prepared) -> set[str]:
     """The patients of the training split whose labels are used: all, or `config.data.patients` of them."""
     table: list[dict[str, Any]] = data.table("train")
     chosen = config.data.get("patients", 0)
     if chosen and not config.model.get("auxiliary_classes", 0):
-        table = [table[k] for k in prepared.of_patients(table, chosen, config.seed)]
+        table = [table[k] for k in dataset.of_patients(table, chosen, config.seed)]
     return {row["patient_id"] for row in table}

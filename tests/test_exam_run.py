@@ -15,7 +15,7 @@ import pytest
 
 from mammojax import cli, run
 from mammojax.configs import exam_quickstart
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.errors import BadConfig
 from mammojax.evaluate import heatmap, populations
 from mammojax.train.checkpoint import load_best
@@ -75,7 +75,7 @@ def test_the_whole_path_leaves_what_is_documented(exam_run: Path) -> None:
 
 def test_heatmaps_are_written_once_and_gone_ones_again(exam_run: Path) -> None:
     config, _, _ = run.restore_best(exam_run)
-    data, net = prepared.of_run(exam_run), heatmap.PatchNet(exam_run / "patch")
+    data, net = dataset.of_run(exam_run), heatmap.PatchNet(exam_run / "patch")
     folder = heatmap.write_channels(data, net, config.exam)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     gone = folder / "val" / "1.png"

@@ -12,7 +12,7 @@ import pytest
 
 from mammojax import sweep
 from mammojax.configs import label_efficiency
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.errors import BadConfig, BadDataset
 from mammojax.train.checkpoint import restore_best
 from tests.test_run_folder import started
@@ -24,7 +24,7 @@ def test_subsets_are_nested_and_keep_the_proportion() -> None:
     ]
     before: set[str] = set()
     for patients in (10, 20, 35, 100):
-        rows = prepared.of_patients(table, patients, seed=3)
+        rows = dataset.of_patients(table, patients, seed=3)
         chosen = {table[k]["patient_id"] for k in rows}
         assert len(chosen) == patients
         assert before < chosen
@@ -32,10 +32,10 @@ def test_subsets_are_nested_and_keep_the_proportion() -> None:
         malignant = sum(int(table[k]["label"]) for k in rows)
         assert abs(malignant - patients / 5) <= 1
         before = chosen
-    assert list(prepared.of_patients(table, 10, seed=3)) == list(prepared.of_patients(table, 10, seed=3))
-    assert list(prepared.of_patients(table, 10, seed=4)) != list(prepared.of_patients(table, 10, seed=3))
+    assert list(dataset.of_patients(table, 10, seed=3)) == list(dataset.of_patients(table, 10, seed=3))
+    assert list(dataset.of_patients(table, 10, seed=4)) != list(dataset.of_patients(table, 10, seed=3))
     with pytest.raises(BadDataset, match=r"is 101, but the train split has 100"):
-        prepared.of_patients(table, 101, seed=0)
+        dataset.of_patients(table, 101, seed=0)
 
 
 def test_a_sweep_runs_each_size_and_tabulates(finished: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mammojax import train_patients
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.data.recipe import PHANTOMS
 from mammojax.errors import BadCheckpoint, NotPrepared
 
@@ -98,7 +98,7 @@ def test_older_run_folders_are_asked_by_their_data_and_their_starts(
             raise NotPrepared("gone")
         return there[run]
 
-    monkeypatch.setattr(prepared, "of_run", of_run)
+    monkeypatch.setattr(dataset, "of_run", of_run)
     assert {patient for _, patient in train_patients.read(later).patients} == set("lmpw")
     for patient in "lmpw":
         with pytest.raises(BadCheckpoint, match="has learned from 1 patients"):

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from mammojax.data.crop import Crop
+from mammojax.data.dataset import Prepared
 from mammojax.data.manifest import is_yes, merged
-from mammojax.data.prepared import Prepared
 from mammojax.data.window import Random, best_centre, standardise, window
 from mammojax.errors import BadDataset
 from mammojax.vocabulary import BIRADS, LABELS, VIEWS

@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from mammojax.data import exams, prepared
+from mammojax.data import dataset, exams
 from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import figures, heatmap, populations, report
 from mammojax.evaluate.predictor import ExamPredictor
@@ -62,7 +62,7 @@ def with_lesions(run: Path, split: str = "test", count: int = 3) -> list[Shown]:
         BadCheckpoint: the run is none of exams. NotPrepared: its data set is gone.
     """
     _of_exams(run)
-    data = prepared.of_run(run)
+    data = dataset.of_run(run)
     source, facts = data.source(split), [json.loads(row["facts"]) for row in data.table(split)]
     ranked: list[tuple[int, bool, int, list[str], exams.Exam]] = []
     for exam in exams.exams_of(data, split):
@@ -89,7 +89,7 @@ def scored(run: Path, split: str = "test") -> list[Shown]:
             set is gone. BadDataset: its heatmaps are.
     """
     _, folder = _heatmaps(run)
-    breasts, data = populations.read(run, split), prepared.of_run(run)
+    breasts, data = populations.read(run, split), dataset.of_run(run)
     score, malignant = breasts.score["malignant"], np.flatnonzero(breasts.label["malignant"] == 1)
     benign = np.flatnonzero((breasts.label["benign"] == 1) & (breasts.label["malignant"] == 0))
     order, reverse = malignant[np.argsort(score[malignant])], benign[np.argsort(-score[benign])]
@@ -217,7 +217,7 @@ def activations(
         BadCheckpoint, NotPrepared, BadDataset: the run, its data set or its heatmaps are not there.
     """
     config, folder = _heatmaps(run)
-    predictor, data = ExamPredictor(*restore_best(run)), prepared.of_run(run)
+    predictor, data = ExamPredictor(*restore_best(run)), dataset.of_run(run)
     network = multi_view.build(config.model)
     heatmaps = (folder, heatmap.order(config.exam)) if folder is not None else None
     images = exams.Images(data, split, predictor.sizes, heatmaps)
@@ -241,7 +241,7 @@ def activations(
 
 
 def _whole(
-    config: ml_collections.ConfigDict, data: prepared.Prepared, split: str, only: Collection[str] | None
+    config: ml_collections.ConfigDict, data: dataset.Prepared, split: str, only: Collection[str] | None
 ) -> list[exams.Exam]:
     """The exams of a split that have all views of a network, or those of them whose ids are in `only`."""
     views = {view for view in VIEWS if view[2:] in config.model.angles}
@@ -296,7 +296,7 @@ def embedding(run: Path, split: str = "test", readers: Path | None = None) -> Fi
         for row, score in zip(breasts.rows, breasts.score["malignant"], strict=True):
             scores.setdefault(row["exam_id"], {})[row["laterality"]] = float(score)
     score_of = {exam_id: float(np.mean(list(sides.values()))) for exam_id, sides in scores.items() if len(sides) == 2}
-    count = len(_whole(config, prepared.of_run(run), split, score_of))
+    count = len(_whole(config, dataset.of_run(run), split, score_of))
     if count < FEWEST:
         raise BadCheckpoint(
             f'"{run}": of its {split} split {count} exams have all views and both breasts scored; an embedding needs '
@@ -363,4 +363,4 @@ def _heatmaps(run: Path) -> tuple[ml_collections.ConfigDict, Path | None]:
     if not facts.get("heatmaps"):
         return config, None
     exam = config.exam
-    return config, prepared.of_run(run).path / "heatmaps" / f"{facts['heatmaps']}_p{exam.patch}s{exam.stride}"
+    return config, dataset.of_run(run).path / "heatmaps" / f"{facts['heatmaps']}_p{exam.patch}s{exam.stride}"

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mammojax import metrics
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.data.breast import breast_mask
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import compare, heatmap, report
@@ -54,7 +54,7 @@ def saliency(run: Path, split: str = "test") -> Figure:
     their size by strength; outlines are lesions, malignant blue and benign green.
     """
     config, facts, variables = _whole(run)
-    data, scored = prepared.of_run(run), compare.read(run, split)
+    data, scored = dataset.of_run(run), compare.read(run, split)
     source, place = data.source(split), {row["image"]: k for k, row in enumerate(data.table(split))}
     label, score = scored.label, scored.score
     fpr, tpr, thresholds = metrics.roc_curve(label, score)
@@ -92,7 +92,7 @@ def heatmaps(run: Path, split: str = "test") -> Figure:
     if folder is None:
         raise BadCheckpoint(f'"{run}" started from no patch run, or it is gone; name a run whose patch run is there.')
     patch = restore_best(folder)
-    data = prepared.of_run(run)
+    data = dataset.of_run(run)
     source, label = data.source(split), data.labels(split)
     grids = {
         int(k): np.asarray(heatmap.heatmap(*patch, source[int(k)]["image"][None])[0])
@@ -133,7 +133,7 @@ def intensity(runs: Sequence[Path]) -> Figure:
     figure = Figure(figsize=(2.6 * len(runs) + 4.4, 3.6), layout="constrained")
     axes = figure.subplots(1, len(runs) + 1, width_ratios=[*[1.0] * len(runs), 1.7])
     for k, (ax, run) in enumerate(zip(axes, runs, strict=False)):
-        data = prepared.of_run(run)
+        data = dataset.of_run(run)
         source = data.source("train", masks=False)
         picked = np.random.default_rng(0).permutation(len(source))[:50]
         name = f"{chr(ord('A') + k)}: {data.facts['name']}"

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mammojax.data import exams, sliding
-from mammojax.data.prepared import Prepared
+from mammojax.data.dataset import Prepared
 from mammojax.errors import BadCheckpoint
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best

@@ -21,7 +21,7 @@ from skimage.feature import peak_local_max
 from tqdm import tqdm
 
 from mammojax import metrics
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
 from mammojax.evaluate.paper_run import patch_run
@@ -141,7 +141,7 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
     config, facts, variables = restore_best(run)
     if config.model.task != "whole":
         raise BadCheckpoint(f'"{run}" is a patch classifier; localise needs the run of a whole-image classifier.')
-    data = prepared.of_run(run)
+    data = dataset.of_run(run)
     source, table = data.source(split), data.table(split)
     outlined = (k for k, row in enumerate(table) if row["label"] == "1" and (source[k]["masks"] == 2).any())
     malignant = list(islice(outlined, limit or None))

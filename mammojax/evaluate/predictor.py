@@ -21,9 +21,9 @@ import numpy as np
 from mammojax.data import exams
 from mammojax.data.breast import Framing
 from mammojax.data.crop import crop, faces_right, warn_if_whole
+from mammojax.data.dataset import Prepared
 from mammojax.data.dicom import Mammogram, read_mammogram, refuse_small
 from mammojax.data.exams import View
-from mammojax.data.prepared import Prepared
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import heatmap
 from mammojax.models import classifiers, multi_view

@@ -17,7 +17,7 @@ from skimage.measure import label, regionprops
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
-from mammojax.data import pipeline, prepared
+from mammojax.data import dataset, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, measure, paper_run, predict, report
 from mammojax.evaluate.predictor import ensemble, flips
@@ -103,7 +103,7 @@ def two_step(
     patch = restore_best(folder)
     if patch[0].model.task != "patch":
         raise BadCheckpoint(f'"{patch_run}" is no patch run; name one with --patch-run.')
-    data = prepared.of_run(run)
+    data = dataset.of_run(run)
     labels = data.labels("train")
     if min_split < 2:
         raise BadCheckpoint(f"--min-split is {min_split}; a node needs at least 2 images to split.")
@@ -144,7 +144,7 @@ def two_step(
 
 
 def all_features(
-    patch: tuple[Any, dict[str, Any], Any], data: prepared.Prepared, split: str, batch: int, tta: str = "none"
+    patch: tuple[Any, dict[str, Any], Any], data: dataset.Prepared, split: str, batch: int, tta: str = "none"
 ) -> np.ndarray:
     """Features of every image of a split, float64 [1 or 4, N, F]: of each of `predictor.flips`."""
     result: list[list[np.ndarray]] = [[] for _ in range(4 if tta == "flips" else 1)]

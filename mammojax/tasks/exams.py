@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mammojax import extension
-from mammojax.data import exams, pipeline, prepared
+from mammojax.data import dataset, exams, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import exam_report, exam_split, heatmap
 from mammojax.evaluate.predictor import ExamPredictor
@@ -52,7 +52,7 @@ def sizes(config: ConfigDict, data: ConfigDict) -> dict[str, tuple[int, int]]:
     return windows
 
 
-def facts(config: ConfigDict, data: prepared.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
+def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
     """The data's facts, and the digest of the patch network whose heatmaps are channels of the images.
 
     The heatmaps are written now, beside the data, where they are not there yet.
@@ -69,7 +69,7 @@ def facts(config: ConfigDict, data: prepared.Prepared, starts: Mapping[str, Path
     return data.facts | {"heatmaps": net.digest}
 
 
-def _heatmaps(config: ConfigDict, data: prepared.Prepared, facts: Mapping[str, Any]) -> exams.Heatmaps | None:
+def _heatmaps(config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any]) -> exams.Heatmaps | None:
     """Where the heatmap channels lie and in which order they are taken; None for images alone."""
     if "heatmaps" not in facts:
         return None
@@ -77,7 +77,7 @@ def _heatmaps(config: ConfigDict, data: prepared.Prepared, facts: Mapping[str, A
 
 
 def batches(
-    config: ConfigDict, workdir: Path, data: prepared.Prepared, facts: Mapping[str, Any]
+    config: ConfigDict, workdir: Path, data: dataset.Prepared, facts: Mapping[str, Any]
 ) -> pipeline.Batches | pipeline.Paired:
     """The exams of each epoch, see `exams.Windows`.
 
@@ -121,7 +121,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
 
 
 def score(
-    config: ConfigDict, data: prepared.Prepared, facts: Mapping[str, Any], variables: Tree
+    config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
     """What scores a split, compiled once for all of them.
 
@@ -148,7 +148,7 @@ def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
 
 
 def measure(
-    config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: prepared.Prepared, split: str
+    config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: dataset.Prepared, split: str
 ) -> dict[str, Any]:
     """Write predictions/NAME.csv, a row a breast or of BI-RADS an exam; the metrics with their intervals.
 
@@ -163,7 +163,7 @@ def measure(
 
 
 def report(
-    config: ConfigDict, workdir: Path, data: prepared.Prepared, predictions: Predictions, notes: list[str]
+    config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions, notes: list[str]
 ) -> None:
     """Write report.html."""
     title = f"{config.model.join} network for {config.model.target} on {config.data.name}"

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mammojax import extension, start
-from mammojax.data import classes, pipeline, prepared
+from mammojax.data import dataset, pipeline
 from mammojax.data.recipe import Recipe
 from mammojax.evaluate import heatmap, paper_run, predict
 from mammojax.evaluate import measure as measures
@@ -41,13 +41,13 @@ def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
     return side, side
 
 
-def facts(config: ConfigDict, data: prepared.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
+def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
     """The data's facts, and the mean that the start subtracted where it was another."""
     return start.with_start_mean(data.facts, starts.get("init_from"))
 
 
 def batches(
-    config: ConfigDict, workdir: Path, data: prepared.Prepared, facts: Mapping[str, Any]
+    config: ConfigDict, workdir: Path, data: dataset.Prepared, facts: Mapping[str, Any]
 ) -> pipeline.Batches | pipeline.Paired:
     """Shuffled images; beside them patches where the network learns those too (`model.auxiliary_classes`).
 
@@ -59,8 +59,8 @@ def batches(
     if config.data.shuffle_labels:
         train = Relabelled(train, data.table("train"), config.seed)
     patients = config.data.patients
-    only = prepared.of_patients(data.table("train"), patients, config.seed) if patients else None
-    classes.refuse_one_class(data, only)
+    only = dataset.of_patients(data.table("train"), patients, config.seed) if patients else None
+    dataset.refuse_one_class(data, only)
 
     def stream(source: Any, batch: int, pixels: int, only: np.ndarray | None = None) -> pipeline.Batches:
         workers = pipeline.reading_processes(config.data.workers, len(source if only is None else only), pixels)
@@ -69,7 +69,7 @@ def batches(
     images = stream(train, config.batch, int(np.prod(np.array(sizes(config, config.data)))), only)
     if not config.model.get("auxiliary_classes", 0):
         return images
-    patches = prepared.find(Recipe.of_run(config, workdir).of_kind(config.auxiliary.kind))
+    patches = dataset.find(Recipe.of_run(config, workdir).of_kind(config.auxiliary.kind))
     return pipeline.Paired(images, stream(patches.source("train"), config.auxiliary.batch, config.data.patch_size**2))
 
 
@@ -112,7 +112,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
 
 
 def score(
-    config: ConfigDict, data: prepared.Prepared, facts: Mapping[str, Any], variables: Tree
+    config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
     """What scores a split, compiled once for all of them."""
     predictor = ImagePredictor(config, dict(facts), variables)
@@ -136,7 +136,7 @@ def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
 
 
 def measure(
-    config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: prepared.Prepared, split: str
+    config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: dataset.Prepared, split: str
 ) -> dict[str, Any]:
     """Write predictions/NAME.csv; the metrics with their intervals."""
     table = data.table(split)
@@ -146,7 +146,7 @@ def measure(
 
 
 def report(
-    config: ConfigDict, workdir: Path, data: prepared.Prepared, predictions: Predictions, notes: list[str]
+    config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions, notes: list[str]
 ) -> None:
     """Write report.html; of whole images with a gallery of the surest and the worst."""
     whole = config.model.task == "whole"
@@ -159,7 +159,7 @@ def report(
 
 
 def _gallery(
-    config: ConfigDict, data: prepared.Prepared, predictions: Predictions, patch_run: Path | None
+    config: ConfigDict, data: dataset.Prepared, predictions: Predictions, patch_run: Path | None
 ) -> list[reports.GalleryItem]:
     """The surest and the worst test images, each with what the patch net, where there is one, sees in it."""
     p, label = predictions["scores"][:, 1], predictions["label"]

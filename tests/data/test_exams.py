@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.data import exams, pipeline, prepared
+from mammojax.data import dataset, exams, pipeline
 from mammojax.data.builders import exams as builder
 from mammojax.data.crop import Crop, crop
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.data.window import best_centre
 from mammojax.errors import BadDataset
@@ -44,7 +45,7 @@ def _breast(seed: int, faces_right: bool) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
+def data(tmp_path_factory: pytest.TempPathFactory) -> dataset.Prepared:
     folder = tmp_path_factory.mktemp("exams")
     text = MANIFEST.format(*"abcde")
     for k, row in enumerate(csv.DictReader(text.splitlines())):
@@ -53,17 +54,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
     mask[60:70, 30:50] = 255
     cv2.imwrite(str(folder / "m.png"), mask)
     (folder / "manifest.csv").write_text(text)
-    (path,) = prepared.prepare(Recipe("manifest", "exams", folder / "data", folder, iterations=4))
-    return prepared.Prepared(path)
+    (path,) = prepare(Recipe("manifest", "exams", folder / "data", folder, iterations=4))
+    return dataset.Prepared(path)
 
 
-def test_ids_that_are_formulas_are_texts_in_the_index(data: prepared.Prepared) -> None:
+def test_ids_that_are_formulas_are_texts_in_the_index(data: dataset.Prepared) -> None:
     assert "test,e_L_CC.png,'+p4,'=e4,L,CC" in (data.path / "index.csv").read_text()
     (exam,) = exams.exams_of(data, "test")
     assert (exam.patient_id, exam.exam_id) == ("+p4", "=e4")
 
 
-def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> None:
+def test_labels_of_breasts_are_any_row_of_theirs(data: dataset.Prepared) -> None:
     e0, e1, e2 = exams.exams_of(data, "train")
     assert e0.label.tolist() == [1, 0, 1, 0]  # benign and malignant in the left breast
     assert {view: len(rows) for view, rows in e0.images.items()} == {"L-CC": 1, "L-MLO": 1, "R-CC": 1, "R-MLO": 2}
@@ -78,7 +79,7 @@ def test_labels_of_breasts_are_any_row_of_theirs(data: prepared.Prepared) -> Non
     }  # fmt: skip
 
 
-def test_exams_that_are_all_alike_or_a_split_without_any_are_refused(data: prepared.Prepared) -> None:
+def test_exams_that_are_all_alike_or_a_split_without_any_are_refused(data: dataset.Prepared) -> None:
     e0, e1, _ = exams.exams_of(data, "train")
     exams.refuse_one_class([e0, e1], data, "cancer", ("CC", "MLO"))
     with pytest.raises(BadDataset, match="the 2 training exams have the same four labels"):
@@ -89,7 +90,7 @@ def test_exams_that_are_all_alike_or_a_split_without_any_are_refused(data: prepa
         exams.refuse_one_class([e0, e1], data, "cancer", ("MLO",))
 
 
-def test_images_face_right_with_their_masks(data: prepared.Prepared) -> None:
+def test_images_face_right_with_their_masks(data: dataset.Prepared) -> None:
     source, table = data.source("train"), data.table("train")
     for index, row in enumerate(table):
         image = source[index]["image"][..., 0]
@@ -112,9 +113,7 @@ class FortyExams:
             facts = {"benign": int(k < biopsied), "malignant": 0, "reach": 60, "lowest": 90, "columns": {"birads": "1"}}
             for view in VIEWS:
                 names = (f"{k}_{view}", f"p{k}", f"e{k}", view[0], view[2:])
-                self._rows.append(
-                    dict(zip(prepared.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)}
-                )
+                self._rows.append(dict(zip(dataset.COLUMNS, (*names, "0"), strict=True)) | {"facts": json.dumps(facts)})
 
     def table(self, split: str) -> list[dict[str, str]]:
         return self._rows
@@ -167,7 +166,7 @@ def test_the_last_batch_of_an_epoch_repeats_exams_where_there_are_no_others(biop
     assert twice[0] != twice[1]
 
 
-def test_windows_are_their_number_s_alone(data: prepared.Prepared) -> None:
+def test_windows_are_their_number_s_alone(data: dataset.Prepared) -> None:
     def windows(target: str = "cancer", noise: int = 4) -> exams.Windows:
         return exams.Windows(
             data, SIZES, target=target, angles=("CC", "MLO"), noise=noise, batch=2, epochs=3, seed=0
@@ -188,7 +187,7 @@ def test_windows_are_their_number_s_alone(data: prepared.Prepared) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_batches_are_the_windows_in_order_whatever_the_workers(data: prepared.Prepared, workers: int) -> None:
+def test_batches_are_the_windows_in_order_whatever_the_workers(data: dataset.Prepared, workers: int) -> None:
     windows = exams.Windows(
         data, SIZES, target="cancer", angles=("CC", "MLO"), noise=4, batch=2, epochs=3, seed=0
     )  # fmt: skip
@@ -220,9 +219,9 @@ def test_each_image_is_prepared_by_its_own_background(tmp_path: Path, capsys: py
         rows.append(f"{name}.png,p{name},e{name},L,CC,NORMAL,train")
     (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
     recipe = Recipe("manifest", "exams", tmp_path / "data", tmp_path, iterations=4, patch_size=8)
-    whole, patches = prepared.prepare(recipe, ("exams", "exam_patches"))
+    whole, patches = prepare(recipe, ("exams", "exam_patches"))
     assert "keeps" not in capsys.readouterr().err
-    data = prepared.Prepared(whole)
+    data = dataset.Prepared(whole)
     assert data.facts["crop"] == {"threshold": None, "iterations": 4}
     size = {"CC": (60, 40)}
     for index, (row, level) in enumerate(zip(data.table("train"), levels.values(), strict=True)):
@@ -233,11 +232,11 @@ def test_each_image_is_prepared_by_its_own_background(tmp_path: Path, capsys: py
         assert pixels.shape[0] < 135
         np.testing.assert_array_equal(exams.Images(data, "train", size).pixels(index), pixels)
         assert exams.Images(data, "train", size).view(index).centre == best_centre(pixels, found, "CC", size["CC"])
-    for example in prepared.Prepared(patches).source("train"):
+    for example in dataset.Prepared(patches).source("train"):
         level = levels[example["image_id"].decode()[0]]
         assert example["image"].max() > level * 65535 + 2000  # none of background alone
-    (wide,) = prepared.prepare(replace(recipe, threshold=0))
-    assert prepared.Prepared(wide).facts["crop"]["threshold"] == 0
+    (wide,) = prepare(replace(recipe, threshold=0))
+    assert dataset.Prepared(wide).facts["crop"]["threshold"] == 0
     said = capsys.readouterr().err
     assert "b.png: the crop keeps 100% of the image (tissue: above 0)" in said
     assert "a.png" not in said
@@ -253,7 +252,7 @@ def test_a_data_set_of_one_threshold_for_all_is_read_as_before() -> None:
 
         def table(self, split: str) -> list[dict[str, str]]:
             facts = {"reach": 80, "lowest": 130}
-            return [dict.fromkeys(prepared.COLUMNS, "") | {"view": "CC", "facts": json.dumps(facts)}]
+            return [dict.fromkeys(dataset.COLUMNS, "") | {"view": "CC", "facts": json.dumps(facts)}]
 
         def source(self, split: str, masks: bool = True) -> list[dict[str, np.ndarray]]:
             return [{"image": pixels[..., None]}]
@@ -265,7 +264,7 @@ def test_a_data_set_of_one_threshold_for_all_is_read_as_before() -> None:
     assert seen != best_centre(pixels, Crop(*points), "CC", size)
 
 
-def test_heatmap_channels_come_in_the_order_asked_for(data: prepared.Prepared, tmp_path: Path) -> None:
+def test_heatmap_channels_come_in_the_order_asked_for(data: dataset.Prepared, tmp_path: Path) -> None:
     images = exams.Images(data, "train", SIZES)
     shape = images.pixels(0).shape
     seen = np.random.default_rng(0).random((*shape, 2), np.float32)

@@ -12,7 +12,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from mammojax import cli
-from mammojax.data import manifest, prepared
+from mammojax.data import dataset, manifest
 from mammojax.data.breast import Framing
 from mammojax.data.builders import inbreast, mammograms
 from mammojax.data.recipe import Recipe
@@ -155,7 +155,7 @@ def test_prepared_by_the_command(tree: Path, tmp_path: Path, capsys: pytest.Capt
     assert "000000000000" not in printed.out + printed.err  # no patient
     assert not [path for path in tmp_path.rglob("*") if "000000000000" in path.name]
     facts = {"size": (96, 64), "patch_size": 32, "crop": "breast", "keep_aspect": True, "split": "shen", "seed": 0}
-    whole = prepared.find(Recipe("inbreast", "whole", tmp_path, **facts))
+    whole = dataset.find(Recipe("inbreast", "whole", tmp_path, **facts))
     patients = {split: {row["patient_id"] for row in whole.table(split)} for split in ("train", "val", "test")}
     assert not patients["train"] & patients["test"]
     assert not patients["train"] & patients["val"]
@@ -175,7 +175,7 @@ def test_prepared_by_the_command(tree: Path, tmp_path: Path, capsys: pytest.Capt
         values == [0, 2] for values in shown if len(values) > 1
     )  # every lesion of a malignant image is malignant
     assert sum(len(values) > 1 for values in shown) >= len(shown) - 2  # an image whose XML is cut off shows none
-    patches = prepared.find(Recipe("inbreast", "patches_s10", tmp_path, **facts))
+    patches = dataset.find(Recipe("inbreast", "patches_s10", tmp_path, **facts))
     classes = {c for split in patches.facts["counts"].values() for c, n in split.items() if n}
     assert {"background", "malignant_mass", "malignant_calcification", "benign_mass"} <= classes
     assert cli.main([*arguments, "--split", "official"]) == 2

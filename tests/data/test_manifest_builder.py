@@ -10,7 +10,8 @@ import pydicom
 import pytest
 
 from mammojax import cli
-from mammojax.data import exams, phantom, prepared
+from mammojax.data import dataset, exams, phantom
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadDataset, BadManifest, NotPrepared
 
@@ -29,17 +30,17 @@ def _dicom(path: Path, patient: str, seed: int) -> None:
     phantom.save_dicom(path, patient, "x", _pixels(seed), [pydicom.uid.generate_uid() for _ in range(3)])
 
 
-def _prepare(folder: Path, rows: list[str], kind: str = "whole", **how: str) -> prepared.Prepared:
+def _prepare(folder: Path, rows: list[str], kind: str = "whole", **how: str) -> dataset.Prepared:
     (folder / "m.csv").write_text("\n".join(rows))
-    paths = prepared.prepare(Recipe("manifest", kind, folder / "data", folder / "m.csv", **FACTS, **how))
-    return prepared.Prepared(paths[-1])
+    paths = prepare(Recipe("manifest", kind, folder / "data", folder / "m.csv", **FACTS, **how))
+    return dataset.Prepared(paths[-1])
 
 
-def _splits(data: prepared.Prepared) -> dict[str, str]:
+def _splits(data: dataset.Prepared) -> dict[str, str]:
     return {row["image"].split("#")[0]: split for split in ("train", "val", "test") for row in data.table(split)}
 
 
-def _rejected(data: prepared.Prepared) -> dict[str, str]:
+def _rejected(data: dataset.Prepared) -> dict[str, str]:
     with (data.path / "rejected.csv").open(newline="") as file:
         return {row["file"]: row["reason"] for row in csv.DictReader(file)}
 
@@ -125,14 +126,14 @@ def test_labels_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     command = ["prepare", "manifest", "--source", str(tmp_path / "m.csv"), "--data-dir", str(tmp_path / "data"),
                "--kinds", "whole", "--size", "16x16"]  # fmt: skip
     assert cli.main([*command, "--map", "0=BENIGN,1=MALIGNANT"]) == 0
-    data = prepared.Prepared(capsys.readouterr().out.splitlines()[-1])
+    data = dataset.Prepared(capsys.readouterr().out.splitlines()[-1])
     assert data.labels("train").tolist() == [0, 1]
     assert data.facts["map"] == "0=BENIGN,1=MALIGNANT"
     asked = {**FACTS, "source": str(tmp_path / "m.csv"), "name": "manifest", "kind": "whole", "data_dir": "x"}
     with pytest.raises(NotPrepared, match="--map 0=BENIGN,1=MALIGNANT"):
-        prepared.find(Recipe.of_run({"data": {**asked, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
+        dataset.find(Recipe.of_run({"data": {**asked, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
     found = {**asked, "data_dir": str(tmp_path / "data"), "map": "1=MALIGNANT,0=benign"}
-    assert prepared.find(Recipe.of_run({"data": found}, tmp_path)).path == data.path
+    assert dataset.find(Recipe.of_run({"data": found}, tmp_path)).path == data.path
     other = _prepare(tmp_path, rows, label_map="0=MALIGNANT,1=BENIGN")
     assert other.path != data.path
     assert other.labels("train").tolist() == [1, 0]

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mammojax.data import phantom, pipeline, prepared
+from mammojax.data import dataset, phantom, pipeline
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 
 
@@ -126,8 +127,8 @@ def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
     recipe = Recipe(
         "cbis_ddsm", "patches_s1", tmp_path, tmp_path / "source", size=(96, 64), patch_size=32, split="all"
     )  # fmt: skip
-    whole, _ = prepared.prepare(recipe)
-    data = prepared.Prepared(whole)
+    whole, _ = prepare(recipe)
+    data = dataset.Prepared(whole)
     wanted = {example["image_id"].decode(): example for example in data.source("train")}
     batches = pipeline.train_batches(data.source("train"), batch=2, seed=0, workers=2)
     seen = [next(batches) for _ in range(batches.steps_per_epoch)]

@@ -180,7 +180,7 @@ def test_folder_and_command_are_as_ever(
     if recipe.source is None and not name.startswith("phantom"):
         return
     calls: list[tuple[Recipe, tuple[str, ...], int]] = []
-    monkeypatch.setattr("mammojax.data.prepared.prepare", lambda *arguments: calls.append(arguments) or [])
+    monkeypatch.setattr("mammojax.data.prepare.prepare", lambda *arguments: calls.append(arguments) or [])
     assert cli.main(shlex.split(recipe.command)[1:]) == 0
     ((commanded, kinds, _),) = calls
     assert kinds == (kind,)

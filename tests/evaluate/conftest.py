@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.data.exams import exams_of, write_heatmaps
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.evaluate import populations
 from mammojax.models import multi_view
@@ -26,14 +27,14 @@ HEATMAPS = "0123456789abcdef"
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> prepared.Prepared:
+def data(tmp_path_factory: pytest.TempPathFactory) -> dataset.Prepared:
     """A phantom whose test split has 15 exams, five of them with outlined lesions."""
     folder = tmp_path_factory.mktemp("data")
-    (path,) = prepared.prepare(Recipe("phantom_exams", "exams", folder, exams=PHANTOM["exams"], iterations=10))
-    return prepared.Prepared(path)
+    (path,) = prepare(Recipe("phantom_exams", "exams", folder, exams=PHANTOM["exams"], iterations=10))
+    return dataset.Prepared(path)
 
 
-def exam_run(folder: Path, data: prepared.Prepared, heatmaps: bool = False, target: str = "cancer") -> Path:
+def exam_run(folder: Path, data: dataset.Prepared, heatmaps: bool = False, target: str = "cancer") -> Path:
     """A run of a tiny network: what it says of the test exams is made up, higher for what they have."""
     config = ConfigDict(
         {

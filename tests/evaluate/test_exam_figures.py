@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.contour import ContourSet
 
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.data.exams import exams_of, read_ahead
 from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import exam_figures
@@ -21,7 +21,7 @@ from mammojax.train.checkpoint import restore_best
 from tests.evaluate.conftest import HEATMAPS, SIZES, exam_run
 
 
-def _examples(data: prepared.Prepared) -> list[dict]:
+def _examples(data: dataset.Prepared) -> list[dict]:
     return list(data.source("test"))
 
 
@@ -30,7 +30,7 @@ def _rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: prepared.Prepared, tmp_path: Path) -> None:
+def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: dataset.Prepared, tmp_path: Path) -> None:
     shown = exam_figures.with_lesions(exam_run(tmp_path, data))
     assert [one.caption for one in shown] == [
         "Visible findings: malignant and benign", "Visible findings: malignant", "Visible findings: benign"
@@ -50,7 +50,7 @@ def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: prepa
 
 
 def test_a_lesion_of_a_large_image_is_drawn_small(
-    data: prepared.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = exam_run(tmp_path, data)
     (large, *_), side = exam_figures.with_lesions(run), 100
@@ -62,7 +62,7 @@ def test_a_lesion_of_a_large_image_is_drawn_small(
         assert small.lesions[view].mean() == pytest.approx(large.lesions[view].mean(), rel=0.2, abs=1e-6)
 
 
-def test_heatmaps_are_those_of_the_chosen_breasts(data: prepared.Prepared, tmp_path: Path) -> None:
+def test_heatmaps_are_those_of_the_chosen_breasts(data: dataset.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path, data, heatmaps=True)
     rows = [{**row, "p": float(row["p_malignant"])} for row in _rows(run)]
     malignant = sorted((row for row in rows if row["malignant"] == "1"), key=lambda row: row["p"])
@@ -94,7 +94,7 @@ def test_heatmaps_are_those_of_the_chosen_breasts(data: prepared.Prepared, tmp_p
         np.testing.assert_allclose(tint[..., 3], 0.75 * seen)
 
 
-def test_what_cannot_be_drawn_is_said(data: prepared.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_is_said(data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, out = exam_run(tmp_path / "run", data), tmp_path / "x.png"
     with pytest.raises(BadCheckpoint, match="takes no heatmaps"):
         exam_figures.write("exam-heatmaps", run, out)
@@ -117,7 +117,7 @@ def test_what_cannot_be_drawn_is_said(data: prepared.Prepared, tmp_path: Path, m
     assert not out.exists()
 
 
-def test_activations_are_those_that_the_predictions_come_from(data: prepared.Prepared, tmp_path: Path) -> None:
+def test_activations_are_those_that_the_predictions_come_from(data: dataset.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path, data, heatmaps=True)
     chosen = {exam.exam_id for exam in exams_of(data, "test")[:3]}
     found, columns, hidden = exam_figures.activations(run, "test", chosen)
@@ -144,7 +144,7 @@ def test_activations_are_those_that_the_predictions_come_from(data: prepared.Pre
 
 
 def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
-    data: prepared.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exam_figures, "embed", lambda vectors: vectors[:, :2])
     monkeypatch.setitem(sys.modules, "umap", ModuleType("umap"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.evaluate import populations, report
 from mammojax.evaluate.exam_report import write_exam_report
 from mammojax.vocabulary import FINDINGS
@@ -37,13 +37,13 @@ def _cell(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
-def _private(data: prepared.Prepared, run: Path) -> list[str]:
+def _private(data: dataset.Prepared, run: Path) -> list[str]:
     rows = [row for split in ("train", "val", "test") for row in data.table(split)]
     return [*{row[c] for row in rows for c in ("patient_id", "exam_id", "image")}, str(data.path), str(run), "/secret"]
 
 
 @pytest.mark.parametrize("heatmaps", [False, True])
-def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps: bool) -> None:
+def test_a_report_stands_alone(data: dataset.Prepared, tmp_path: Path, heatmaps: bool) -> None:
     run = exam_run(tmp_path / "run", data, heatmaps)
     split = {"auc": _cell(0.7), "auc_malignant": _cell(0.812), "pr_auc_benign_biopsied": _cell(0.3), "exams": 15}
     nothing = {"auc": {"value": float("nan"), "low": float("nan"), "high": float("nan")}, "exams": 9}
@@ -76,7 +76,7 @@ def test_a_report_stands_alone(data: prepared.Prepared, tmp_path: Path, heatmaps
     assert path.read_text(encoding="utf-8") == page  # the same run gives the same bytes
 
 
-def test_without_its_data_set_a_report_has_no_exams(data: prepared.Prepared, tmp_path: Path) -> None:
+def test_without_its_data_set_a_report_has_no_exams(data: dataset.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path / "run", data)
     saved = json.loads((run / "config.json").read_text())
     saved["config"]["data"]["data_dir"] = str(tmp_path / "gone")
@@ -91,7 +91,7 @@ def test_without_its_data_set_a_report_has_no_exams(data: prepared.Prepared, tmp
     assert "there is no curve" in page
 
 
-def test_a_birads_run_has_its_categories(data: prepared.Prepared, tmp_path: Path) -> None:
+def test_a_birads_run_has_its_categories(data: dataset.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path / "run", data, target="birads")
     shutil.rmtree(run / "predictions")
     (run / "predictions").mkdir()

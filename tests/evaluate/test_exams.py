@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 
 import mammojax
 from mammojax import cli
-from mammojax.data import prepared
+from mammojax.data import dataset
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram
 from mammojax.evaluate import exam_split, populations
@@ -209,11 +210,11 @@ def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) 
     splits = {"b": "test", "a": "train"}
     rows = [f"{line.replace(',,', ',NORMAL,', 1)},{splits[line[0]]}" for line in lines[1:] if line[0] in splits]
     exams.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
-    (path,) = prepared.prepare(Recipe("manifest", "exams", tmp_path / "data", exams, iterations=3))
+    (path,) = prepare(Recipe("manifest", "exams", tmp_path / "data", exams, iterations=3))
     wanted = {"view-wise": {"L": "MLO", "R": "MLO"}, "image-wise": {"L": "CC+MLO", "R": "MLO"}}
     for join, views in wanted.items():
         run = _tiny(tmp_path / join, join)
-        scored = list(ExamPredictor.restore(run).score_split(prepared.Prepared(path), "test"))
+        scored = list(ExamPredictor.restore(run).score_split(dataset.Prepared(path), "test"))
         exam_split.write(run, "test", scored, "cancer")
         assert {row["laterality"]: row["views"] for row in populations.read(run, "test").rows} == views
 

@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.contour import ContourSet
 
 from mammojax import cli
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.evaluate import compare, figures, saliency
 from mammojax.train.checkpoint import restore_best
 
@@ -45,7 +45,7 @@ def test_a_figure_shows_what_it_is_for(
 
 def test_saliency_shows_the_pixels_of_the_map_and_the_lesions_of_the_image(finished: Path) -> None:
     figure = figures.saliency(finished)
-    data, (config, facts, variables) = prepared.of_run(finished), restore_best(finished)
+    data, (config, facts, variables) = dataset.of_run(finished), restore_best(finished)
     examples = list(data.source("test"))
     for axes in figure.axes:
         shown = np.asarray(axes.images[0].get_array())

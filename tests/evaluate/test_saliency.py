@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mammojax.configs import quickstart
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.evaluate import saliency
 from mammojax.models import classifiers
 from mammojax.models.layers import guided, relu
@@ -74,7 +74,7 @@ def test_no_relu_of_our_networks_misses_the_rule(trunk: str, head: str, monkeypa
 
 def test_a_map_is_scaled_and_cut(finished: Path) -> None:
     config, facts, variables = restore_best(finished)
-    source = prepared.of_run(finished).source("test")
+    source = dataset.of_run(finished).source("test")
     images = np.stack([source[k]["image"] for k in range(3)])
     maps = saliency.saliency(config, facts, variables, images)
     assert maps.shape == images.shape[:3]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mammojax import cli
-from mammojax.data import prepared
+from mammojax.data import dataset
 from mammojax.evaluate import compare, heatmap, two_step
 from mammojax.train.checkpoint import restore_best
 
@@ -67,7 +67,7 @@ def test_it_runs_on_a_run_and_its_output_reads_like_one(
 
 
 def test_features_do_not_depend_on_the_batch(finished: Path) -> None:
-    patch, data = restore_best(finished / "patch"), prepared.of_run(finished)
+    patch, data = restore_best(finished / "patch"), dataset.of_run(finished)
     seen = [two_step.all_features(patch, data, "test", batch, "flips") for batch in (1, 5)]
     assert seen[0].shape[:2] == (4, len(data.table("test")))
     np.testing.assert_allclose(seen[0], seen[1], atol=1e-4)
@@ -92,7 +92,7 @@ def test_what_cannot_work_is_said_and_a_trained_run_is_not_overwritten(
     monkeypatch.chdir(finished / "patch")  # an empty init_from does not mean the folder one stands in
     assert cli.main(["two-step", "--run", str(alone), "--output", str(tmp_path / "out")]) == 2
     assert "started from no patch run, or it is gone; name one with --patch-run" in capsys.readouterr().err
-    monkeypatch.setattr(prepared.Prepared, "labels", lambda self, split: np.zeros(len(self.table(split)), np.int64))
+    monkeypatch.setattr(dataset.Prepared, "labels", lambda self, split: np.zeros(len(self.table(split)), np.int64))
     assert cli.main([*arguments, str(tmp_path / "out")]) == 2
     assert "all of one class" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammojax.data.classes import refuse_one_class
+from mammojax.data.dataset import refuse_one_class
 from mammojax.errors import BadDataset
 
 

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.data import phantom, prepared, reading
+from mammojax.data import dataset, phantom, reading
 from mammojax.data.breast import Framing
 from mammojax.data.builders import mammograms
 from mammojax.data.manifest import Image
+from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadDataset, BadManifest, NotPrepared
 from mammojax.vocabulary import PATCH_CLASSES
@@ -30,18 +31,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _examples(path: Path, split: str = "train") -> list[dict]:
-    return list(prepared.Prepared(path).source(split))
+    return list(dataset.Prepared(path).source(split))
 
 
 def test_a_second_time_does_nothing_and_workers_change_nothing(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = prepared.prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS))
+    one = prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS))
     stamp = [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
     assert str(source) not in capsys.readouterr().out
-    assert prepared.prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS)) == one
+    assert prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS)) == one
     assert stamp == [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
-    two = prepared.prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "2", source, **FACTS), workers=2)
+    two = prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "2", source, **FACTS), workers=2)
     for a, b in zip(one, two, strict=True):
         assert (a / "index.csv").read_bytes() == (b / "index.csv").read_bytes()
         assert (a / "dataset.json").read_bytes() == (b / "dataset.json").read_bytes()
@@ -50,8 +51,8 @@ def test_a_second_time_does_nothing_and_workers_change_nothing(
 
 
 def test_what_a_run_needs_is_there(source: Path, tmp_path: Path) -> None:
-    whole_path, patch_path = prepared.prepare(Recipe("cbis_ddsm", "patches_s1", tmp_path, source, **FACTS))
-    whole, patches = prepared.Prepared(whole_path), prepared.Prepared(patch_path)
+    whole_path, patch_path = prepare(Recipe("cbis_ddsm", "patches_s1", tmp_path, source, **FACTS))
+    whole, patches = dataset.Prepared(whole_path), dataset.Prepared(patch_path)
     owners = {s: {row["patient_id"] for row in whole.table(s)} for s in ("train", "val", "test")}
     assert not owners["train"] & owners["test"]
     assert not owners["train"] & owners["val"]
@@ -82,25 +83,25 @@ def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(mammograms, "examples_of", killed)
     with pytest.raises(KeyboardInterrupt):
-        prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
+        prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     monkeypatch.undo()
-    (path,) = prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
+    (path,) = prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     wanted = (path / "index.csv").read_bytes()
     (path / "dataset.json").unlink()  # killed before the last file was written
     (path / "index.csv").write_text("half")
     with pytest.raises(NotPrepared, match="mammojax prepare cbis_ddsm"):
-        prepared.find(Recipe("cbis_ddsm", "whole", tmp_path, **FACTS))
-    prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
+        dataset.find(Recipe("cbis_ddsm", "whole", tmp_path, **FACTS))
+    prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     assert (path / "index.csv").read_bytes() == wanted
 
 
 def test_another_download_is_not_passed_off_as_the_first(source: Path, tmp_path: Path) -> None:
-    prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
+    prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     other = tmp_path / "other"
     phantom.write_phantom(other, patients=4, image_size=(192, 128), seed=9)
     with pytest.raises(BadDataset, match="other CSVs"):
-        prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, other, **FACTS))
+        prepare(Recipe("cbis_ddsm", "whole", tmp_path, other, **FACTS))
 
 
 def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) -> None:
@@ -110,11 +111,11 @@ def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) 
         ({"size": (0, 9)}, "0x9"),
     ):
         with pytest.raises(BadDataset, match=words):
-            prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS | wrong))
+            prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS | wrong))
     with pytest.raises(BadDataset, match='kind "x"'):
-        prepared.prepare(Recipe("cbis_ddsm", "x", tmp_path, source, **FACTS))
+        prepare(Recipe("cbis_ddsm", "x", tmp_path, source, **FACTS))
     with pytest.raises(NotPrepared, match=r"run: mammojax prepare phantom --data-dir \S+ --kinds whole"):
-        prepared.find(Recipe("phantom", "whole", tmp_path, **FACTS))
+        dataset.find(Recipe("phantom", "whole", tmp_path, **FACTS))
 
 
 def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> None:
@@ -122,10 +123,10 @@ def test_broken_files_are_listed_and_skipped(source: Path, tmp_path: Path) -> No
     shutil.copytree(source, tree)
     full = sorted(p for p in tree.rglob("*.dcm") if p.stat().st_size > 40_000)
     full[0].write_bytes(b"no image")
-    (path,) = prepared.prepare(Recipe("cbis_ddsm", "whole", tmp_path / "data", tree, **FACTS))
+    (path,) = prepare(Recipe("cbis_ddsm", "whole", tmp_path / "data", tree, **FACTS))
     rejected = (path / "rejected.csv").read_text()
     assert "neither DICOM nor PNG" in rejected
-    assert prepared.Prepared(path).facts["rejected"] == 1
+    assert dataset.Prepared(path).facts["rejected"] == 1
 
 
 def test_a_header_that_pydicom_chokes_on_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +150,8 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"m{k}.png"), mask)
         rows.append(f"{k}.png,P{k},{'MALIGNANT' if k % 2 else 'BENIGN'},mass,m{k}.png,{split}")
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
-    paths = prepared.prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS), ("whole", "patches_s1"))
-    whole = prepared.Prepared(paths[0])
+    paths = prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS), ("whole", "patches_s1"))
+    whole = dataset.Prepared(paths[0])
     assert [len(whole.table(s)) for s in ("train", "val", "test")] == [2, 1, 1]
     # In train and val a label is needed; a lesion of no known kind or without its mask gives no patches.
     more = [
@@ -163,10 +164,8 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     for k in (4, 5, 6):
         cv2.imwrite(str(tmp_path / f"{k}.png"), rng.integers(0, 65536, (60, 50), np.uint16))
     (tmp_path / "manifest.csv").write_text("\n".join(more))
-    paths = prepared.prepare(
-        Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS), ("whole", "patches_s10")
-    )
-    whole, patches = (prepared.Prepared(path) for path in paths)
+    paths = prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS), ("whole", "patches_s10"))
+    whole, patches = (dataset.Prepared(path) for path in paths)
     assert [row["image"] for row in whole.table("train")] == ["0.png", "1.png", "6.png"]
     assert list(whole.labels("test")) == [1, -1]
     assert "4.png,its pathology is empty" in (whole.path / "rejected.csv").read_text()
@@ -177,26 +176,26 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     assert "1.png,one of its lesions has no mask" in reasons
     (tmp_path / "manifest.csv").write_text("\n".join(rows).replace("P3", "P0"))
     with pytest.raises(BadManifest, match=r"one patient in"):
-        prepared.prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS))
+        prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path, **FACTS))
     with pytest.raises(BadDataset, match="no manifest"):
-        prepared.prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path / "x", **FACTS))
+        prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path / "x", **FACTS))
 
 
 def test_whoever_comes_second_waits_and_finds_it_made(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def prepare(_: int) -> list[Path]:
-        return prepared.prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
+    def prepare_again(_: int) -> list[Path]:
+        return prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
 
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(prepare, range(2))
+        first, second = pool.map(prepare_again, range(2))
     assert first == second
     assert capsys.readouterr().out.count("prepared phantom/") == 1
 
 
 def test_masks_need_not_be_decoded(source: Path, tmp_path: Path) -> None:
-    (path,) = prepared.prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
-    data = prepared.Prepared(path)
+    (path,) = prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
+    data = dataset.Prepared(path)
     seen, unseen = data.source("train")[3], data.source("train", masks=False)[3]
     assert seen["masks"].shape == (96, 64, 1)
     assert isinstance(unseen["masks"], bytes)

@@ -1,0 +1,125 @@
+"""A prepared data set: what TFDS wrote, and beside it what a run must know of it (dataset.json, index.csv)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mammojax.data.cells import read_table
+from mammojax.data.recipe import WITHOUT_PATCHES, Recipe
+from mammojax.errors import BadDataset, NotPrepared
+
+COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
+
+
+class Prepared:
+    """One data set on disk.
+
+    Attributes:
+        path: its folder.
+        facts: dataset.json: name, kind, framing, patch_size, mean (gray value of the training images, 0 … 255),
+            classes, counts {split: {class: n}}, rejected (number of files and rows left out).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
+        self.facts: dict[str, Any] = json.loads((path / "dataset.json").read_text())
+        with (path / "index.csv").open(newline="") as file:
+            _, self._rows = read_table(file)
+        self._builder = tfds.builder_from_directory(path)
+
+    def source(self, split: str, masks: bool = True) -> Any:
+        """Random access to the examples of "train", "val" or "test"; see `builder.MammogramBuilder`.
+
+        Without `masks` those of whole images stay undecoded, which saves a tenth of the reading.
+        """
+        if not self.table(split):
+            return []
+        has_masks = self.facts["kind"] in WITHOUT_PATCHES
+        skip = {"masks": tfds.decode.SkipDecoding()} if has_masks and not masks else None
+        return self._builder.as_data_source(split, decoders=skip)
+
+    def table(self, split: str) -> list[dict[str, str]]:
+        """A row an example, in the source's order: COLUMNS, and of exams their facts, as JSON."""
+        return [row for row in self._rows if row["split"] == split]
+
+    def labels(self, split: str) -> np.ndarray:
+        """int64 [N], the label of each example."""
+        return np.array([int(row["label"]) for row in self.table(split)], np.int64)
+
+
+def find(recipe: Recipe) -> Prepared:
+    """The prepared data set of a recipe.
+
+    Raises:
+        NotPrepared: with the command that prepares it.
+        BadDataset: the recipe's manifest does not exist.
+    """
+    path = recipe.path
+    if not (path / "dataset.json").is_file():
+        what = f"{recipe.name}/{recipe.config_name}"
+        raise NotPrepared(f"the data set {what} is not prepared; run: {recipe.command}")
+    return Prepared(path)
+
+
+def of_run(run: Path) -> Prepared:
+    """The data set a run was trained on, where it still stands.
+
+    Raises:
+        NotPrepared: it is gone.
+    """
+    return find(Recipe.of_run(json.loads((run / "config.json").read_text())["config"], run))
+
+
+def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.ndarray:
+    """The rows of `patients` patients, int64 [M], in order: with and without a malignant row in the table's proportion.
+
+    A smaller number's patients are among those of a greater one (Shen et al. 2019, Table 4: "training subsets with 20,
+    30, 40, 50 and 60 patients were sampled"; that they are nested is ours, it takes the draw out of the comparison).
+
+    Raises:
+        BadDataset: there are fewer patients.
+    """
+    malignant: dict[str, bool] = {}
+    for row in table:
+        malignant[row["patient_id"]] = malignant.get(row["patient_id"], False) or row["label"] == "1"
+    if patients > len(malignant):
+        raise BadDataset(f"config.data.patients is {patients}, but the train split has {len(malignant)}; take fewer.")
+    rng = np.random.default_rng(seed)
+    place: list[tuple[float, str]] = []  # each stratum spread evenly over 0 … 1: any beginning keeps the proportion
+    for stratum in (True, False):
+        ids = rng.permutation(sorted(p for p, m in malignant.items() if m is stratum))
+        place += [((k + 0.5) / len(ids), str(name)) for k, name in enumerate(ids)]
+    chosen = {name for _, name in sorted(place)[:patients]}
+    return np.array([k for k, row in enumerate(table) if row["patient_id"] in chosen], np.int64)
+
+
+def refuse_one_class(data: Prepared, only: np.ndarray | None = None) -> None:
+    """Refuse what nothing can be learned from or measured on, before hours of training.
+
+    Args:
+        data: of whole images or patches.
+        only: int [M], the training examples that are used; None: all.
+
+    Raises:
+        BadDataset: the training examples are of one class, or the val or test split has no labelled example.
+    """
+    kind, classes = data.facts["kind"], data.facts["classes"]
+    labels = {split: data.labels(split) for split in ("train", "val", "test")}
+    if only is not None:
+        labels["train"] = labels["train"][only]
+    counts = {split: [int((label == k).sum()) for k in range(len(classes))] for split, label in labels.items()}
+    numbers = "; ".join(
+        f"{split}: {', '.join(f'{n} {name}' for name, n in zip(classes, row, strict=True))}"
+        for split, row in counts.items()
+    )
+    remedy = "give it more patients, another config.data.split or another config.data.seed"
+    for split in ("val", "test"):
+        if not sum(counts[split]):
+            raise BadDataset(f"the {split} split of {kind} has no labelled example ({numbers}); {remedy}.")
+    if sum(n > 0 for n in counts["train"]) < 2:
+        raise BadDataset(
+            f"the train split of {kind} has fewer than two classes, so nothing can be told apart ({numbers}); {remedy}."
+        )
