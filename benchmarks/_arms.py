@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mammojax.evaluate import compare
+from mammojax.evaluate.table import Predictions
 
 MEASURES = ("auc_malignant", "auc_benign", "auc", "accuracy")
 
@@ -40,16 +41,20 @@ class Book:
 
 
 def over_seeds(
-    arm: str, ours: dict[int, compare.Scored], theirs: dict[int, compare.Scored], against: str = ""
+    arm: str,
+    ours: dict[int, Predictions],
+    theirs: dict[int, Predictions],
+    against: str = "",
+    finding: str = "malignant",
 ) -> dict[str, Any]:
     """An arm's AUC by seed and its mean, and the same of its difference from another arm on the seeds both have.
 
     The interval is of the test patients' chance, the spread (standard deviation over seeds) also of data and training.
     """
 
-    def mean(repeats: list[tuple[compare.Scored, compare.Scored | None]]) -> dict[str, Any]:
-        values = [compare.over_repeats([pair], runs=1).value for pair in repeats]
-        mean = compare.over_repeats(repeats)
+    def mean(repeats: list[tuple[Predictions, Predictions | None]]) -> dict[str, Any]:
+        values = [compare.over_repeats([pair], runs=1, finding=finding).value for pair in repeats]
+        mean = compare.over_repeats(repeats, finding=finding)
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
         return {"by_seed": values, "mean": mean.value, "low": mean.low, "high": mean.high, "spread": spread}
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from benchmarks._arms import Book, over_seeds
 from mammojax.configs import exam_quickstart
-from mammojax.evaluate import compare, populations
+from mammojax.evaluate.table import Predictions, read_breasts
 from mammojax.vocabulary import FINDINGS
 
 ARMS = {
@@ -72,27 +72,20 @@ def _folder(workdir: Path, arm: str, seed: int) -> Path:
     return workdir / f"exams_{arm.replace(', ', '_').replace(' ', '_')}_{seed}"
 
 
-def _scored(workdir: Path, arm: str, seed: int, finding: str) -> compare.Scored:
-    """An arm's test breasts as `compare` takes images."""
-    breasts = populations.read(_folder(workdir, arm, seed), "test_random10")
-    rows = [row | {"image": f"{row['exam_id']} {row['laterality']}"} for row in breasts.rows]
-    return compare.Scored(arm, rows, breasts.label[finding], breasts.score[finding], breasts.patient)
-
-
 def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Each arm's AUC over its finished seeds and its difference from the plain (or AGAINST's) arm's, by finding."""
     rows: list[dict[str, Any]] = []
 
-    def scored(arm: str, finding: str) -> dict[int, compare.Scored]:
+    def scored(arm: str) -> dict[int, Predictions]:
         finished = [seed for seed in seeds if (_folder(workdir, arm, seed) / "metrics.json").is_file()]
-        return {seed: _scored(workdir, arm, seed, finding) for seed in finished}
+        return {seed: read_breasts(_folder(workdir, arm, seed), "test_random10") for seed in finished}
 
     for finding in FINDINGS:
         for arm in ARMS:
-            arms = {name: scored(name, finding) for name in dict.fromkeys(("plain", AGAINST.get(arm, "plain"), arm))}
+            arms = {name: scored(name) for name in dict.fromkeys(("plain", AGAINST.get(arm, "plain"), arm))}
             ours = arms[arm]
             if not ours:
                 continue
             others = [name for name in arms if name != arm] or [""]
-            rows += [{"finding": finding, **over_seeds(arm, ours, arms.get(o, {}), o)} for o in others]
+            rows += [{"finding": finding, **over_seeds(arm, ours, arms.get(o, {}), o, finding)} for o in others]
     return rows

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mammojax.configs import base, film
 from mammojax.data import manifest
-from mammojax.evaluate import compare
+from mammojax.evaluate import compare, table
 
 ARMS = ("patch-pretrained", "random weights")
 
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str]) -> list[dict]:
 
     args.workdir.mkdir(parents=True, exist_ok=True)
     source = args.source / "manifest.csv" if args.source.is_dir() else args.source
-    scored: dict[str, list[compare.Scored]] = {arm: [] for arm in ARMS}
+    scored: dict[str, list[table.Predictions]] = {arm: [] for arm in ARMS}
     for fold, path in enumerate(_folds(source, args.folds, args.workdir)):
         for arm in ARMS:
             folder = args.workdir / f"{arm.replace(' ', '_')}_{fold}"
             if not (folder / "metrics.json").is_file():
                 run(_config(arm, path, args.workdir), folder)
-            scored[arm].append(compare.read(folder, "test"))
+            scored[arm].append(table.read_images(folder, "test"))
     rows = []
     for arm in ARMS:
         mean = compare.over_repeats([(one, None) for one in scored[arm]])

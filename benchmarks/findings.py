@@ -25,7 +25,7 @@ from mammojax.configs import base, quickstart
 from mammojax.data import dataset
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import compare, predictor, two_step
+from mammojax.evaluate import compare, predictor, table, two_step
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best
 
@@ -202,9 +202,9 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
     ensemble (flips averaged, as the paper's), and the two-step forest on the plain arm's patch classifier.
     """
 
-    def scored(arm: str, split: str = "test") -> dict[int, compare.Scored]:
+    def scored(arm: str, split: str = "test") -> dict[int, table.Predictions]:
         finished = [seed for seed in seeds if (_folder(workdir, arm, seed) / "metrics.json").is_file()]
-        return {seed: compare.read(_folder(workdir, arm, seed), split) for seed in finished}
+        return {seed: table.read_images(_folder(workdir, arm, seed), split) for seed in finished}
 
     rows: list[dict] = []
     plain, flips = scored("plain"), scored("plain", "test_flips")
@@ -217,7 +217,7 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
     rows.append(over_seeds("plain, flips averaged", flips, plain, "plain"))
     four = [scored(arm, "test_flips") for arm in FOUR_BEST]
     if together := set.intersection(*map(set, four)):
-        mean = {seed: compare.ensemble([one[seed] for one in four]) for seed in together}
+        mean = {seed: table.ensemble([one[seed] for one in four]) for seed in together}
         rows.append(over_seeds("ensemble of four, flips", mean, flips, "plain, flips"))
     for seed in plain:
         folder = workdir / f"two-step_{seed}"
@@ -225,7 +225,7 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
             two_step.two_step(_folder(workdir, "plain", seed), folder)
     rows.append(over_seeds("two-step forest", scored("two-step"), plain, "plain"))
     for seed, one in plain.items():
-        gain = compare.two_views(compare.breasts(one))["gain"]
+        gain = compare.two_views(table.by_breast(one))["gain"]
         rows.append(
             {"arm": "plain, two views - one", "seed": seed, "difference": gain.value, "from": gain.low, "to": gain.high}
         )

@@ -12,7 +12,7 @@ import ml_collections
 
 from mammojax import run
 from mammojax.errors import BadConfig
-from mammojax.evaluate import populations
+from mammojax.evaluate import measure, populations, table
 
 
 def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         workdir: gets <join>_<seed>/ (run folders) and ensemble.json.
 
     Returns:
-        What ensemble.json holds: {"members": n, "test_random10": `populations.measure` of the mean of all members}.
+        What ensemble.json holds: {"members": n, "test_random10": `measure.measure_breasts` of the mean of all members}.
 
     Raises:
         as `run.run`; before anything is trained BadConfig where a list is empty or a member's folder holds a run of
@@ -58,8 +58,8 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     for folder, one in parts:
         print(f"{folder.name} → {folder}", flush=True)
         run.run(one, folder)
-    read = [populations.read(folder, "test_random10") for folder, _ in parts]
-    measured = populations.measure(populations.ensemble(read), config.bootstrap_runs, config.seed)
+    read = [table.read_breasts(folder, "test_random10") for folder, _ in parts]
+    measured = measure.measure_breasts(table.ensemble(read), config.bootstrap_runs, config.seed)
     result = {"members": len(parts), "test_random10": measured}
     (workdir / "ensemble.json").write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
     populations.write([folder for folder, _ in parts], "test_random10", [], None)

@@ -17,7 +17,8 @@ from mammojax import cli, run
 from mammojax.configs import exam_quickstart
 from mammojax.data import dataset
 from mammojax.errors import BadConfig
-from mammojax.evaluate import heatmap, populations
+from mammojax.evaluate import heatmap, table
+from mammojax.evaluate.measure import measure_breasts
 from mammojax.train.checkpoint import load_best
 from tests.tiny import ROOT, environment
 
@@ -61,9 +62,9 @@ def test_the_whole_path_leaves_what_is_documented(exam_run: Path) -> None:
     results = json.loads((exam_run / "metrics.json").read_text())
     assert set(results) == {"val", "test", "val_random10", "test_random10"}
     assert {"auc", "auc_malignant", "pr_auc_malignant", "auc_benign", "exams"} <= set(results["test"])
-    breasts = populations.read(exam_run, "test_random10")
-    assert len(breasts.rows) == 2 * results["test"]["exams"]
-    assert {"biopsied", "density", "vendor", "age_band"} <= set(breasts.rows[0])
+    breasts = table.read_breasts(exam_run, "test_random10")
+    assert len(breasts) == 2 * results["test"]["exams"]
+    assert {"biopsied", "density", "vendor", "age_band"} <= set(breasts.frame)
     for folder in (exam_run, exam_run / "patch", exam_run / "birads"):
         assert (folder / "report.html").is_file()
         assert str(exam_run.parent) not in (folder / "report.html").read_text()
@@ -147,7 +148,7 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
     assert cli.main(["predict", "--run", str(exam_run), "--input", str(manifest), "--output", str(tmp_path)]) == 0
     with (tmp_path / "breasts.csv").open() as file:
         ours = {(row["exam_id"], row["laterality"]): row for row in csv.DictReader(file)}
-    own = populations.read(exam_run, "test").rows
+    own = table.read_breasts(exam_run, "test").frame.to_dict("records")
     assert own
     for row in own:
         for name in ("p_malignant", "p_benign"):
@@ -197,7 +198,7 @@ def test_a_finished_run_is_tabulated_and_drawn(
         assert cli.main(["figure", name, "--run", run, "--output", str(tmp_path / f"{name}.png")]) == 0
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     readers = tmp_path / "readers.csv"
-    rows = populations.read(exam_run, "test_random10").rows[:-2]  # the last exam was not read
+    rows = table.read_breasts(exam_run, "test_random10").frame.to_dict("records")[:-2]  # the last exam was not read
     lines = [
         f"{who},{row['exam_id']},{row['laterality']},{(k * 7 + who) % 100}"
         for who in (1, 2)
@@ -223,7 +224,7 @@ def test_members_share_their_pretraining(exam_run: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     made = json.loads((workdir / "ensemble.json").read_text())
     assert made["members"] == 2
-    one, two = (populations.read(workdir / f"view-wise_{seed}", "test_random10") for seed in (0, 1))
-    assert not np.array_equal(one.score["malignant"], two.score["malignant"])
-    mean = populations.measure(populations.ensemble([one, two]), 50, 0)
+    one, two = (table.read_breasts(workdir / f"view-wise_{seed}", "test_random10") for seed in (0, 1))
+    assert not np.array_equal(one.score(), two.score())
+    mean = measure_breasts(table.ensemble([one, two]), 50, 0)
     assert made["test_random10"]["screening"]["benign"] == mean["screening"]["benign"]

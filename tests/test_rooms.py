@@ -57,3 +57,8 @@ def test_files_stay_small() -> None:
 def test_tensorflow_is_not_imported() -> None:
     code = "import mammojax.run, mammojax.cli, sys; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_only_the_table_reads_with_pandas() -> None:
+    users = {f.name for f in PACKAGE.rglob("*.py") if "read_csv" in f.read_text()}
+    assert users == {"table.py"}

@@ -6,111 +6,36 @@ views over draws of breasts). Our draws are of patients, whose two breasts are n
 """
 
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from mammojax import metrics
-from mammojax.data.cells import read_table
-from mammojax.errors import NotComparable
-from mammojax.evaluate import report
+from mammojax.evaluate import report, table
+from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
+from mammojax.evaluate.table import Predictions
 
-RUNS = 3000
 COLOURS = ("#1f6f8b", "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A split's labelled images: `rows` of the CSV, label int [N], score float64 [N] (p_malignant), patient [N]."""
-
-    name: str
-    rows: list[dict[str, str]]
-    label: np.ndarray
-    score: np.ndarray
-    patient: np.ndarray
-
-
-def read(run: Path, split: str) -> Scored:
-    """The predictions of a run.
-
-    Args:
-        run: the run folder.
-        split: "test", "val", or with flips averaged "test_flips", "val_flips".
-
-    Raises:
-        NotComparable: the run has none, is a patch run, or names an image twice.
-    """
-    path = run / "predictions" / f"{split}.csv"
-    if not path.is_file():
-        raise NotComparable(f'"{run}" has no predictions/{split}.csv; name the folder of a finished whole-image run.')
-    with path.open(newline="") as file:
-        rows = [row for row in read_table(file)[1] if row["label"] != ""]
-    if rows and "p_malignant" not in rows[0]:
-        raise NotComparable(f'"{run}" is a patch run; compare whole-image runs.')
-    if not rows:
-        raise NotComparable(f'"{run}": predictions/{split}.csv has no labelled image; nothing can be measured.')
-    names = [row["image"] for row in rows]
-    if len(set(names)) < len(names):
-        twice = next(name for k, name in enumerate(names) if name in names[:k])
-        raise NotComparable(f'"{run}": predictions/{split}.csv names "{twice}" twice; predict the split again.')
-    return Scored(
-        _folder(run).name, rows, np.array([int(r["label"]) for r in rows]),
-        np.array([float(r["p_malignant"]) for r in rows]), np.array([r["patient_id"] for r in rows]),
-    )  # fmt: skip
-
-
-def _folder(run: Path) -> Path:
-    """The run folder by its own name, where it was given as "." or with ".."."""
-    return Path(os.path.abspath(run))
-
-
-def aligned(scored: Sequence[Scored]) -> list[Scored]:
-    """All in the order of the first; images are matched by name.
-
-    Raises:
-        NotComparable: they are not of the same images with the same labels.
-    """
-    names = [row["image"] for row in scored[0].rows]
-    result = []
-    for one in scored:
-        place = {row["image"]: k for k, row in enumerate(one.rows)}
-        if other := sorted(set(names) ^ set(place)):
-            raise NotComparable(
-                f'"{scored[0].name}" and "{one.name}" were measured on different images ({len(other)} stand in one '
-                f'alone, the first: "{other[0]}"); give runs of one data set, split and seed.'
-            )
-        order = [place[name] for name in names]
-        rows = [one.rows[k] for k in order]
-        differ = np.flatnonzero(one.label[order] != scored[0].label)
-        if len(differ):
-            raise NotComparable(
-                f'"{scored[0].name}" and "{one.name}" have other labels for {len(differ)} of the same images (the '
-                f'first: "{names[differ[0]]}"); give runs of one data set.'
-            )
-        result.append(
-            replace(one, rows=rows, label=one.label[order], score=one.score[order], patient=one.patient[order])
-        )
-    return result
-
-
-def ensemble(scored: Sequence[Scored], name: str = "ensemble") -> Scored:
-    """The mean of the malignant scores of runs on the same images."""
-    same = aligned(scored)
-    return replace(same[0], name=name, score=np.mean([one.score for one in same], axis=0))
-
-
-def over_repeats(repeats: Sequence[tuple[Scored, Scored | None]], runs: int = RUNS, seed: int = 0) -> metrics.Interval:
+def over_repeats(
+    repeats: Sequence[tuple[Predictions, Predictions | None]],
+    runs: int = RUNS,
+    seed: int = 0,
+    finding: str = "malignant",
+) -> metrics.Interval:
     """Mean over repeats (seeds or folds) of an AUC, or of the difference between two on the same images.
 
     Args:
         repeats: (a, b) of each: AUC of a minus AUC of b; b None: AUC of a alone.
+        runs, seed: of the draws of patients.
+        finding: of FINDINGS.
 
     Returns:
         The mean with its interval, without one where a repeat has too few of a class; each repeat's patients are drawn
@@ -118,81 +43,64 @@ def over_repeats(repeats: Sequence[tuple[Scored, Scored | None]], runs: int = RU
     """
     values, drawn, few = [], [], False
     for k, (a, b) in enumerate(repeats):
-        first, second = aligned([a, b]) if b else (a, None)
+        first, second = table.aligned([a, b]) if b is not None else (a, None)
 
         def statistic(
-            weights: np.ndarray | None, one: Scored = first, other: Scored | None = second
+            weights: np.ndarray | None, a: Predictions = first, b: Predictions | None = second
         ) -> np.ndarray | float:
-            auc = metrics.roc_auc(one.label, one.score, weights)
-            return auc - metrics.roc_auc(other.label, other.score, weights) if other else auc
+            value = metrics.roc_auc(a.label(finding), a.score(finding), weights)
+            return value if b is None else value - metrics.roc_auc(b.label(finding), b.score(finding), weights)
 
         values.append(float(statistic(None)))
-        few = few or metrics.too_few(first.label)
+        few = few or metrics.too_few(first.label(finding))
         drawn.append(metrics.draws_of(statistic, first.patient, runs, seed + k))
     mean = metrics.interval(float(np.mean(values)), np.mean(drawn, axis=0))
     return mean._replace(low=float("nan"), high=float("nan")) if few else mean
 
 
-@dataclass(frozen=True)
-class Breasts:
-    """Breasts with both views: label int [B], `cc` and `mlo` float64 [B] (several images of a view: their mean), the
-    mean of the two as `both`, patient [B]."""
-
-    label: np.ndarray
-    cc: np.ndarray
-    mlo: np.ndarray
-    patient: np.ndarray
-
-    @property
-    def both(self) -> np.ndarray:
-        """The mean score of the two views."""
-        return (self.cc + self.mlo) / 2
-
-
-def breasts(scored: Scored) -> Breasts:
-    """The breasts that have a CC and an MLO view; a breast is malignant where one of its images is."""
-    groups: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    for k, row in enumerate(scored.rows):
-        if row["laterality"] and row["view"] in ("CC", "MLO"):
-            key = (row["patient_id"], row["exam_id"], row["laterality"])
-            groups.setdefault(key, {}).setdefault(row["view"], []).append(k)
-    pairs = [(views["CC"], views["MLO"], key[0]) for key, views in sorted(groups.items()) if len(views) == 2]
-    return Breasts(
-        np.array([int(scored.label[[*cc, *mlo]].max()) for cc, mlo, _ in pairs], int),
-        np.array([scored.score[cc].mean() for cc, _, _ in pairs]),
-        np.array([scored.score[mlo].mean() for _, mlo, _ in pairs]),
-        np.array([patient for _, _, patient in pairs]),
+def difference(a: Predictions, b: Predictions, finding: str = "malignant") -> metrics.Interval:
+    """AUC of a minus AUC of b, which are `table.aligned`, on the same draws of patients."""
+    return metrics.paired_bootstrap(
+        metrics.roc_auc, a.label(finding), a.score(finding), b.score(finding), a.patient, RUNS
     )
 
 
-def two_views(pairs: Breasts, runs: int = RUNS, seed: int = 0) -> dict[str, metrics.Interval]:
-    """Breast-level AUC of each view and of their mean; "gain" is that of the mean minus the mean of the two AUCs."""
+def two_views(pairs: pd.DataFrame, runs: int = RUNS, seed: int = 0) -> dict[str, metrics.Interval]:
+    """Breast-level AUC of each view and of their mean; "gain" is that of the mean minus the mean of the two AUCs.
+
+    Args:
+        pairs: as `table.by_breast` gives them.
+        runs, seed: of the draws of patients.
+    """
+    label, patient = pairs["malignant"].to_numpy(), pairs["patient_id"].to_numpy(dtype=str)
+    scores = {name: pairs[name].to_numpy() for name in ("CC", "MLO", "both")}
 
     def gain(weights: np.ndarray | None) -> np.ndarray | float:
-        cc, mlo, both = (metrics.roc_auc(pairs.label, s, weights) for s in (pairs.cc, pairs.mlo, pairs.both))
+        cc, mlo, both = (metrics.roc_auc(label, score, weights) for score in scores.values())
         return both - (cc + mlo) / 2
 
     result = {
-        name: metrics.bootstrap(metrics.roc_auc, pairs.label, score, pairs.patient, runs, seed)
-        for name, score in (("CC", pairs.cc), ("MLO", pairs.mlo), ("both", pairs.both))
+        name: metrics.bootstrap(metrics.roc_auc, label, score, patient, runs, seed) for name, score in scores.items()
     }
-    if metrics.too_few(pairs.label):
+    if metrics.too_few(label):
         return result | {"gain": metrics.Interval(float(gain(None)), float("nan"), float("nan"))}
-    return result | {"gain": metrics.interval_of(gain, pairs.patient, runs, seed)}
+    return result | {"gain": metrics.interval_of(gain, patient, runs, seed)}
 
 
-def threshold(scored: Scored, sensitivity: float) -> float:
+def threshold(predictions: Predictions, sensitivity: float) -> float:
     """The highest score at which at least `sensitivity` of the malignant images is called malignant (score ≥ it); NaN
     where none is malignant."""
-    if not (scored.label == 1).any():
+    if not (predictions.label() == 1).any():
         return float("nan")
-    _, tpr, at = metrics.roc_curve(scored.label, scored.score)
+    _, tpr, at = metrics.roc_curve(predictions.label(), predictions.score())
     return float(at[1:][np.argmax(tpr[1:] >= sensitivity - 1e-12)])  # at[0] is no score
 
 
-def operating_point(scored: Scored, at: float, runs: int = RUNS, seed: int = 0) -> dict[str, metrics.Interval]:
+def operating_point(
+    predictions: Predictions, at: float, runs: int = RUNS, seed: int = 0
+) -> dict[str, metrics.Interval]:
     """Sensitivity and specificity of calling scores ≥ `at` malignant."""
-    called, label = (scored.score >= at).astype(int), scored.label
+    called, label = (predictions.score() >= at).astype(int), predictions.label()
 
     def share(of: int) -> metrics.Interval:
         """How many of the images labelled `of` are called so."""
@@ -203,31 +111,9 @@ def operating_point(scored: Scored, at: float, runs: int = RUNS, seed: int = 0) 
         among = label == of
         if among.sum() < metrics.ENOUGH:
             return metrics.Interval(float(statistic(None)), float("nan"), float("nan"))
-        return metrics.interval_of(statistic, scored.patient, runs, seed)
+        return metrics.interval_of(statistic, predictions.patient, runs, seed)
 
     return {"sensitivity": share(1), "specificity": share(0)}
-
-
-def names_of(runs: Sequence[Path]) -> list[str]:
-    """What to call runs: their folders' names; where two are alike, all by the folders they lie in too.
-
-    Raises:
-        NotComparable: a run is given twice.
-    """
-    folders = [_folder(run) for run in runs]
-    if len(set(folders)) < len(folders):
-        twice = next(folder for k, folder in enumerate(folders) if folder in folders[:k])
-        raise NotComparable(f'"{twice.name}" is given twice; name each run once.')
-    names = [folder.name for folder in folders]
-    if len(set(names)) == len(names):
-        return names
-    above = os.path.commonpath(folders)
-    return [os.path.relpath(folder, above) for folder in folders]
-
-
-def _of_all(runs: Sequence[Path], split: str) -> list[Scored]:
-    """A split of all runs in one order, by the names of `names_of`."""
-    return aligned([replace(read(run, split), name=name) for run, name in zip(runs, names_of(runs), strict=True)])
 
 
 def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86) -> dict[str, Any]:
@@ -247,66 +133,64 @@ def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86
         validation split there is "read_on_val" alone. A point whose threshold no malignant image gives is None.
 
     Raises:
-        NotComparable: a run is given twice; see `read` and `aligned`.
+        NotComparable: see `table.read_all_images`.
     """
-    plain = _of_all(runs, split)
-    flips = aligned([plain[0], *_of_all(runs, f"{split}_flips")])[1:]  # pairs need one order
-    val = _of_all(runs, "val_flips")
+    plain = table.read_all_images(runs, split)
+    flips = table.aligned([plain[0], *table.read_all_images(runs, f"{split}_flips")])[1:]  # pairs need one order
+    val = table.read_all_images(runs, "val_flips")
     if len(runs) > 1:
         for group in (plain, flips, val):
-            group.append(ensemble(group))
+            group.append(table.ensemble(group))
     rows, points = [], []
-    for one, turned, chooser in zip(plain, flips, val, strict=True):
-        pairs = breasts(turned)
+    for as_is, turned, chooser in zip(plain, flips, val, strict=True):
+        pairs = table.by_breast(turned)
         rows.append(
             {
-                "name": one.name,
-                "auc": _auc(one),
-                "auc_flips": _auc(turned),
-                "gain_flips": _difference(turned, one),
-                "breasts": len(pairs.label),
-                "malignant_breasts": int(pairs.label.sum()),
-                "two_views": {k: v.to_json() for k, v in two_views(pairs).items()} if len(pairs.label) else None,
+                "name": as_is.name,
+                "auc": auc(as_is),
+                "auc_flips": auc(turned),
+                "gain_flips": difference(turned, as_is).to_json(),
+                "breasts": len(pairs),
+                "malignant_breasts": int(pairs["malignant"].sum()),
+                "two_views": {k: v.to_json() for k, v in two_views(pairs).items()} if len(pairs) else None,
             }
         )
-        point: dict[str, Any] = {"name": one.name}
+        point: dict[str, Any] = {"name": as_is.name}
         if split != "val":
             point["chosen_on_val"] = _point(turned, threshold(chooser, sensitivity))
         points.append(point | {f"read_on_{split}": _point(turned, threshold(turned, sensitivity))})
     gain = None
     if len(runs) > 1:
-        best = max(flips[:-1], key=lambda s: float(metrics.roc_auc(s.label, s.score)))
-        gain = {"over": best.name, **_difference(flips[-1], best)}
+        best = max(flips[:-1], key=lambda s: float(metrics.roc_auc(s.label(), s.score())))
+        gain = {"over": best.name, **difference(flips[-1], best).to_json()}
     return {
-        "split": split, "images": len(plain[0].rows), "patients": len(set(plain[0].patient)), "rows": rows,
+        "split": split, "images": len(plain[0]), "patients": len(set(plain[0].patient)), "rows": rows,
         "ensemble_gain": gain, "sensitivity": sensitivity, "operating": points,
     }  # fmt: skip
 
 
-def _auc(scored: Scored) -> dict[str, Any]:
-    return metrics.bootstrap(metrics.roc_auc, scored.label, scored.score, scored.patient, RUNS).to_json(scored.label)
+def auc(predictions: Predictions) -> dict[str, Any]:
+    """The AUC of malignant or not with its interval, as `metrics.Interval.to_json` has it."""
+    label = predictions.label()
+    return metrics.bootstrap(metrics.roc_auc, label, predictions.score(), predictions.patient, RUNS).to_json(label)
 
 
-def _difference(a: Scored, b: Scored) -> dict[str, Any]:
-    return metrics.paired_bootstrap(metrics.roc_auc, a.label, a.score, b.score, a.patient, RUNS).to_json()
-
-
-def _point(scored: Scored, at: float) -> dict[str, Any] | None:
+def _point(predictions: Predictions, at: float) -> dict[str, Any] | None:
     if not np.isfinite(at):
         return None
-    return {"threshold": at} | {k: v.to_json() for k, v in operating_point(scored, at).items()}
+    return {"threshold": at} | {k: v.to_json() for k, v in operating_point(predictions, at).items()}
 
 
-def roc_figure(scored: Sequence[Scored]) -> Figure:
+def roc_figure(predictions: Sequence[Predictions]) -> Figure:
     """ROC curves of single runs and their ensemble (Fig. 3); the last of several is drawn as the ensemble."""
     with matplotlib.rc_context(report.FONT):
         figure = Figure(figsize=(6.0, 5.4))
         axes = figure.subplots()
-        for k, one in enumerate(scored):
-            fpr, tpr, _ = metrics.roc_curve(one.label, one.score)
-            together = len(scored) > 1 and k == len(scored) - 1
+        for k, one in enumerate(predictions):
+            fpr, tpr, _ = metrics.roc_curve(one.label(), one.score())
+            together = len(predictions) > 1 and k == len(predictions) - 1
             colour = "#1c2430" if together else COLOURS[k % len(COLOURS)]
-            label = f"{one.name}: {metrics.roc_auc(one.label, one.score):.3f}"
+            label = f"{one.name}: {metrics.roc_auc(one.label(), one.score()):.3f}"
             axes.plot(fpr, tpr, color=colour, linewidth=2.4 if together else 1.5, label=label)
         axes.plot([0, 1], [0, 1], color=report.SOFT, linewidth=1, linestyle=":")
         axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC, flips averaged (AUC in the legend)")
@@ -328,8 +212,8 @@ def write(runs: Sequence[Path], output: Path | None, split: str = "test", sensit
         return
     output.mkdir(parents=True, exist_ok=True)
     (output / "compare.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    flips = _of_all(runs, f"{split}_flips")
-    figure = roc_figure([*flips, ensemble(flips)] if len(flips) > 1 else flips)
+    flips = table.read_all_images(runs, f"{split}_flips")
+    figure = roc_figure([*flips, table.ensemble(flips)] if len(flips) > 1 else flips)
     figure.savefig(output / "roc.png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     picture = report.Section("ROC curves", figures=[("ROC curves of the runs and their ensemble", report.png(figure))])
     notes = ["In brackets 95 % intervals from 3000 bootstrap draws of patients."]

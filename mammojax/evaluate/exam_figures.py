@@ -23,9 +23,8 @@ from tqdm import tqdm
 
 from mammojax.data import dataset, exams
 from mammojax.errors import BadCheckpoint, NotComparable
-from mammojax.evaluate import figures, heatmap, populations, report
+from mammojax.evaluate import figures, heatmap, reader_file, report, table
 from mammojax.evaluate.predictor import ExamPredictor
-from mammojax.evaluate.readers import read as read_readers
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import read_config, restore_best
 from mammojax.vocabulary import FINDINGS, VIEWS
@@ -89,9 +88,9 @@ def scored(run: Path, split: str = "test") -> list[Shown]:
             set is gone. BadDataset: its heatmaps are.
     """
     _, folder = _heatmaps(run)
-    breasts, data = populations.read(run, split), dataset.of_run(run)
-    score, malignant = breasts.score["malignant"], np.flatnonzero(breasts.label["malignant"] == 1)
-    benign = np.flatnonzero((breasts.label["benign"] == 1) & (breasts.label["malignant"] == 0))
+    breasts, data = table.read_breasts(run, split), dataset.of_run(run)
+    score, malignant = breasts.score(), np.flatnonzero(breasts.label() == 1)
+    benign = np.flatnonzero((breasts.label("benign") == 1) & (breasts.label() == 0))
     order, reverse = malignant[np.argsort(score[malignant])], benign[np.argsort(-score[benign])]
     chosen = {
         "Malignant breast with the highest score": order[-1:],
@@ -101,14 +100,15 @@ def scored(run: Path, split: str = "test") -> list[Shown]:
     every = {(exam.exam_id, exam.patient_id): exam for exam in exams.exams_of(data, split)}
     result = []
     for kind, k in ((kind, int(k)) for kind, found in chosen.items() for k in found):
-        key, side = (breasts.rows[k]["exam_id"], breasts.rows[k]["patient_id"]), breasts.rows[k]["laterality"]
+        exam_id, side = breasts.index[k]
+        key = exam_id, breasts.patient[k]
         if key not in every:
             raise NotComparable(f'"{run}" scored exams that its data set does not hold; prepare the same data again.')
         lines = [f"{kind} ({'left' if side == 'L' else 'right'})"]
-        for other, row in enumerate(breasts.rows):
+        for row in breasts.frame.to_dict("records"):
             if (row["exam_id"], row["patient_id"]) == key:
-                truth = [name for name in FINDINGS if breasts.label[name][other] == 1]
-                scores = [f"p({name}) = {breasts.score[name][other]:.2f}" for name in FINDINGS]
+                truth = [name for name in FINDINGS if row[name] == 1]
+                scores = [f"p({name}) = {row[f'p_{name}']:.2f}" for name in FINDINGS]
                 breast = "left" if row["laterality"] == "L" else "right"
                 lines.append(f"{breast}: {', '.join(scores)}; {' and '.join(truth) or 'no finding'}")
         result.append(_load(data.source(split), every[key], "\n".join(lines), folder / split if folder else None))
@@ -278,23 +278,23 @@ def embedding(run: Path, split: str = "test", readers: Path | None = None) -> Fi
     given, and only exams that they read are shown; else the run's own. A cross marks exams with a malignant breast.
 
     Raises:
-        BadCheckpoint: too few exams, or no umap-learn. BadManifest: of `readers.read`. Others: see `activations`.
+        BadCheckpoint: too few exams, or no umap-learn. BadManifest: of `reader_file.read`. Others: see `activations`.
     """
     config = _of_exams(run)
     scores: dict[str, dict[str, float]] = {}
     if readers is not None:
-        group = read_readers(readers)
+        group = reader_file.read(readers)
         of = f"mean of {len(group)} readers" if len(group) > 1 else "one reader"
-        for exam_id, side in group[0].score:
-            scores.setdefault(exam_id, {})[side] = float(np.mean([one.score[exam_id, side] for one in group]))
+        for (exam_id, side), p in zip(group.scores.index, group.scores.to_numpy(), strict=True):
+            scores.setdefault(exam_id, {})[side] = float(np.mean(p))
     else:
         if config.model.target == "birads":
             raise BadCheckpoint(
                 f'"{run}" is a BI-RADS run, which scores no breasts; name a readers\' file (--readers).'
             )
-        of, breasts = "this run's predictions", populations.read(run, split)
-        for row, score in zip(breasts.rows, breasts.score["malignant"], strict=True):
-            scores.setdefault(row["exam_id"], {})[row["laterality"]] = float(score)
+        of, breasts = "this run's predictions", table.read_breasts(run, split)
+        for (exam_id, side), p in zip(breasts.index, breasts.score(), strict=True):
+            scores.setdefault(exam_id, {})[side] = float(p)
     score_of = {exam_id: float(np.mean(list(sides.values()))) for exam_id, sides in scores.items() if len(sides) == 2}
     count = len(_whole(config, dataset.of_run(run), split, score_of))
     if count < FEWEST:

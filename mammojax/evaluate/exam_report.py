@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from mammojax import metrics
 from mammojax.data.cells import read_table
 from mammojax.errors import BadDataset, NotPrepared
-from mammojax.evaluate import exam_figures, populations, report
-from mammojax.evaluate.compare import RUNS
+from mammojax.evaluate import exam_figures, populations, report, table
+from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
 from mammojax.evaluate.report import Section
 from mammojax.vocabulary import BIRADS, FINDINGS
 
@@ -30,7 +30,7 @@ def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
     the data set still stands. A BI-RADS run has curves and a confusion matrix of its categories instead of breasts.
 
     Raises:
-        NotComparable: the predictions of breasts cannot be used, see `populations.read`.
+        NotComparable: the predictions of breasts cannot be used, see `table.read_breasts`.
     """
     saved = json.loads((workdir / "config.json").read_text())
     results = json.loads((workdir / "metrics.json").read_text())
@@ -49,18 +49,18 @@ def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
 
 def _breasts(workdir: Path, config: dict[str, Any], results: dict[str, Any]) -> list[Section]:
     """The test breasts by population, all numbers, curves and scores."""
-    read = {split: populations.read(workdir, split) for split in ("test", "test_random10")}
+    read = {split: table.read_breasts(workdir, split) for split in ("test", "test_random10")}
     runs, seed = config.get("bootstrap_runs", RUNS), config["seed"]
-    measured = {SPLITS[split]: populations.measure(breasts, runs, seed) for split, breasts in read.items()}
+    measured = {SPLITS[split]: measure_breasts(breasts, runs, seed) for split, breasts in read.items()}
     breasts = read["test_random10"]
-    told = {name: populations.described(breasts, name) for name in populations.POPULATIONS}
+    told = {name: table.described(breasts, name) for name in table.POPULATIONS}
     by = populations.sections({"split": "test split", "populations": told, "runs": measured, "by": {}}, "")
     by = [replace(section, header=("predictions", *section.header[1:])) for section in by]
     curves = []
     for finding in FINDINGS:
-        label, score = breasts.label[finding], breasts.score[finding]
+        label, score = breasts.label(finding), breasts.score(finding)
         figures: Pictures = []
-        if populations.both_classes(label):
+        if both_classes(label):
             roc = _titled(report.roc_figure(label, score, breasts.patient), f"ROC, {finding} or not")
             figures.append((f"ROC curve of {finding} with its band", report.png(roc)))
             figures.append((f"Scores of {finding} by class", report.png(_scores(label, score, finding))))
@@ -80,7 +80,7 @@ def _birads(workdir: Path, results: dict[str, Any]) -> list[Section]:
     patient = np.array([row["patient_id"] for row in rows])
     figures: Pictures = []
     for k, category in enumerate(CATEGORIES):
-        if populations.both_classes(label := (truth == k).astype(int)):
+        if both_classes(label := (truth == k).astype(int)):
             name = f"BI-RADS {category.replace('_', ', ')}, or not"
             roc = _titled(report.roc_figure(label, scores[:, k], patient), name)
             figures.append((f"ROC curve of {name}", report.png(roc)))

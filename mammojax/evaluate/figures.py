@@ -18,7 +18,7 @@ from mammojax import metrics
 from mammojax.data import dataset
 from mammojax.data.breast import breast_mask
 from mammojax.errors import BadCheckpoint
-from mammojax.evaluate import compare, heatmap, report
+from mammojax.evaluate import heatmap, report, table
 from mammojax.evaluate import saliency as guided
 from mammojax.evaluate.paper_run import patch_run
 from mammojax.train.checkpoint import restore_best
@@ -54,9 +54,9 @@ def saliency(run: Path, split: str = "test") -> Figure:
     their size by strength; outlines are lesions, malignant blue and benign green.
     """
     config, facts, variables = _whole(run)
-    data, scored = dataset.of_run(run), compare.read(run, split)
+    data, scored = dataset.of_run(run), table.read_images(run, split)
     source, place = data.source(split), {row["image"]: k for k, row in enumerate(data.table(split))}
-    label, score = scored.label, scored.score
+    label, score = scored.label(), scored.score()
     fpr, tpr, thresholds = metrics.roc_curve(label, score)
     at = thresholds[np.argmax(tpr - fpr)]
     kinds = {
@@ -70,7 +70,7 @@ def saliency(run: Path, split: str = "test") -> Figure:
     height, width = data.facts["framing"]["size"]
     figure = Figure(figsize=(3.2 * len(chosen), 3.2 * height / width + 0.6), layout="constrained")
     for axes, (name, k) in zip(np.atleast_1d(figure.subplots(1, len(chosen))), chosen, strict=True):
-        example = source[place[scored.rows[k]["image"]]]
+        example = source[place[scored.index[k]]]
         map_ = guided.saliency(config, facts, variables, example["image"][None])[0]
         _show(axes, example["image"][..., 0], f"{name}, p(malignant) = {score[k]:.2f}")
         y, x = np.nonzero(map_)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -13,7 +13,8 @@ from mammojax.data.dicom import Mammogram
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate.predictor import ImagePredictor, ensemble, numbers, read
+from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
+from mammojax.evaluate.table import IMAGE_COLUMNS as COLUMNS
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # what is taken for a manifest, if only to be refused as no CSV
 _OWN = (
@@ -24,24 +25,6 @@ _OWN = (
     KEY,
 )  # what predict_folder itself leaves in its output
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")  # p_benign: exam models
-COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
-
-
-def write_split(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
-    """Write predictions/<split>.csv: COLUMNS, or for a patch net a column p_<class> for each class.
-
-    Raises:
-        BadCheckpoint: see `numbers`.
-    """
-    whole = len(classes) == 2
-    numbers(scored["scores"])
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = Writer(file, COLUMNS if whole else (*COLUMNS[:-1], *(f"p_{name}" for name in classes)))
-        for row, scores, label in zip(rows, scored["scores"], scored["label"], strict=True):
-            shown = scores[1:] if whole else scores
-            facts = [row[c] for c in COLUMNS[:5]]
-            writer.row([*facts, label if label >= 0 else "", *(repr(float(p)) for p in shown)])
 
 
 def predict_folder(

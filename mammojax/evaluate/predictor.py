@@ -26,6 +26,7 @@ from mammojax.data.dicom import Mammogram, read_mammogram, refuse_small
 from mammojax.data.exams import View
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import heatmap
+from mammojax.evaluate.table import numbers
 from mammojax.models import classifiers, multi_view
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import LABELS, VIEWS
@@ -44,20 +45,6 @@ def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
         return jax.nn.softmax(logits, axis=-1)
 
     return apply
-
-
-def numbers(probabilities: np.ndarray) -> np.ndarray:
-    """The probabilities, unchanged.
-
-    Raises:
-        BadCheckpoint: one is not a number, which only weights beyond all bounds make of an image.
-    """
-    if not np.isfinite(probabilities).all():
-        raise BadCheckpoint(
-            "the network answers an image with a probability that is not a number, so its weights are no use; copy the "
-            "run folder again from where it is whole, or train it again at a lower learning rate."
-        )
-    return probabilities
 
 
 def flips(images: np.ndarray, tta: str) -> list[np.ndarray]:
@@ -126,7 +113,7 @@ class ImagePredictor:
                 None: the config's `eval_batch`, but no more than there are images.
 
         Raises:
-            BadCheckpoint: see `numbers`.
+            BadCheckpoint: see `table.numbers`.
         """
         if tta not in ("none", "flips"):
             raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
@@ -286,7 +273,7 @@ class ExamPredictor:
 
         Raises:
             BadMammogram: a file or array cannot be used, or the network needs views that the exam has not.
-            BadCheckpoint: see `numbers`.
+            BadCheckpoint: see `table.numbers`.
         """
         pixels = {name: read(image).pixels for name, image in exam.items()}
         views = {name: [self.view(x, name, faces_right(x, name[0], ""))] for name, x in pixels.items()}
@@ -328,7 +315,7 @@ class ExamPredictor:
             BIRADS.
 
         Raises:
-            BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `numbers`.
+            BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `table.numbers`.
         """
         if tta not in WINDOWS:
             raise ValueError(f'tta is "{tta}"; write "none" or "random10".')

@@ -4,11 +4,8 @@ Each reader gave every breast a probability of malignancy. A hybrid is λ · rea
 λ = 0.5 for all readers, and shows every λ in Fig. 9. "Average performance" is of curves and areas, not of scores.
 """
 
-import csv
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,22 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mammojax import metrics
-from mammojax.data.cells import plain
-from mammojax.errors import BadManifest, NotComparable
-from mammojax.evaluate import populations, report
-from mammojax.evaluate.compare import COLOURS, RUNS
-from mammojax.evaluate.populations import METRICS, Breasts
+from mammojax.evaluate import reader_file, report, table
+from mammojax.evaluate.compare import COLOURS
+from mammojax.evaluate.console import text_table
+from mammojax.evaluate.measure import METRICS, RUNS
+from mammojax.evaluate.reader_file import Readers, matched
 from mammojax.evaluate.report import interval_text
-from mammojax.evaluate.reproduce import text_table
+from mammojax.evaluate.table import Predictions
 
-COLUMNS = ("reader", "exam_id", "laterality", "p_malignant")
 NAMES = {"auc": "AUC", "pr_auc": "PR AUC"}
 WEIGHT = 0.5
 WEIGHTS = np.round(np.linspace(0, 1, 101), 2)
 DIFFERENCES = (("mean hybrid", "model"), ("mean hybrid", "mean reader"), ("model", "mean reader"))
 PANELS = {"a": "readers", "b": "hybrids", "e": "averages", "c": "readers", "d": "hybrids", "f": "averages"}  # of Fig. 8
 OF = {"model": COLOURS[1], "mean reader": COLOURS[0], "mean hybrid": COLOURS[3]}
-Breast = tuple[str, str]  # exam_id, laterality
 BEST = "the best λ is chosen on these very breasts, so what it gives is optimistic"
 NOTES = (
     "After Wu et al. 2019, section VI; hybrid = λ · reader + (1 − λ) · model.",
@@ -51,125 +46,12 @@ SWEEP = (
 )
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One reader: "reader 1" and so on in the file's order, as reports name nobody; the probability of malignancy
-    0 … 1 of each breast (exam_id, laterality), and the line of the file that gives it."""
-
-    name: str
-    score: dict[Breast, float]
-    line: dict[Breast, int]
-
-
-def read(path: Path) -> list[Reader]:
-    """The readers of a CSV, a row for each reader and breast: reader, exam_id, laterality (L, R), p_malignant.
-
-    Probabilities are 0 … 1 or, as in the paper, 0 … 100 %: where any value of the file is above 1, the whole file is
-    in percent. So a reader of whom none is above 1, in a file where others' are, is refused: it is hardly a percentage.
-    Other columns are ignored.
-
-    Raises:
-        BadManifest: no such file, no CSV, a column is missing, a row cannot be used, a reader read a breast twice, or
-            not every breast that another read.
-    """
-    if not path.is_file():
-        raise BadManifest(f'"{path.name}": there is no such file; give a CSV with the columns {", ".join(COLUMNS)}.')
-    found: dict[str, Reader] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if missing := [column for column in COLUMNS if column not in (rows.fieldnames or ())]:
-                raise BadManifest(f"{path.name}: the column {missing[0]} is missing; it needs {', '.join(COLUMNS)}.")
-            for row in rows:
-                where = f"{path.name}, line {rows.line_num}"
-                name, breast, score = _row(row, where)
-                reader = found.setdefault(name, Reader(f"reader {len(found) + 1}", {}, {}))
-                if breast in reader.score:
-                    raise BadManifest(
-                        f"{where}, exam_id and laterality: {reader.name} gave this breast a probability in line "
-                        f"{reader.line[breast]} already; keep one of the rows."
-                    )
-                reader.score[breast], reader.line[breast] = score, rows.line_num
-    except (UnicodeDecodeError, csv.Error):
-        raise BadManifest(f"{path.name}: it is no CSV in UTF-8; save it as one, separated by commas.") from None
-    if not found:
-        raise BadManifest(f"{path.name}: it has no row below its header; give a row for each reader and breast.")
-    _complete(list(found.values()), path.name)
-    return _as_shares(list(found.values()), path.name)
-
-
-def _row(row: dict[str, Any], where: str) -> tuple[str, Breast, float]:
-    """Reader, breast and the probability as written; `where` is the file and the line."""
-    if None in row:
-        raise BadManifest(f"{where}: more cells than columns; write decimals with a point and quote cells with commas.")
-    cells = {column: plain((row[column] or "").strip()) for column in COLUMNS}
-    for column in ("reader", "exam_id"):
-        if not cells[column]:
-            raise BadManifest(f"{where}, {column}: it is empty; fill it in.")
-    if cells["laterality"] not in ("L", "R"):
-        raise BadManifest(f'{where}, laterality: "{cells["laterality"]}" is no side; write L or R.')
-    try:
-        score = float(cells["p_malignant"])
-    except ValueError:
-        score = math.nan
-    if not 0 <= score <= 100:
-        raise BadManifest(
-            f'{where}, p_malignant: "{cells["p_malignant"]}" is no probability; write a number from 0 to 1, or in the '
-            "whole file from 0 to 100, without a sign for percent."
-        )
-    return cells["reader"], (cells["exam_id"], cells["laterality"]), score
-
-
-def _complete(readers: Sequence[Reader], file: str) -> None:
-    every = {breast: line for reader in readers[::-1] for breast, line in reader.line.items()}
-    for reader in readers:
-        if unread := [line for breast, line in every.items() if breast not in reader.score]:
-            raise BadManifest(
-                f"{file}: {reader.name} (from line {min(reader.line.values())} on) lacks {len(unread)} of the breasts "
-                f"that others read (the first: that of line {min(unread)}); add the rows, or leave these breasts out."
-            )
-
-
-def _as_shares(readers: Sequence[Reader], file: str) -> list[Reader]:
-    """Probabilities 0 … 1, whichever scale the file is on."""
-    highest = [max(reader.score.values()) for reader in readers]
-    if max(highest) <= 1:
-        return list(readers)
-    if low := [reader.name for reader, value in zip(readers, highest, strict=True) if value <= 1]:
-        raise BadManifest(
-            f"{file}, p_malignant: {low[0]} gave no breast more than 1, where others go up to {max(highest):g}; write "
-            "all readers on one scale, 0 to 1 or 0 to 100."
-        )
-    return [replace(reader, score={b: value / 100 for b, value in reader.score.items()}) for reader in readers]
-
-
-def matched(breasts: Breasts, readers: Sequence[Reader]) -> tuple[Breasts, np.ndarray]:
-    """The reader study's population: the predicted breasts that were read, in the file's order, and the readers'
-    scores float64 [R, N].
-
-    Raises:
-        NotComparable: a breast that was read has no labelled prediction, or those read are of one class only.
-    """
-    place = {(row["exam_id"], row["laterality"]): k for k, row in enumerate(breasts.rows)}
-    first = readers[0]
-    if lost := [first.line[breast] for breast in first.score if breast not in place]:
-        raise NotComparable(
-            f'"{breasts.name}" has no labelled prediction of {len(lost)} of the {len(first.score)} breasts read (the '
-            f"first: exam_id and laterality of line {min(lost)} of the readers' file); give a run and a split that "
-            "hold them, or leave their rows out."
-        )
-    chosen = breasts[np.array([place[breast] for breast in first.score])]
-    if not populations.both_classes(chosen.label["malignant"]):
-        raise NotComparable(f'"{breasts.name}": all breasts read have one label; read malignant and other breasts.')
-    return chosen, np.array([[reader.score[breast] for breast in first.score] for reader in readers])
-
-
 def hybrids(scores: np.ndarray, model: np.ndarray, weight: float = WEIGHT) -> np.ndarray:
     """λ · reader + (1 − λ) · model, float64 [R, N], of the readers' scores [R, N] and the model's [N]."""
     return weight * scores + (1 - weight) * model
 
 
-def hybrid_summary(breasts: Breasts, readers: Sequence[Reader], weight: float = WEIGHT) -> dict[str, dict[str, Any]]:
+def hybrid_summary(breasts: Predictions, readers: Readers, weight: float = WEIGHT) -> dict[str, dict[str, Any]]:
     """The numbers of the paper's section VI.
 
     Returns:
@@ -178,10 +60,10 @@ def hybrid_summary(breasts: Breasts, readers: Sequence[Reader], weight: float = 
         14 readers. It is None of a single reader.
 
     Raises:
-        NotComparable: see `matched`.
+        NotComparable: see `reader_file.matched`.
     """
     chosen, scores = matched(breasts, readers)
-    label, model = chosen.label["malignant"], chosen.score["malignant"]
+    label, model = chosen.label(), chosen.score()
     result: dict[str, dict[str, Any]] = {"readers": {}, "hybrids": {}, "model": {}}
     for name, metric in METRICS.items():
         for group, each in (("readers", scores), ("hybrids", hybrids(scores, model, weight))):
@@ -192,12 +74,12 @@ def hybrid_summary(breasts: Breasts, readers: Sequence[Reader], weight: float = 
     return result
 
 
-def study(breasts: Breasts, readers: Sequence[Reader], runs: int = RUNS, seed: int = 0) -> dict[str, Any]:
+def study(breasts: Predictions, readers: Readers, runs: int = RUNS, seed: int = 0) -> dict[str, Any]:
     """Everything about readers that `mammojax readers` writes.
 
     Args:
         breasts: a model's predictions; only the breasts that were read count.
-        readers: as `read` gives them.
+        readers: as `reader_file.read` gives them.
         runs, seed: of the bootstrap over patients. The readers are the same in each draw.
 
     Returns:
@@ -208,10 +90,10 @@ def study(breasts: Breasts, readers: Sequence[Reader], runs: int = RUNS, seed: i
         by reader. The best weight, the lowest of equally good ones, is chosen on these very breasts.
 
     Raises:
-        NotComparable: see `matched`.
+        NotComparable: see `reader_file.matched`.
     """
     chosen, scores = matched(breasts, readers)
-    label, model = chosen.label["malignant"], chosen.score["malignant"]
+    label, model = chosen.label(), chosen.score()
     count = len(readers)
     every = np.concatenate([scores, hybrids(scores, model), model[None]])
     columns = {"mean reader": slice(count), "mean hybrid": slice(count, 2 * count), "model": slice(2 * count, None)}
@@ -269,9 +151,9 @@ def mean_pr(label: np.ndarray, scores: np.ndarray, at: np.ndarray) -> np.ndarray
     return np.mean(curves, axis=0)
 
 
-def draw_panel(axes: Axes, panel: str, breasts: Breasts, scores: np.ndarray) -> None:
-    """A panel of Fig. 8: a, b, e ROC and c, d, f PR curves of the breasts that were read; `scores` as of `matched`."""
-    label, model = breasts.label["malignant"], breasts.score["malignant"]
+def draw_panel(axes: Axes, panel: str, breasts: Predictions, scores: np.ndarray) -> None:
+    """A panel of Fig. 8: a, b, e ROC and c, d, f PR curves of breasts and scores as `matched` gives them."""
+    label, model = breasts.label(), breasts.score()
     roc = panel in "abe"
     at = np.linspace(0, 1, 1001)
     groups = {"model": model[None], "mean reader": scores, "mean hybrid": hybrids(scores, model)}
@@ -300,7 +182,7 @@ def draw_panel(axes: Axes, panel: str, breasts: Breasts, scores: np.ndarray) -> 
     )  # fmt: skip
 
 
-def figure8(breasts: Breasts, scores: np.ndarray, panel: str = "") -> Figure:
+def figure8(breasts: Predictions, scores: np.ndarray, panel: str = "") -> Figure:
     """ROC and PR curves of the readers, their hybrids and their averages beside the model (Fig. 8), or one panel."""
     with matplotlib.rc_context(report.FONT):
         figure = Figure(figsize=(4.3, 4.0) if panel else (13.5, 9.0), layout="constrained")
@@ -339,16 +221,16 @@ def write(runs: Sequence[Path], readers_csv: Path, output: Path, split: str = "t
 
     Args:
         runs: folders of exam runs; several are an ensemble.
-        readers_csv: see `read`.
+        readers_csv: see `reader_file.read`.
         split: the one that holds the breasts that were read.
 
     Raises:
-        BadManifest: see `read`.
-        NotComparable: see `populations.read_all` and `matched`.
+        BadManifest: see `reader_file.read`.
+        NotComparable: see `table.read_all_breasts` and `reader_file.matched`.
     """
-    readers = read(readers_csv)
-    breasts = populations.read_all(runs, split)
-    model = breasts[0] if len(runs) == 1 else populations.ensemble(breasts, f"ensemble of {len(runs)} runs")
+    readers = reader_file.read(readers_csv)
+    breasts = table.read_all_breasts(runs, split)
+    model = breasts[0] if len(runs) == 1 else table.ensemble(breasts, f"ensemble of {len(runs)} runs")
     result = study(model, readers)
     chosen, scores = matched(model, readers)
     averages, each = _tables(result)

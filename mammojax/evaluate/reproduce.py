@@ -15,10 +15,10 @@ import numpy as np
 from mammojax import metrics
 from mammojax.errors import NotComparable
 from mammojax.evaluate import compare, paper_config, report, shen2019
+from mammojax.evaluate import table as predictions
+from mammojax.evaluate.console import WIDTH, with_notes
 from mammojax.evaluate.paper_run import PaperRun, find_runs, nearest, starts_from
 
-WIDTH = 120  # columns of a terminal
-STATUS = 60  # characters of a status that a cell holds
 HEADER = ("row", "published", "source", "ours", "ours, flips", "best epoch", "data, seeds", "status")
 
 
@@ -87,8 +87,8 @@ def _ensemble(runs: Sequence[PaperRun], row: shen2019.Row, table: shen2019.Table
     cells = []
     try:
         for split in ("test", "test_flips"):
-            mean = compare.ensemble([compare.read(run.path, split) for run in found])
-            cells.append(_value([metrics.bootstrap(metrics.roc_auc, mean.label, mean.score, mean.patient).to_json()]))
+            mean = predictions.ensemble([predictions.read_images(run.path, split) for run in found])
+            cells.append(_value([compare.auc(mean)]))
     except NotComparable:
         return ["–", "–", "–", "–", "not the same test images"]
     return [*cells, "–", _data(found), _statuses(found, table.data)]
@@ -132,11 +132,12 @@ def _pairs(runs: Sequence[PaperRun], wanted: shen2019.Difference) -> list[tuple[
 
 def _difference(a: Path, b: Path, kind: str) -> metrics.Interval:
     if kind == "two views":
-        return compare.two_views(compare.breasts(compare.read(a, "test")))["gain"]
-    first, second = compare.aligned(
-        [compare.read(a, "test_flips" if kind == "flips" else "test"), compare.read(b, "test")]
+        return compare.two_views(predictions.by_breast(predictions.read_images(a, "test")))["gain"]
+    splits = ("test_flips" if kind == "flips" else "test", "test")
+    first, second = predictions.aligned(
+        [predictions.read_images(run, split) for run, split in zip((a, b), splits, strict=True)]
     )
-    return metrics.paired_bootstrap(metrics.roc_auc, first.label, first.score, second.score, first.patient)
+    return compare.difference(first, second)
 
 
 def commands(runs: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
@@ -187,40 +188,6 @@ def _init(runs: Iterable[PaperRun], row: str, root: Path) -> str:
         file = f"{net}_weights_tf_dim_ordering_tf_kernels_notop.h5"  # as Keras publishes it, see docs/reproduce.md
         return "" if argument.endswith("-random") else f" --config.model.pretrained={file}"
     return f" --config.init_from={_place(runs, starts_from(row), root)}"
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
-    """A table in plain text; the widest columns are wrapped, at spaces only, until a line fits in `width`."""
-    # "[0.801, 0.901]" stays in one piece
-    shown = [[re.sub(r", (?=[+-]?[\d.]+\])", ",\xa0", cell) for cell in row] for row in (header, *rows)]
-    columns = range(len(header))
-    widths = [max(len(row[k]) for row in shown) for k in columns]
-    least = [max(len(word) for row in shown for word in row[k].split(" ")) for k in columns]
-    while sum(widths) + 2 * (len(header) - 1) > width and any(w > m for w, m in zip(widths, least, strict=True)):
-        # the first column names the row, and keeps more
-        widths[max((k for k in columns if widths[k] > least[k]), key=lambda k: widths[k] * (1 if k else 0.6))] -= 1
-    lines = []
-    for row in shown:
-        cells = [textwrap.wrap(row[k], widths[k], break_long_words=False, break_on_hyphens=False) for k in columns]
-        for line in range(max(map(len, cells))):
-            parts = [(cells[k][line] if line < len(cells[k]) else "").ljust(widths[k]) for k in columns]
-            lines.append("  ".join(parts).replace("\xa0", " ").rstrip())
-    return "\n".join(lines)
-
-
-def with_notes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """`text_table`, long statuses as numbers in it that are explained below it: a run may differ in many fields."""
-    at = header.index("status") if "status" in header else len(header)
-    notes = list(dict.fromkeys(row[at] for row in rows if at < len(row) and len(row[at]) > STATUS))
-    shown = []
-    for row in rows:
-        cells = list(row)
-        if at < len(row) and row[at] in notes:
-            cells[at] = f"{row[at].partition(' (')[0].partition(';')[0]} [{notes.index(row[at]) + 1}]"
-        shown.append(cells)
-    lines = [textwrap.fill(f"[{k}] {note}", WIDTH, subsequent_indent="    ", break_long_words=False,
-             break_on_hyphens=False) for k, note in enumerate(notes, start=1)]  # fmt: skip
-    return "\n".join([text_table(header, shown), *[""] * bool(lines), *lines])
 
 
 def _with_footnotes(section: report.Section) -> str:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mammojax.data import dataset, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
-from mammojax.evaluate import heatmap, measure, paper_run, predict, report
+from mammojax.evaluate import heatmap, measure, paper_run, report, table
 from mammojax.evaluate.predictor import ensemble, flips
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import PATCH_CLASSES
@@ -122,13 +122,13 @@ def two_step(
     output.mkdir(parents=True, exist_ok=True)
     results = {}
     for split in ("val", "test"):
-        table, known = data.table(split), data.labels(split)
-        patients = [row["patient_id"] for row in table]
+        images, labels = data.table(split), data.labels(split)
+        patients = [row["patient_id"] for row in images]
         every = all_features(patch, data, split, config.eval_batch, "flips")
         votes = [forest.predict_proba(rows) for rows in every]
         for name, scores in ((f"{split}_flips", ensemble(votes)), (split, votes[0])):
-            scored = {"scores": scores, "label": known}
-            predict.write_split(output / "predictions" / f"{name}.csv", scored, table, data.facts["classes"])
+            scored = {"scores": scores, "label": labels}
+            table.write_images(output / "predictions" / f"{name}.csv", scored, images, data.facts["classes"])
             results[name] = measure.measure(scored, patients, runs=config.bootstrap_runs, seed=config.seed)
     saved = json.loads((run / "config.json").read_text())
     forest_config = {

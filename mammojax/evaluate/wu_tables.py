@@ -9,7 +9,7 @@ import json
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import numpy as np
 
 from mammojax import metrics
 from mammojax.errors import NotComparable
-from mammojax.evaluate import paper_config, populations, report, wu2019
+from mammojax.evaluate import compare, measure, paper_config, reader_file, report, table, wu2019
+from mammojax.evaluate import readers as study
+from mammojax.evaluate.console import WIDTH, with_notes
 from mammojax.evaluate.paper_run import PaperRun, exam_deviations, exam_settings, find_runs
-from mammojax.evaluate.populations import POPULATIONS, Breasts
-from mammojax.evaluate.reproduce import WIDTH, with_notes
+from mammojax.evaluate.table import POPULATIONS, Predictions
 from mammojax.vocabulary import FINDINGS
 
 SPLIT = "test_random10"
@@ -34,7 +35,7 @@ class Group:
     `breasts` is empty where the runs have no predictions of the same breasts."""
 
     runs: list[PaperRun]
-    breasts: list[Breasts]
+    breasts: list[Predictions]
     status: str
 
 
@@ -92,7 +93,7 @@ def _group(runs: Iterable[PaperRun], row: str, data: str) -> Group | None:
     if others := sorted(", ".join(differs) or "the paper's setting" for differs in settings if differs != nearest):
         status += f"; others: {' / '.join(others)}"
     try:
-        return Group(chosen, populations.aligned([populations.read(run.path, SPLIT) for run in chosen]), status)
+        return Group(chosen, table.aligned([table.read_breasts(run.path, SPLIT) for run in chosen]), status)
     except NotComparable as error:
         return Group(chosen, [], f"{status}; {error}")
 
@@ -163,7 +164,7 @@ def _table_3(groups: dict[str, Group], population: str, further: str) -> report.
         f"AUC by breast on the {population} population of the test split. Published: mean±sd of five models, and their"
         " ensemble; ours: of as many seeds as are said, the ensemble's interval is over patients. "
     )
-    text += f"Ours: {populations.described(known, population)} " if known else ""
+    text += f"Ours: {table.described(known, population)} " if known else ""
     header = (
         "model",
         "finding",
@@ -220,7 +221,7 @@ def _differences(groups: dict[str, Group], further: str) -> report.Section:
     return report.Section(f"Differences{further}", text, header, rows, words=True)
 
 
-def _pair(a: Group, b: Group) -> tuple[list[Breasts], list[Breasts]]:
+def _pair(a: Group, b: Group) -> tuple[list[Predictions], list[Predictions]]:
     """The breasts of the seeds that both have; of all seeds where they share none."""
     seeds = [{run.config["seed"]: one for run, one in zip(group.runs, group.breasts, strict=True)} for group in (a, b)]
     shared = [seed for seed in seeds[0] if seed in seeds[1]]
@@ -229,15 +230,14 @@ def _pair(a: Group, b: Group) -> tuple[list[Breasts], list[Breasts]]:
     return [seeds[0][seed] for seed in shared], [seeds[1][seed] for seed in shared]
 
 
-def _difference(first: Sequence[Breasts], second: Sequence[Breasts], population: str, finding: str) -> str:
-    a, b = populations.aligned([populations.ensemble(first), populations.ensemble(second)])
-    a, b = (populations.population(one, population) for one in (a, replace(b, rows=a.rows)))  # one population for both
-    if not populations.both_classes(a.label[finding]):
+def _difference(first: Sequence[Predictions], second: Sequence[Predictions], population: str, finding: str) -> str:
+    a, b = table.aligned([table.ensemble(first), table.ensemble(second)])
+    if population == "biopsied":
+        both = table.biopsied(a)  # one population for both
+        a, b = a[both], b[both]
+    if not measure.both_classes(a.label(finding)):
         return "–"
-    found = metrics.paired_bootstrap(
-        metrics.roc_auc, a.label[finding], a.score[finding], b.score[finding], a.patient, populations.RUNS
-    )
-    return report.interval_text(found.to_json(), "+.3f")
+    return report.interval_text(compare.difference(a, b, finding).to_json(), "+.3f")
 
 
 def _reader_study(model: Group | None, readers: Path | None, further: str) -> report.Section:
@@ -248,20 +248,18 @@ def _reader_study(model: Group | None, readers: Path | None, further: str) -> re
     elif model is None or not model.breasts:
         status = f"not run: needs the runs of {wu2019.MODEL}"
     else:
-        from mammojax.evaluate import readers as study
-
         count = len(model.breasts)
-        each = study.read(readers)
+        each = reader_file.read(readers)
         status = f"{len(each)} reader{'s' if len(each) > 1 else ''}, {count} model{'s' if count > 1 else ''}; "
         status += model.status
         try:
-            ours = study.hybrid_summary(populations.ensemble(model.breasts), each)
+            ours = study.hybrid_summary(table.ensemble(model.breasts), each)
         except NotComparable as error:
             status = str(error)
     rows = []
     for one in wu2019.READERS:
         cells = []
-        for metric in populations.METRICS:
+        for metric in measure.METRICS:
             value, sd, span = (getattr(one, metric + end) for end in ("", "_sd", "_range"))
             mean = f"{value:.3f}" + (f"±{sd:.4f}" if sd else "")
             cells.append(mean + (f", {span[0]:.3f}–{span[1]:.3f}" if span else ""))
@@ -278,11 +276,11 @@ def _reader_study(model: Group | None, readers: Path | None, further: str) -> re
     return report.Section(f"Reader study{further}", text, header, rows, words=True)
 
 
-def _auc(breasts: Breasts, population: str, finding: str) -> float | None:
-    part = populations.population(breasts, population)
-    if not populations.both_classes(part.label[finding]):
+def _auc(breasts: Predictions, population: str, finding: str) -> float | None:
+    part = table.population(breasts, population)
+    if not measure.both_classes(part.label(finding)):
         return None
-    return float(metrics.roc_auc(part.label[finding], part.score[finding]))
+    return float(metrics.roc_auc(part.label(finding), part.score(finding)))
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -292,10 +290,10 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f"±{np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
-def _together(breasts: Sequence[Breasts], population: str, finding: str) -> str:
+def _together(breasts: Sequence[Predictions], population: str, finding: str) -> str:
     """AUC of an ensemble with its interval."""
-    part = populations.population(populations.ensemble(breasts), population)
-    return report.interval_text(populations.estimate(part, finding, "auc"))
+    part = table.population(table.ensemble(breasts), population)
+    return report.interval_text(measure.estimate(part, finding, "auc"))
 
 
 def _join(row: str) -> str:

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from mammojax import extension
 from mammojax.data import dataset, exams, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
-from mammojax.evaluate import exam_report, exam_split, heatmap
+from mammojax.evaluate import exam_report, heatmap, table
+from mammojax.evaluate import measure as measures
 from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.models import multi_view
 from mammojax.train import losses, mesh
@@ -19,7 +20,7 @@ from mammojax.train.step import Loss, Network, Terms
 from mammojax.vocabulary import FINDINGS, VIEWS
 
 Tree = Any
-Predictions = exam_split.Scored
+Predictions = table.Exams
 
 
 def network(model: ConfigDict) -> nn.Module:
@@ -144,7 +145,7 @@ def ttas(config: ConfigDict) -> tuple[str, ...]:
 
 def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
     """Loss, and the mean AUC of the labels or categories."""
-    return exam_split.summary(predictions, config.model.target)
+    return measures.exam_summary(predictions, config.model.target)
 
 
 def measure(
@@ -158,8 +159,8 @@ def measure(
     if not predictions:
         raise BadDataset(f"the {split} split has no exam with the views that this network needs.")
     target = config.model.target
-    exam_split.write(workdir, name, predictions, target)
-    return exam_split.measure(workdir, name, predictions, target, config.bootstrap_runs, config.seed)
+    table.write_exams(workdir / "predictions" / f"{name}.csv", predictions, target)
+    return measures.measure_exams(workdir, name, predictions, target, config.bootstrap_runs, config.seed)
 
 
 def report(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mammojax import extension, start
 from mammojax.data import dataset, pipeline
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import heatmap, paper_run, predict
+from mammojax.evaluate import heatmap, paper_run, table
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate import report as reports
 from mammojax.evaluate.predictor import ImagePredictor
@@ -139,9 +139,9 @@ def measure(
     config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: dataset.Prepared, split: str
 ) -> dict[str, Any]:
     """Write predictions/NAME.csv; the metrics with their intervals."""
-    table = data.table(split)
-    predict.write_split(workdir / "predictions" / f"{name}.csv", predictions, table, data.facts["classes"])
-    patients = [row["patient_id"] for row in table]
+    rows = data.table(split)
+    table.write_images(workdir / "predictions" / f"{name}.csv", predictions, rows, data.facts["classes"])
+    patients = [row["patient_id"] for row in rows]
     return measures.measure(predictions, patients, runs=config.bootstrap_runs, seed=config.seed)
 
 

@@ -15,7 +15,7 @@ from mammojax.data import dataset
 from mammojax.data.exams import exams_of, write_heatmaps
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import populations
+from mammojax.evaluate import table
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import save_best
 from mammojax.vocabulary import LABELS, VIEWS
@@ -63,7 +63,7 @@ def exam_run(folder: Path, data: dataset.Prepared, heatmaps: bool = False, targe
     for name in ("test", "test_random10"):
         with (folder / "predictions" / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([*populations.KNOWN, "biopsied"])
+            writer.writerow([*table.BREAST_COLUMNS, "biopsied"])
             for exam in exams_of(data, "test"):
                 for side, breast in (("L", "left"), ("R", "right")):
                     label = [exam.label[LABELS.index(f"{breast}_{f}")] for f in ("benign", "malignant")]

@@ -1,110 +1,27 @@
 """Ensembles, two views and operating points, on predictions small enough to count by hand."""
 
-import csv
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mammojax import cli, metrics
-from mammojax.errors import NotComparable
-from mammojax.evaluate import compare
-from mammojax.evaluate.predict import COLUMNS
-
-
-def write_predictions(
-    folder: Path, scores: dict[str, np.ndarray], labels: dict[str, np.ndarray], shuffle: int = 0
-) -> Path:
-    """A run folder with predictions of two views of both breasts of N/4 patients."""
-    (folder / "predictions").mkdir(parents=True)
-    for split, score in scores.items():
-        rows = []
-        for k, p in enumerate(score):
-            side, view = "LR"[k % 4 // 2], ("CC", "MLO")[k % 2]
-            label = labels[split.split("_")[0]][k]
-            rows.append([f"{k // 4}_{side}_{view}", f"p{k // 4}", "", side, view, label, repr(float(p))])
-        if shuffle:
-            np.random.default_rng(shuffle).shuffle(rows)
-        with (folder / "predictions" / f"{split}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
-    return folder
-
-
-def _runs(root: Path, count: int, n: int = 80) -> list[Path]:
-    rng = np.random.default_rng(0)
-    labels = {split: np.repeat(rng.integers(0, 2, n // 2), 2) for split in ("val", "test")}
-    result = []
-    for k in range(count):
-        scores = {}
-        for split in ("val", "test"):
-            scores[split] = (0.6 * labels[split] + rng.random(n)) / 1.6
-            scores[f"{split}_flips"] = (0.4 * labels[split] + rng.random(n)) / 1.4
-        result.append(write_predictions(root / f"run{k}", scores, labels, shuffle=k))
-    return result
-
-
-def test_images_are_matched_by_names_that_are_formulas(tmp_path: Path) -> None:
-    """An older run has them as they are, a newer one behind an apostrophe."""
-    runs = _runs(tmp_path, 2)
-    for run, prefix in zip(runs, ("=", "'="), strict=True):
-        path = run / "predictions" / "test.csv"
-        head, *lines = path.read_text().splitlines()
-        path.write_text(
-            "\n".join([head, *(f"{prefix}{line}".replace(",p", f",{prefix}p", 1) for line in lines)]) + "\n"
-        )
-    one, two = compare.aligned([compare.read(run, "test") for run in runs])
-    assert one.rows[0]["image"].startswith("=")
-    assert (one.patient == two.patient).all()
-
-
-def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
-    runs = _runs(tmp_path, 3)
-    scored = [compare.read(run, "test") for run in runs]
-    together = compare.ensemble(scored)
-    by_name = [{row["image"]: s for row, s in zip(one.rows, one.score, strict=True)} for one in scored]
-    for row, score in zip(together.rows, together.score, strict=True):
-        assert score == pytest.approx(np.mean([table[row["image"]] for table in by_name]))
-    lines = (runs[2] / "predictions" / "test.csv").read_text().splitlines()
-    (runs[2] / "predictions" / "test.csv").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(NotComparable, match=r"measured on different images \(1 stand in one alone"):
-        compare.aligned([compare.read(run, "test") for run in runs])
-
-
-def _rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
-    """Change the lines below a CSV's header."""
-    header, *lines = path.read_text().splitlines()
-    path.write_text("\n".join([header, *change(lines)]) + "\n")
+from mammojax.evaluate import compare, table
+from tests.evaluate.test_table import image_runs, rewrite, write_predictions
 
 
 def test_flips_are_paired_by_image_whatever_their_order(tmp_path: Path) -> None:
-    (run,) = _runs(tmp_path, 1)
+    (run,) = image_runs(tmp_path, 1)
     before = compare.compare([run])
-    _rewrite(run / "predictions" / "test_flips.csv", lambda lines: lines[::-1])
+    rewrite(run / "predictions" / "test_flips.csv", lambda lines: lines[::-1])
     after = compare.compare([run])
     assert after["rows"][0]["gain_flips"] == pytest.approx(before["rows"][0]["gain_flips"])
 
 
-def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
-    first, second = _runs(tmp_path, 2)
-    with pytest.raises(NotComparable, match='"run0" is given twice'):
-        compare.compare([first, second / ".." / "run0"])
-    _rewrite(second / "predictions" / "test.csv", lambda lines: [*lines, lines[0]])
-    with pytest.raises(NotComparable, match=r'names "\d+_._\w+" twice'):
-        compare.read(second, "test")
-    image, *_ = (first / "predictions" / "val_flips.csv").read_text().splitlines()[1].split(",")
-    _rewrite(
-        first / "predictions" / "val_flips.csv",
-        lambda lines: [re.sub(r",([01]),", lambda m: f",{1 - int(m[1])},", lines[0]), *lines[1:]],
-    )
-    with pytest.raises(NotComparable, match=f'other labels for 1 of the same images .the first: "{image}"'):
-        compare.aligned([compare.read(run, "val_flips") for run in (first, second)])
-
-
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    runs = [_runs(tmp_path / seed, 1)[0] for seed in ("s0", "s1")]
+    runs = [image_runs(tmp_path / seed, 1)[0] for seed in ("s0", "s1")]
     result = compare.compare(runs)
     assert [row["name"] for row in result["rows"]] == ["s0/run0", "s1/run0", "ensemble"]
 
@@ -113,9 +30,9 @@ def test_two_views_are_averaged_by_breast(tmp_path: Path) -> None:
     label = np.array([1, 1, 0, 0, 0, 0, 1, 1])
     score = np.array([0.9, 0.1, 0.4, 0.2, 0.3, 0.5, 0.2, 0.8])  # patient 0: L, R; patient 1: L, R; CC and MLO each
     run = write_predictions(tmp_path / "run", {"test": score}, {"test": label})
-    pairs = compare.breasts(compare.read(run, "test"))
-    np.testing.assert_array_equal(pairs.label, [1, 0, 0, 1])
-    np.testing.assert_allclose(pairs.both, [0.5, 0.3, 0.4, 0.5])
+    pairs = table.by_breast(table.read_images(run, "test"))
+    np.testing.assert_array_equal(pairs["malignant"], [1, 0, 0, 1])
+    np.testing.assert_allclose(pairs["both"], [0.5, 0.3, 0.4, 0.5])
     result = compare.two_views(pairs, runs=50)
     assert result["both"].value == 1.0
     # CC: 0.9 and 0.2 against 0.4 and 0.3; MLO: 0.1 and 0.8 against 0.2 and 0.5
@@ -123,11 +40,11 @@ def test_two_views_are_averaged_by_breast(tmp_path: Path) -> None:
     assert result["gain"].value == pytest.approx(0.5)
     lines = (run / "predictions" / "test.csv").read_text().splitlines()
     (run / "predictions" / "test.csv").write_text("\n".join(lines[:-1]) + "\n")  # the last breast loses its MLO
-    assert len(compare.breasts(compare.read(run, "test")).label) == 3
+    assert len(table.by_breast(table.read_images(run, "test"))) == 3
 
 
 def test_the_chosen_threshold_does_not_see_the_test_labels(tmp_path: Path) -> None:
-    runs = _runs(tmp_path, 1)
+    runs = image_runs(tmp_path, 1)
     before = compare.compare(runs)["operating"][0]
     for name in ("test", "test_flips"):
         path = runs[0] / "predictions" / f"{name}.csv"
@@ -139,45 +56,45 @@ def test_the_chosen_threshold_does_not_see_the_test_labels(tmp_path: Path) -> No
     assert before["chosen_on_val"]["threshold"] == after["chosen_on_val"]["threshold"]
     assert before["read_on_test"]["threshold"] != after["read_on_test"]["threshold"]
     assert before["read_on_test"]["sensitivity"]["value"] >= 0.86
-    val = compare.read(runs[0], "val_flips")
-    called = val.score >= before["chosen_on_val"]["threshold"]
-    assert called[val.label == 1].mean() >= 0.86
+    val = table.read_images(runs[0], "val_flips")
+    called = val.score() >= before["chosen_on_val"]["threshold"]
+    assert called[val.label() == 1].mean() >= 0.86
 
 
 def test_a_threshold_that_nothing_gives_is_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No malignant image to choose it by; and the validation split has no threshold from elsewhere."""
-    (run,) = _runs(tmp_path, 1)
+    (run,) = image_runs(tmp_path, 1)
     assert set(compare.compare([run], "val")["operating"][0]) == {"name", "read_on_val"}
     for name in ("val", "val_flips"):
         path = run / "predictions" / f"{name}.csv"
-        _rewrite(path, lambda lines: [re.sub(",[01],", ",0,", line) for line in lines])
+        rewrite(path, lambda lines: [re.sub(",[01],", ",0,", line) for line in lines])
     assert cli.main(["compare", str(run), "--output", str(tmp_path / "out")]) == 0
     assert re.search(r"^run0 +chosen on val +– +– +–$", capsys.readouterr().out, re.MULTILINE)
     point = json.loads((tmp_path / "out" / "compare.json").read_text())["operating"][0]
     assert point["chosen_on_val"] is None
-    assert compare.threshold(compare.read(run, "test"), 0.0) < np.inf
+    assert compare.threshold(table.read_images(run, "test"), 0.0) < np.inf
 
 
 def test_intervals_agree_with_a_plain_loop(tmp_path: Path) -> None:
-    one = compare.read(_runs(tmp_path, 1)[0], "test")
+    one = table.read_images(image_runs(tmp_path, 1)[0], "test")
     point = compare.operating_point(one, 0.5, runs=200, seed=1)["sensitivity"]
     values = []
     for weights in metrics.draws(one.patient, 200, 1):
-        drawn = np.repeat(np.arange(len(one.label)), weights.astype(int))
-        drawn = drawn[one.label[drawn] == 1]
-        values.append((one.score[drawn] >= 0.5).mean())
+        drawn = np.repeat(np.arange(len(one.label())), weights.astype(int))
+        drawn = drawn[one.label()[drawn] == 1]
+        values.append((one.score()[drawn] >= 0.5).mean())
     np.testing.assert_allclose((point.low, point.high), np.percentile(values, [2.5, 97.5]))
-    pairs, values = compare.breasts(one), []
-    for weights in metrics.draws(pairs.patient, 200, 1):
-        drawn = np.repeat(np.arange(len(pairs.label)), weights.astype(int))
-        cc, mlo, both = (metrics.roc_auc(pairs.label[drawn], s[drawn]) for s in (pairs.cc, pairs.mlo, pairs.both))
+    pairs, values = table.by_breast(one), []
+    for weights in metrics.draws(pairs["patient_id"].to_numpy(), 200, 1):
+        drawn = pairs.iloc[np.repeat(np.arange(len(pairs)), weights.astype(int))]
+        cc, mlo, both = (metrics.roc_auc(drawn["malignant"], drawn[view]) for view in ("CC", "MLO", "both"))
         values.append(both - (cc + mlo) / 2)
     gain = compare.two_views(pairs, runs=200, seed=1)["gain"]
     np.testing.assert_allclose((gain.low, gain.high), np.percentile(values, [2.5, 97.5]))
 
 
 def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = _runs(tmp_path, 3)
+    runs = image_runs(tmp_path, 3)
     assert cli.main(["compare", *map(str, runs), "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "ensemble" in printed
@@ -197,10 +114,10 @@ def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_few_malignant_images_have_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run,) = _runs(tmp_path, 1)
+    (run,) = image_runs(tmp_path, 1)
     for split in ("test", "test_flips", "val", "val_flips"):  # four malignant images, of two breasts
         kept = iter(range(4))
-        _rewrite(
+        rewrite(
             run / "predictions" / f"{split}.csv",
             lambda lines, kept=kept: [
                 line if ",0," in line or next(kept, None) is not None else line.replace(",1,", ",0,") for line in lines

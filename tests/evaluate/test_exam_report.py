@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from mammojax.data import dataset
-from mammojax.evaluate import populations, report
+from mammojax.evaluate import report, table
 from mammojax.evaluate.exam_report import write_exam_report
+from mammojax.evaluate.measure import measure_breasts
 from mammojax.vocabulary import FINDINGS
 from tests.evaluate.conftest import exam_run
 
@@ -59,8 +60,8 @@ def test_a_report_stands_alone(data: dataset.Prepared, tmp_path: Path, heatmaps:
     assert "<td>AUC malignant</td><td>–</td><td>0.812 [0.712, 0.912]</td>" in page
     assert "<tr><td>AUC</td><td>–</td><td>0.700 [0.600, 0.800]</td><td>–</td>" in page
     assert "all layers, epoch 2" in page  # the last that was better
-    measured = populations.measure(populations.read(run, "test_random10"), 100, 0)
-    for population in populations.POPULATIONS:
+    measured = measure_breasts(table.read_breasts(run, "test_random10"), 100, 0)
+    for population in table.POPULATIONS:
         for finding in FINDINGS:
             for metric in ("auc", "pr_auc"):
                 assert report.interval_text(measured[population][finding][metric]) in page

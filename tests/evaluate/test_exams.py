@@ -21,7 +21,7 @@ from mammojax.data import dataset
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram
-from mammojax.evaluate import exam_split, populations
+from mammojax.evaluate import table
 from mammojax.evaluate.exams import EXAM_COLUMNS
 from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.models import multi_view
@@ -215,8 +215,8 @@ def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) 
     for join, views in wanted.items():
         run = _tiny(tmp_path / join, join)
         scored = list(ExamPredictor.restore(run).score_split(dataset.Prepared(path), "test"))
-        exam_split.write(run, "test", scored, "cancer")
-        assert {row["laterality"]: row["views"] for row in populations.read(run, "test").rows} == views
+        table.write_exams(run / "predictions" / "test.csv", scored, "cancer")
+        assert dict(table.read_breasts(run, "test").frame[["laterality", "views"]].to_numpy()) == views
 
 
 def test_augmented_predictions_do_not_depend_on_the_other_exams(exams: Path, tmp_path: Path) -> None:

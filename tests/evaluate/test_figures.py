@@ -11,7 +11,7 @@ from matplotlib.contour import ContourSet
 
 from mammojax import cli
 from mammojax.data import dataset
-from mammojax.evaluate import compare, figures, saliency
+from mammojax.evaluate import figures, saliency, table
 from mammojax.train.checkpoint import restore_best
 
 
@@ -57,7 +57,8 @@ def test_saliency_shows_the_pixels_of_the_map_and_the_lesions_of_the_image(finis
         assert len(outlines) == len(set(np.unique(example["masks"])) & {1, 2})
         kind, score = axes.get_title().split(", p(malignant) = ")
         assert example["label"] == (kind != "false positive")
-        row = next(r for r in compare.read(finished, "test").rows if r["image"] == example["image_id"].decode())
+        frame = table.read_images(finished, "test").frame.set_index("image")
+        row = frame.loc[example["image_id"].decode()]
         assert float(score) == pytest.approx(float(row["p_malignant"]), abs=0.005)
 
 

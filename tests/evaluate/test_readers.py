@@ -12,7 +12,8 @@ from sklearn import metrics as theirs
 
 from mammojax import metrics
 from mammojax.errors import BadManifest, NotComparable
-from mammojax.evaluate import populations, readers
+from mammojax.evaluate import reader_file, readers, table
+from mammojax.evaluate.measure import METRICS
 
 N, READ = 240, 200  # breasts predicted; those of the first exams are read
 
@@ -22,11 +23,11 @@ def _run(folder: Path, seed: int, malignant: np.ndarray) -> Path:
     (folder / "predictions").mkdir(parents=True)
     score = 1 / (1 + np.exp(2 - 2 * malignant - np.random.default_rng(seed).normal(size=len(malignant))))
     with (folder / "predictions" / "test_random10.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(populations.KNOWN)
+        writer = csv.writer(file)
+        writer.writerow(table.BREAST_COLUMNS)
         for k, p in enumerate(score):
             breast = f"exam{k // 2}", f"patient{k // 4}", "LR"[k % 2]
-            table.writerow([*breast, "CC+MLO", 0.2, repr(float(p)), 0, malignant[k]])
+            writer.writerow([*breast, "CC+MLO", 0.2, repr(float(p)), 0, malignant[k]])
     return folder
 
 
@@ -51,9 +52,9 @@ def _csv(path: Path, opinions: np.ndarray) -> Path:
     return path
 
 
-def _example(root: Path, count: int = 3) -> tuple[populations.Breasts, list[readers.Reader]]:
+def _example(root: Path, count: int = 3) -> tuple[table.Predictions, reader_file.Readers]:
     run = _run(root / "run", 2, _labels())
-    return populations.read(run, "test_random10"), readers.read(_csv(root / "readers.csv", _opinions(count)))
+    return table.read_breasts(run, "test_random10"), reader_file.read(_csv(root / "readers.csv", _opinions(count)))
 
 
 def test_readers_are_matched_by_ids_that_are_formulas(tmp_path: Path) -> None:
@@ -61,9 +62,9 @@ def test_readers_are_matched_by_ids_that_are_formulas(tmp_path: Path) -> None:
     for written in ("=exam", "'=exam"):
         path = _csv(tmp_path / "readers.csv", _opinions(1))
         path.write_text(path.read_text().replace("exam", written).replace(f"{written}_id", "exam_id"))
-        (reader,) = readers.read(path)
-        assert ("=exam0", "L") in reader.score
-        assert len(reader.score) == READ
+        group = reader_file.read(path)
+        assert ("=exam0", "L") in group.scores.index
+        assert group.scores.shape == (READ, 1)
 
 
 def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -73,7 +74,7 @@ def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
 
 def test_areas_are_those_of_scikit_learn(tmp_path: Path) -> None:
     breasts, group = _example(tmp_path)
-    label, model, said = _labels()[:READ], breasts.score["malignant"][:READ], _opinions(3) / 100
+    label, model, said = _labels()[:READ], breasts.score()[:READ], _opinions(3) / 100
     summary = readers.hybrid_summary(breasts, group, weight=0.3)
     result = readers.study(breasts, group, runs=20)
     for key, area in (("auc", theirs.roc_auc_score), ("pr_auc", theirs.average_precision_score)):
@@ -103,10 +104,10 @@ def test_the_spread_is_of_the_readers_there_are(tmp_path: Path, count: int) -> N
 
 def test_lambda_goes_from_the_model_to_the_reader(tmp_path: Path) -> None:
     breasts, group = _example(tmp_path)
-    label, model = _labels()[:READ], breasts.score["malignant"][:READ]
+    label, model = _labels()[:READ], breasts.score()[:READ]
     result = readers.study(breasts, group, runs=20)
     assert result["sweep_weights"][::50] == [0, 0.5, 1]
-    for key, metric in populations.METRICS.items():
+    for key, metric in METRICS.items():
         measured = result["measures"][key]
         for r, sweep in enumerate(measured["sweep"]):
             assert sweep[0] == pytest.approx(metric(label, model))
@@ -122,7 +123,7 @@ def test_differences_are_paired_by_patient(tmp_path: Path) -> None:
     """Against a plain loop over draws of patients, each measured by scikit-learn."""
     breasts, group = _example(tmp_path)
     result = readers.study(breasts, group, runs=60, seed=3)["measures"]
-    label, model, said = _labels()[:READ], breasts.score["malignant"][:READ], _opinions(3) / 100
+    label, model, said = _labels()[:READ], breasts.score()[:READ], _opinions(3) / 100
     for key, area in (("auc", theirs.roc_auc_score), ("pr_auc", theirs.average_precision_score)):
         values: dict[str, list[float]] = {"mean hybrid − model": [], "mean hybrid − mean reader": []}
         for weights in metrics.draws(breasts.patient[:READ], 60, 3):
@@ -154,15 +155,15 @@ def test_mean_curves_by_hand() -> None:
 def test_percent_or_share(tmp_path: Path) -> None:
     opinions = _opinions(2)
     opinions[0, 0] = 100
-    percent = readers.read(_csv(tmp_path / "percent.csv", opinions))
-    share = readers.read(_csv(tmp_path / "share.csv", opinions / 100))
-    assert [one.name for one in percent] == ["reader 1", "reader 2"]
-    for a, b in zip(percent, share, strict=True):
-        assert a.score == pytest.approx(b.score)
-    assert percent[1].score["exam7", "R"] == opinions[1, 15] / 100
+    percent = reader_file.read(_csv(tmp_path / "percent.csv", opinions))
+    share = reader_file.read(_csv(tmp_path / "share.csv", opinions / 100))
+    assert list(percent.scores) == ["reader 1", "reader 2"]
+    assert (percent.scores.index == share.scores.index).all()
+    np.testing.assert_allclose(percent.scores, share.scores)
+    assert percent.scores["reader 2"]["exam7", "R"] == opinions[1, 15] / 100
     opinions[1] /= 100
     with pytest.raises(BadManifest, match=r"mixed\.csv, p_malignant: reader 2 gave no breast more than 1, where"):
-        readers.read(_csv(tmp_path / "mixed.csv", opinions))
+        reader_file.read(_csv(tmp_path / "mixed.csv", opinions))
 
 
 @pytest.mark.parametrize(
@@ -185,20 +186,20 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[str], sentence: str) -> N
     path = tmp_path / "r.csv"
     path.write_text("\n".join(["reader,exam_id,laterality,p_malignant", *rows]) + "\n")
     with pytest.raises(BadManifest, match=sentence):
-        readers.read(path)
+        reader_file.read(path)
 
 
 def test_files_and_predictions_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadManifest, match="there is no such file; give a CSV with the columns reader, exam_id"):
-        readers.read(tmp_path / "none.csv")
+        reader_file.read(tmp_path / "none.csv")
     (tmp_path / "short.csv").write_text("reader,exam_id,p_malignant\n")
     with pytest.raises(BadManifest, match=r"short\.csv: the column laterality is missing"):
-        readers.read(tmp_path / "short.csv")
+        reader_file.read(tmp_path / "short.csv")
     breasts, group = _example(tmp_path)
     # line 2 is of breast 199
     with pytest.raises(NotComparable, match=r'"run" has no labelled prediction of 50 of the 200 .* of line 2 of'):
         readers.study(breasts[np.arange(150)], group)
-    breasts.label["malignant"][:READ] = 0
+    breasts.frame.loc[: READ - 1, "malignant"] = 0
     with pytest.raises(NotComparable, match="all breasts read have one label"):
         readers.hybrid_summary(breasts, group)
 
@@ -209,7 +210,7 @@ def test_from_files_to_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     readers.write(runs, path, tmp_path / "out")
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "readers.json").read_text())
-    both = [populations.read(run, "test_random10").score["malignant"][:READ] for run in runs]
+    both = [table.read_breasts(run, "test_random10").score()[:READ] for run in runs]
     auc = theirs.roc_auc_score(_labels()[:READ], np.mean(both, axis=0))
     assert result["measures"]["auc"]["model"]["value"] == pytest.approx(auc)
     assert re.search(rf"^model +{auc:.3f} \[", printed, re.MULTILINE)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mammojax import cli, configs, metrics
-from mammojax.evaluate import compare, paper_config, paper_run, reproduce, shen2019
-from tests.evaluate.test_compare import write_predictions
+from mammojax.evaluate import console, paper_config, paper_run, reproduce, shen2019
+from mammojax.evaluate import table as predictions
+from tests.evaluate.test_table import write_predictions
 
 PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
 
@@ -169,7 +170,7 @@ def test_without_configs_no_run_is_called_the_papers(
 
 def test_a_long_status_stands_below_the_table() -> None:
     long = f"run on phantom ({', '.join(f'field {k}' for k in range(20))})"
-    text = reproduce.with_notes(("row", "status"), [["a", long], ["b", "run"], ["c", long]])
+    text = console.with_notes(("row", "status"), [["a", long], ["b", "run"], ["c", long]])
     table, _, note = text.partition("\n\n")
     assert table.splitlines()[1:] == ["a    run on phantom [1]", "b    run", "c    run on phantom [1]"]
     assert " ".join(note.split()) == f"[1] {long}"
@@ -202,8 +203,8 @@ def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> Non
     section = reproduce.tables(paper_run.find_runs(tmp_path))[-1]
     rows = {row[0]: row for row in section.rows}
     number = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
-    a, b = (compare.read(tmp_path / name, "test") for name in ("heat", "best0"))
-    wanted = metrics.paired_bootstrap(metrics.roc_auc, a.label, a.score, b.score, a.patient)
+    a, b = (predictions.read_images(tmp_path / name, "test") for name in ("heat", "best0"))
+    wanted = metrics.paired_bootstrap(metrics.roc_auc, a.label(), a.score(), b.score(), a.patient)
     assert rows["heatmap before the blocks - without"][3] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*wanted)
     assert re.fullmatch(number, rows["heatmap before the blocks - without"][3])
     assert re.fullmatch(number, rows["two views - one, VGG-VGG"][3])
@@ -274,7 +275,7 @@ def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "a<b>" not in page.read_text()
     assert "a&lt;b&gt;" in page.read_text()
     lines = printed.partition("## To fill")[0].splitlines()
-    assert max(map(len, lines)) <= reproduce.WIDTH
+    assert max(map(len, lines)) <= console.WIDTH
     assert "(c) text, heatmap" in printed
     (tmp_path / "runs" / "a<b>" / "metrics.json").write_text('{"test": ')
     assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "runs")]) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from mammojax import cli
 from mammojax.data import dataset
-from mammojax.evaluate import compare, heatmap, two_step
+from mammojax.evaluate import heatmap, table, two_step
 from mammojax.train.checkpoint import restore_best
 
 
@@ -58,7 +58,7 @@ def test_it_runs_on_a_run_and_its_output_reads_like_one(
     for name in ("a", "b"):
         result = two_step.two_step(finished, tmp_path / name, trees=20, min_split=4)
         assert 0 <= result["test"]["auc"]["value"] <= 1
-    read = [compare.read(tmp_path / name, "test") for name in ("a", "b")]
+    read = [table.read_images(tmp_path / name, "test") for name in ("a", "b")]
     np.testing.assert_array_equal(read[0].score, read[1].score)
     assert cli.main(["compare", str(finished), str(tmp_path / "a")]) == 0
     assert "flips averaged" in capsys.readouterr().out

@@ -18,10 +18,11 @@ from mammojax.configs import birads as birads_config
 from mammojax.configs import exam as exam_config
 from mammojax.configs import exam_patch
 from mammojax.errors import NotComparable
-from mammojax.evaluate import populations, wu2019, wu_tables
-from tests.evaluate.test_populations import table, write_breasts
+from mammojax.evaluate import table, wu2019, wu_tables
+from mammojax.vocabulary import FINDINGS
+from tests.evaluate.test_table import breast_rows, write_breasts
 
-FINDINGS = {
+COUNTS = {
     split: {f: {"visible": n + k, "occult": k} for k, f in enumerate(("malignant", "benign"), start=1)}
     for split, n in (("train", 1000), ("val", 200), ("test", 30))
 }
@@ -51,13 +52,13 @@ def _run(folder: Path, row: str, seed: int = 0, data: str = "ours", **changed: A
         for key in path:
             inner = inner[key]
         inner[last] = new
-    facts = {"name": data, "kind": "exams", "findings": changed.get("findings", FINDINGS)}
+    facts = {"name": data, "kind": "exams", "findings": changed.get("findings", COUNTS)}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"config": config, "facts": facts}))
     results = {"val": {"auc": {"value": changed.get("auc", 0.7), "low": 0.6, "high": 0.8}}} if birads else {}
     (folder / "metrics.json").write_text(json.dumps(results))
     if not birads:
-        write_breasts(folder, changed.get("rows") or table(seed=7), changed.get("noise", seed))
+        write_breasts(folder, changed.get("rows") or breast_rows(seed=7), changed.get("noise", seed))
     return folder
 
 
@@ -70,12 +71,12 @@ def _cells(root: Path, heading: str, *first: str) -> dict[str, str]:
 
 def test_table_3_is_the_mean_of_the_seeds_and_their_ensemble(tmp_path: Path) -> None:
     _run(tmp_path / "birads", "birads")
-    runs = [_run(tmp_path / f"r{seed}", wu2019.MODEL, seed, rows=table(160, seed=7)) for seed in (0, 1, 4)]
+    runs = [_run(tmp_path / f"r{seed}", wu2019.MODEL, seed, rows=breast_rows(160, seed=7)) for seed in (0, 1, 4)]
     _run(tmp_path / "control", wu2019.MODEL, 2, shuffled=True)
-    breasts = [populations.read(run, "test_random10") for run in runs]
+    breasts = [table.read_breasts(run, "test_random10") for run in runs]
     for population, finding in wu_tables.CELLS:
         keep = [
-            {(r["exam_id"], r["laterality"]): (int(r[finding]), float(r[f"p_{finding}"])) for r in one.rows
+            {(r["exam_id"], r["laterality"]): (r[finding], r[f"p_{finding}"]) for r in one.frame.to_dict("records")
              if population == "screening" or r["biopsied"] == "1"} for one in breasts
         ]  # fmt: skip
         keys = list(keep[0])
@@ -184,8 +185,8 @@ def test_what_a_run_started_from_counts_too_and_settings_are_not_mixed(tmp_path:
 def test_data_sets_have_their_own_tables_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _run(tmp_path / "a", wu2019.MODEL, 0, data="first")
     _run(tmp_path / "b", wu2019.MODEL, 1, data="second")
-    fewer = FINDINGS | {"test": {f: {"visible": 5, "occult": 0} for f in FINDINGS}}
-    _run(tmp_path / "c", wu2019.MODEL, 2, data="second", findings=fewer, rows=table(30, seed=3))
+    fewer = COUNTS | {"test": {f: {"visible": 5, "occult": 0} for f in FINDINGS}}
+    _run(tmp_path / "c", wu2019.MODEL, 2, data="second", findings=fewer, rows=breast_rows(30, seed=3))
     for name in ("first", "second #1", "second #2"):
         cells = _cells(tmp_path, f"Table III: screening population, ours on {name}", HEATMAPS, "malignant")
         assert cells["seeds"] == "1"
@@ -216,18 +217,16 @@ def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -
     cells = _cells(tmp_path, heading, wu2019.TWENTY, "malignant")
     assert (cells["seeds"], cells["status"]) == ("1+1+1+2", "5 of 20 models")
     every = [*(tmp_path / f"join{k}" for k in range(4)), tmp_path / "more"]
-    mean = populations.ensemble(populations.read_all(every, "test_random10"))
-    assert cells["ensemble, ours"].startswith(
-        f"{roc_auc_score(mean.label['malignant'], mean.score['malignant']):.3f} ["
-    )
+    mean = table.ensemble(table.read_all_breasts(every, "test_random10"))
+    assert cells["ensemble, ours"].startswith(f"{roc_auc_score(mean.label(), mean.score()):.3f} [")
     biopsied = _cells(tmp_path, heading.replace("screening", "biopsied"), wu2019.TWENTY, "benign")
     assert biopsied["5x, published"] == wu2019.MISSING
 
     # Both have seed 1, so the heatmap run of seed 0 is not in the difference.
-    first, second = populations.read_all([tmp_path / "more", tmp_path / "plain"], "test_random10")
-    at = populations.biopsied(first)
+    first, second = table.read_all_breasts([tmp_path / "more", tmp_path / "plain"], "test_random10")
+    at = table.biopsied(first)
     wanted = metrics.paired_bootstrap(
-        metrics.roc_auc, first.label["benign"][at], first.score["benign"][at], second.score["benign"][at],
+        metrics.roc_auc, first.label("benign")[at], first.score("benign")[at], second.score("benign")[at],
         first.patient[at],
     )  # fmt: skip
     name = ("heatmaps - none, joint", "biopsied", "benign")
@@ -238,10 +237,10 @@ def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -
     cells = _cells(tmp_path, "Differences, ours on ours", *name)
     assert (cells["published"], cells["ours"], cells["status"]) == ("+0.140", "–", "not run")
 
-    write_breasts(tmp_path / "plain", table(seed=7)[:-1], 9)
+    write_breasts(tmp_path / "plain", breast_rows(seed=7)[:-1], 9)
     cells = _cells(tmp_path, "Differences, ours on ours", "heatmaps - none, joint", "biopsied", "benign")
     assert (cells["ours"], cells["status"]) == ("–", "not measured on the same breasts")
-    write_breasts(tmp_path / "more", table(seed=7)[:-1], 9)
+    write_breasts(tmp_path / "more", breast_rows(seed=7)[:-1], 9)
     cells = _cells(tmp_path, heading, "image+heatmaps, joint", "benign")
     assert cells["ensemble, ours"] == "–"
     assert "were measured on different breasts (1 stand in one alone)" in cells["status"]
@@ -255,7 +254,7 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
     assert all("give --readers FILE.csv" in row[-1] for row in section.rows)
     seen = []
 
-    def summary(breasts: populations.Breasts, readers: list[str]) -> dict[str, dict[str, float | None]]:
+    def summary(breasts: table.Predictions, readers: list[str]) -> dict[str, dict[str, float | None]]:
         seen.append((breasts, readers))
         each = {"auc_mean": 0.71, "auc_sd": 0.02, "pr_auc_mean": 0.31, "pr_auc_sd": None}
         return {"readers": each, "hybrids": each, "model": {"auc_mean": 0.8, "pr_auc_mean": 0.4}}
@@ -269,11 +268,11 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
     rows = wu_tables.tables(wu_tables.exam_runs(tmp_path), tmp_path / "r.csv")[-1].rows
     assert rows[0][1:] == ["0.876", "0.800", "0.318", "0.400", "1 reader, 2 models; run on ours"]
     assert [rows[2][2], rows[2][4]] == ["0.710±0.0200", "0.310"]
-    wanted = populations.ensemble(populations.read_all([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
-    assert (seen[0][0].score["malignant"] == wanted.score["malignant"]).all()
+    wanted = table.ensemble(table.read_all_breasts([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
+    assert (seen[0][0].score() == wanted.score()).all()
     assert seen[0][1] == ["r.csv"]
 
-    def other(breasts: populations.Breasts, readers: list[str]) -> None:
+    def other(breasts: table.Predictions, readers: list[str]) -> None:
         raise NotComparable("they read other breasts.")
 
     monkeypatch.setattr(fake, "hybrid_summary", other)
@@ -291,7 +290,7 @@ def test_published_numbers_are_those_of_the_papers_text(shared: Path) -> None:
     for row, (label, cells) in zip(wu2019.TABLE_3, printed, strict=True):
         assert row.label == label
         ours: list[tuple[float, ...]] = []
-        for population in populations.POPULATIONS:
+        for population in table.POPULATIONS:
             both = [row.cells[population, finding] for finding in FINDINGS]
             ours += [(cell.mean, cell.sd) for cell in both] + [(cell.ensemble,) for cell in both]
         assert ours == cells, row.row

@@ -7,11 +7,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mammojax.data.exams import Exam
-from mammojax.evaluate import exam_split, populations
+from mammojax.evaluate import measure, table
 from mammojax.vocabulary import LABELS, VIEWS
 
 
-def _scored(count: int = 60) -> exam_split.Scored:
+def _scored(count: int = 60) -> table.Exams:
     rng = np.random.default_rng(0)
     scored = []
     for k in range(count):
@@ -27,12 +27,12 @@ def test_a_split_is_written_by_breast_and_measured(tmp_path: Path) -> None:
     scored = _scored()
     scored[3][0].label[:] = -1  # a breast of unknown pathology is no negative
     scored[4][0].images.pop("R-CC")
-    exam_split.write(tmp_path, "test", scored, "cancer")
-    breasts = populations.read(tmp_path, "test")
-    assert len(breasts.rows) == 2 * 59
-    assert breasts.rows[-1]["density"] == "3"
-    assert {row["views"] for row in breasts.rows} == {"CC+MLO", "MLO"}
-    results = exam_split.measure(tmp_path, "test", scored, "cancer", 50, 0)
+    table.write_exams(tmp_path / "predictions" / "test.csv", scored, "cancer")
+    breasts = table.read_breasts(tmp_path, "test")
+    assert len(breasts) == 2 * 59
+    assert breasts.frame["density"].iloc[-1] == "3"
+    assert set(breasts.frame["views"]) == {"CC+MLO", "MLO"}
+    results = measure.measure_exams(tmp_path, "test", scored, "cancer", 50, 0)
     known = [pair for pair in scored if pair[0].label[0] >= 0]
     for finding in ("benign", "malignant"):
         at = [k for k, name in enumerate(LABELS) if name.endswith(finding)]
@@ -43,9 +43,9 @@ def test_a_split_is_written_by_breast_and_measured(tmp_path: Path) -> None:
     four = [roc_auc_score([e.label[k] for e, _ in known], [p[k, 1] for _, p in known]) for k in range(4)]
     assert results["auc"]["value"] == pytest.approx(np.mean(four))
     assert results["auc"]["low"] < np.mean(four) < results["auc"]["high"]
-    assert exam_split.summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
+    assert measure.exam_summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
     loss = -sum(np.log(p[k, exam.label[k]]) for exam, p in known for k in range(4)) / len(scored)
-    assert exam_split.summary(scored, "cancer")["loss"] == pytest.approx(loss)
+    assert measure.exam_summary(scored, "cancer")["loss"] == pytest.approx(loss)
 
 
 def test_ids_that_are_formulas_are_written_as_texts_and_found_again(tmp_path: Path) -> None:
@@ -53,17 +53,19 @@ def test_ids_that_are_formulas_are_written_as_texts_and_found_again(tmp_path: Pa
     for k, (exam, _) in enumerate(scored):
         exam.exam_id, exam.patient_id = f"=cmd|'/C calc'!A{k}", f"@p{k // 2}"
         exam.columns["L"] |= {"offset": "-1.5", "remark": "+x"}
-    exam_split.write(tmp_path, "test", scored, "cancer")
+    table.write_exams(tmp_path / "predictions" / "test.csv", scored, "cancer")
     lines = (tmp_path / "predictions" / "test.csv").read_text().splitlines()
     assert lines[1].startswith("'=cmd|'/C calc'!A0,'@p0,L,CC+MLO,0.")
     assert lines[1].endswith(",0,0,-1.5,'+x")
-    breasts = populations.read(tmp_path, "test")
-    assert [row["exam_id"] for row in breasts.rows[::2]] == [exam.exam_id for exam, _ in scored]
+    breasts = table.read_breasts(tmp_path, "test")
+    assert list(breasts.frame["exam_id"][::2]) == [exam.exam_id for exam, _ in scored]
     assert breasts.patient[0] == "@p0"
-    assert (breasts.rows[0]["offset"], breasts.rows[0]["remark"]) == ("-1.5", "+x")
+    assert tuple(breasts.frame[["offset", "remark"]].iloc[0]) == ("-1.5", "+x")
     for exam, _ in scored:
         exam.columns["L"]["birads"] = exam.columns["R"]["birads"] = "2"
-    exam_split.write(tmp_path, "test", [(exam, np.full((1, 3), 1 / 3)) for exam, _ in scored], "birads")
+    table.write_exams(
+        tmp_path / "predictions" / "test.csv", [(exam, np.full((1, 3), 1 / 3)) for exam, _ in scored], "birads"
+    )
     assert "\n'=cmd|'/C calc'!A1,'@p0,2," in (tmp_path / "predictions" / "test.csv").read_text()
 
 
@@ -73,16 +75,16 @@ def test_a_breast_that_no_view_tells_of_is_not_measured(tmp_path: Path) -> None:
     scored[4][0].images.clear()
     scored[4][0].images["L-CC"] = [0]
     scored[4][1][[1, 3]] = np.nan
-    exam_split.write(tmp_path, "test", scored, "cancer")
-    assert len(populations.read(tmp_path, "test").rows) == 2 * 60 - 1
+    table.write_exams(tmp_path / "predictions" / "test.csv", scored, "cancer")
+    assert len(table.read_breasts(tmp_path, "test")) == 2 * 60 - 1
     four = []
     for k, name in enumerate(LABELS):
         seen = [(e.label[k], p[k, 1]) for j, (e, p) in enumerate(scored) if j != 4 or name.startswith("left")]
         four.append(roc_auc_score(*zip(*seen, strict=True)))
-    results = exam_split.measure(tmp_path, "test", scored, "cancer", 50, 0)
+    results = measure.measure_exams(tmp_path, "test", scored, "cancer", 50, 0)
     assert results["auc"]["value"] == pytest.approx(np.mean(four))
     assert np.isfinite(results["auc"]["low"])
-    summary = exam_split.summary(scored, "cancer")
+    summary = measure.exam_summary(scored, "cancer")
     assert summary["auc"] == pytest.approx(np.mean(four))
     assert np.isfinite(summary["loss"])
 
@@ -93,15 +95,15 @@ def test_a_label_of_one_kind_only_is_left_out_of_the_mean() -> None:
         exam.label[2] = 0  # no malignant left breast
     kept = [k for k in range(4) if k != 2]
     four = [roc_auc_score([e.label[k] for e, _ in scored], [p[k, 1] for _, p in scored]) for k in kept]
-    assert exam_split.summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
+    assert measure.exam_summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
 
 
 def test_birads_is_measured_one_against_the_rest(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     scored = [(exam, rng.dirichlet(np.ones(3))[None]) for exam, _ in _scored()]
     scored[0][0].columns["L"]["birads"] = "4"  # another category: not an exam of this task
-    exam_split.write(tmp_path, "test", scored, "birads")
-    results = exam_split.measure(tmp_path, "test", scored, "birads", 50, 0)
+    table.write_exams(tmp_path / "predictions" / "test.csv", scored, "birads")
+    results = measure.measure_exams(tmp_path, "test", scored, "birads", 50, 0)
     known = [pair for pair in scored if pair[0].birads >= 0]
     assert len(known) == 59
     three = [roc_auc_score([e.birads == k for e, _ in known], [p[0, k] for _, p in known]) for k in range(3)]

@@ -1,0 +1,361 @@
+"""Tables of predictions: written, read, matched, averaged and grouped, of images and of breasts alike.
+
+Everything about finished runs is computed from these tables, so it needs no weights, no images and no GPU. Ids are
+texts; scores keep every digit, written with `repr` and read with `float`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mammojax.data.cells import Writer, plain
+from mammojax.data.exams import Exam
+from mammojax.errors import BadCheckpoint, NotComparable
+from mammojax.vocabulary import BIRADS, FINDINGS, LABELS
+
+IMAGE_COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
+"""Columns of a whole-image run's predictions/<split>.csv, a row an image."""
+BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant", "benign", "malignant")
+"""Columns of an exam run's predictions/<split>.csv, a row a breast; after them biopsied, density, birads and whatever
+other columns the manifest has."""
+POPULATIONS = ("screening", "biopsied")
+MOST_GROUPS = 20
+_NO_GROUPS = ("exam_id", "patient_id", "p_benign", "p_malignant")
+
+Exams = Sequence[tuple[Exam, np.ndarray]]
+"""Scored exams, their images those that the network uses, with its probabilities: float64 [4, 2] by LABELS and (absent,
+present), NaN of a breast without such an image, or [1, 3] by BIRADS."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The labelled predictions of a split.
+
+    Attributes:
+        name: of the run, or of what is averaged.
+        frame: a row an image or a breast, with the columns of the CSV as texts, but for the finding's label 0 or 1,
+            int64, in `malignant` (of images the CSV's `label`) and of breasts `benign`, and its score 0 … 1, float64,
+            in `p_malignant` and `p_benign`.
+    """
+
+    name: str
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, chosen: np.ndarray) -> "Predictions":
+        """The rows at these places, int [M], or where bool [N] is True."""
+        return replace(self, frame=self.frame.iloc[chosen].reset_index(drop=True))
+
+    def label(self, finding: str = "malignant") -> np.ndarray:
+        """int64 [N], 0 or 1."""
+        return self.frame[finding].to_numpy()
+
+    def score(self, finding: str = "malignant") -> np.ndarray:
+        """float64 [N]."""
+        return self.frame[f"p_{finding}"].to_numpy()
+
+    @property
+    def patient(self) -> np.ndarray:
+        """Patient ids, str [N]."""
+        return self.frame["patient_id"].to_numpy(dtype=str)
+
+    @property
+    def of_images(self) -> bool:
+        """Whether a row is an image; else it is a breast."""
+        return "image" in self.frame
+
+    @property
+    def index(self) -> pd.Index:
+        """Names of images, or (exam_id, laterality) of breasts."""
+        return self.frame.set_index("image" if self.of_images else ["exam_id", "laterality"]).index
+
+
+def numbers(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities, unchanged.
+
+    Raises:
+        BadCheckpoint: one is not a number, which only weights beyond all bounds make of an image.
+    """
+    if not np.isfinite(probabilities).all():
+        raise BadCheckpoint(
+            "the network answers an image with a probability that is not a number, so its weights are no use; copy the "
+            "run folder again from where it is whole, or train it again at a lower learning rate."
+        )
+    return probabilities
+
+
+def write(path: Path, frame: pd.DataFrame) -> None:
+    """Write a CSV: floats as `repr` has them, texts that a spreadsheet would run as formulas behind an apostrophe."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        Writer(file, list(frame.columns)).rows(frame.itertuples(index=False, name=None))
+
+
+def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
+    """Write predictions/<split>.csv: IMAGE_COLUMNS, or of a patch net a column p_<class> for each class.
+
+    Args:
+        path: of the CSV.
+        scored: "scores" float [N, K] and "label" int [N], -1 where unknown, as of `ImagePredictor.score_split`.
+        rows: [N], the split's table.
+        classes: [K].
+
+    Raises:
+        BadCheckpoint: see `numbers`.
+    """
+    scores = numbers(scored["scores"]).astype(np.float64)
+    frame = pd.DataFrame(list(rows), columns=IMAGE_COLUMNS[:5])
+    frame["label"] = [int(label) if label >= 0 else "" for label in scored["label"]]
+    for k, name in enumerate(classes):
+        if len(classes) > 2 or k == 1:
+            frame["p_malignant" if len(classes) == 2 else f"p_{name}"] = scores[:, k]
+    write(path, frame)
+
+
+def write_exams(path: Path, scored: Exams, target: str) -> None:
+    """Write predictions/<split>.csv: a row a breast with an image that is used, of a BI-RADS network a row an exam.
+
+    Raises:
+        BadCheckpoint: see `numbers`.
+    """
+    if target == "birads":
+        scores = numbers(np.array([p[0] for _, p in scored], np.float64).reshape(-1, len(BIRADS)))
+        rows = [(e.exam_id, e.patient_id, BIRADS[e.birads] if e.birads >= 0 else "") for e, _ in scored]
+        frame = pd.DataFrame(rows, columns=["exam_id", "patient_id", "birads"])
+        write(path, frame.assign(**{f"p_{name}": scores[:, k] for k, name in enumerate(BIRADS)}))
+        return
+    own = (*BREAST_COLUMNS, "biopsied")
+    further = dict.fromkeys(c for exam, _ in scored for side in exam.columns.values() for c in side if c not in own)
+    cells = [[*row, *(columns.get(c, "") for c in further)] for row, columns in _breasts(scored)]
+    frame = pd.DataFrame(cells, columns=[*own, *further])
+    numbers(frame[["p_benign", "p_malignant"]].to_numpy(np.float64))
+    write(path, frame)
+
+
+def _breasts(scored: Exams) -> Iterator[tuple[list[Any], dict[str, str]]]:
+    """Cells of BREAST_COLUMNS and `biopsied` of each breast, and the manifest's further columns."""
+    for exam, p in scored:
+        for side, breast in (("L", "left"), ("R", "right")):
+            if views := [view[2:] for view in exam.images if view.startswith(side)]:
+                at = [LABELS.index(f"{breast}_{finding}") for finding in ("benign", "malignant")]
+                labels = ["" if exam.label[k] < 0 else int(exam.label[k]) for k in at]
+                cells = [exam.exam_id, exam.patient_id, side, "+".join(views), *(float(p[k, 1]) for k in at), *labels]
+                yield [*cells, int(exam.biopsied(side))], exam.columns[side]
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV of ours, every cell a text; a cell that is missing is empty, cells beyond the header are dropped."""
+    try:  # the header is read as a row, or pandas renames columns; `usecols` is what lets long rows pass
+        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, usecols=lambda _: True).map(plain)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    return cells.iloc[1:].set_axis(cells.iloc[0].tolist(), axis=1).reset_index(drop=True)
+
+
+def read_images(run: Path, split: str) -> Predictions:
+    """The labelled images of a whole-image run.
+
+    Args:
+        run: the run folder.
+        split: "test", "val", or with flips averaged "test_flips", "val_flips".
+
+    Raises:
+        NotComparable: the run has none, is a patch or an exam run, or names an image twice.
+    """
+    path = run / "predictions" / f"{split}.csv"
+    if not path.is_file():
+        raise NotComparable(f'"{run}" has no predictions/{split}.csv; name the folder of a finished whole-image run.')
+    frame = read_csv(path)
+    if len(frame) and "label" not in frame:
+        raise NotComparable(f'"{run}" is an exam run; compare whole-image runs.')
+    frame = frame[frame["label"] != ""].reset_index(drop=True) if len(frame) else frame
+    if len(frame) and "p_malignant" not in frame:
+        raise NotComparable(f'"{run}" is a patch run; compare whole-image runs.')
+    if not len(frame):
+        raise NotComparable(f'"{run}": predictions/{split}.csv has no labelled image; nothing can be measured.')
+    if (twice := frame["image"].duplicated()).any():
+        name = frame["image"][twice].iloc[0]
+        raise NotComparable(f'"{run}": predictions/{split}.csv names "{name}" twice; predict the split again.')
+    frame = frame.rename(columns={"label": "malignant"})
+    return Predictions(_folder(run).name, _with_numbers(frame, ("malignant",), run, split))
+
+
+def read_breasts(run: Path, split: str) -> Predictions:
+    """The labelled breasts of an exam run.
+
+    Args:
+        run: the run folder.
+        split: "test", "val", or with ten augmented predictions averaged "test_random10", "val_random10".
+
+    Raises:
+        NotComparable: the run has no such predictions, is no exam run, names a breast twice or has a cell that is no
+            number.
+    """
+    path = run / "predictions" / f"{split}.csv"
+    if not path.is_file():
+        raise NotComparable(f'"{run}" has no predictions/{split}.csv; name the folder of a finished exam run.')
+    frame = read_csv(path)
+    if missing := [name for name in BREAST_COLUMNS if name not in frame]:
+        raise NotComparable(f'"{run}" is no exam run: predictions/{split}.csv has no column {missing[0]}.')
+    frame = frame[(frame["benign"] != "") & (frame["malignant"] != "")].reset_index(drop=True)
+    if not len(frame):
+        raise NotComparable(f'"{run}": predictions/{split}.csv has no labelled breast; nothing can be measured.')
+    if twice := int(frame.duplicated(["exam_id", "laterality"]).sum()):
+        raise NotComparable(f'"{run}": predictions/{split}.csv names {twice} breasts twice; predict the split again.')
+    return Predictions(_folder(run).name, _with_numbers(frame, FINDINGS, run, split))
+
+
+def _with_numbers(frame: pd.DataFrame, findings: Sequence[str], run: Path, split: str) -> pd.DataFrame:
+    """The frame with its findings' labels int64 and scores float64."""
+    try:
+        labels = {finding: frame[finding].map(int) for finding in findings}
+        scores = {f"p_{finding}": frame[f"p_{finding}"].map(float) for finding in findings}
+    except ValueError:
+        scores = {}
+    if not scores or not all(np.isfinite(score).all() for score in scores.values()):
+        raise NotComparable(f'"{run}": predictions/{split}.csv has a score that is no number; predict the split again.')
+    return frame.assign(**labels, **scores)
+
+
+def read_all_images(runs: Sequence[Path], split: str) -> list[Predictions]:
+    """A split of all runs in one order, by the names of `names_of`; errors as of that, `read_images`, `aligned`."""
+    return aligned([replace(read_images(run, split), name=n) for run, n in zip(runs, names_of(runs), strict=True)])
+
+
+def read_all_breasts(runs: Sequence[Path], split: str) -> list[Predictions]:
+    """A split of all runs in one order, by the names of `names_of`; errors as of that, `read_breasts`, `aligned`."""
+    return aligned([replace(read_breasts(run, split), name=n) for run, n in zip(runs, names_of(runs), strict=True)])
+
+
+def _folder(run: Path) -> Path:
+    """The run folder by its own name, where it was given as "." or with ".."."""
+    return Path(os.path.abspath(run))
+
+
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """What to call runs: their folders' names; where two are alike, all by the folders they lie in too.
+
+    Raises:
+        NotComparable: a run is given twice.
+    """
+    folders = [_folder(run) for run in runs]
+    if len(set(folders)) < len(folders):
+        twice = next(folder for k, folder in enumerate(folders) if folder in folders[:k])
+        raise NotComparable(f'"{twice.name}" is given twice; name each run once.')
+    names = [folder.name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    above = os.path.commonpath(folders)
+    return [os.path.relpath(folder, above) for folder in folders]
+
+
+def aligned(predictions: Sequence[Predictions]) -> list[Predictions]:
+    """All in the order of the first; images are matched by name, breasts by exam and side.
+
+    Raises:
+        NotComparable: they are not of the same images or breasts with the same labels.
+    """
+    first = predictions[0]
+    images, index = first.of_images, first.index
+    findings = [finding for finding in FINDINGS if finding in first.frame]
+    result = []
+    for one in predictions:
+        both = f'"{first.name}" and "{one.name}"'
+        if len(other := index.symmetric_difference(one.index)):
+            example = f', the first: "{other[0]}"' if images else ""  # an exam's id stays out of messages
+            raise NotComparable(
+                f"{both} were measured on different {'images' if images else 'breasts'} ({len(other)} stand in one "
+                f"alone{example}); give runs of one data set, split and seed."
+            )
+        moved = one[one.index.get_indexer(index)]
+        differ = np.flatnonzero(np.any([moved.label(f) != first.label(f) for f in findings], axis=0))
+        if len(differ) and not images:
+            raise NotComparable(f"{both} have other labels for the same breasts; give one data set.")
+        if len(differ):
+            raise NotComparable(
+                f'{both} have other labels for {len(differ)} of the same images (the first: "{index[differ[0]]}"); '
+                "give runs of one data set."
+            )
+        result.append(moved)
+    return result
+
+
+def ensemble(predictions: Sequence[Predictions], name: str = "ensemble") -> Predictions:
+    """The mean of the scores of runs on the same images or breasts (Wu et al. 2019, section V)."""
+    same = aligned(predictions)
+    columns = [f"p_{finding}" for finding in FINDINGS if finding in same[0].frame]
+    means = {column: np.mean([one.frame[column].to_numpy() for one in same], axis=0) for column in columns}
+    return Predictions(name, same[0].frame.assign(**means))
+
+
+def by_breast(images: Predictions) -> pd.DataFrame:
+    """The breasts that have a CC and an MLO view, sorted by patient, exam and side.
+
+    Returns:
+        Columns patient_id; `malignant` int, 1 where one of its images is; `CC` and `MLO` float64, of several images of
+        a view their mean; `both`, the mean of the two views.
+    """
+    frame = images.frame
+    frame = frame[(frame["laterality"] != "") & frame["view"].isin(("CC", "MLO"))]
+    breast = ["patient_id", "exam_id", "laterality"]
+    # NumPy's mean, as everywhere: pandas adds in another way, which moves the last digit
+    views = frame.groupby([*breast, "view"])["p_malignant"].agg(lambda scores: np.mean(scores.to_numpy()))
+    pairs = views.unstack("view").reindex(columns=["CC", "MLO"]).dropna()
+    pairs["both"] = (pairs["CC"] + pairs["MLO"]) / 2
+    return pairs.join(frame.groupby(breast)["malignant"].max()).reset_index()
+
+
+def biopsied(breasts: Predictions) -> np.ndarray:
+    """Which breasts were biopsied, bool [N]: where the column `biopsied` is "1"; a breast without that cell where it
+    has a finding, as labels are of biopsies (Wu et al. 2019, section II)."""
+    labelled = (breasts.label("malignant") == 1) | (breasts.label("benign") == 1)
+    cell = _biopsied_cells(breasts)
+    return np.where(cell == "", labelled, cell == "1")
+
+
+def _biopsied_cells(breasts: Predictions) -> np.ndarray:
+    """The column `biopsied`, str [N]; empty where there is none."""
+    if "biopsied" not in breasts.frame:
+        return np.full(len(breasts), "")
+    return breasts.frame["biopsied"].to_numpy(dtype=str)
+
+
+def population(breasts: Predictions, name: str) -> Predictions:
+    """The part of the breasts that is one of POPULATIONS (Wu et al. 2019, section V-A)."""
+    return breasts if name == "screening" else breasts[biopsied(breasts)]
+
+
+def described(breasts: Predictions, name: str) -> str:
+    """What one of POPULATIONS is made of here, in a sentence."""
+    if name == "screening":
+        return "Every labelled breast of the split."
+    empty = int((_biopsied_cells(breasts) == "").sum())
+    if not empty:
+        return "Breasts that the column biopsied calls so."
+    kind = "Breasts" if empty == len(breasts) else "Breasts that the column biopsied calls so, and others"
+    return f"{kind} with a malignant or benign finding: {empty} have no cell biopsied, and labels are of biopsies."
+
+
+def parts(breasts: Predictions, column: str) -> dict[str, Predictions]:
+    """The breasts by their value in a column of the predictions, in the values' order; an empty one is "unknown".
+
+    Raises:
+        NotComparable: there is no such column, or its values are no groups: names of exams, numbers, dates.
+    """
+    columns = [name for name in breasts.frame if name and name not in _NO_GROUPS]
+    if column not in columns:
+        raise NotComparable(f'the predictions have no groups by "{column}"; --by takes {", ".join(columns)}.')
+    values = breasts.frame[column].astype(str).replace("", "unknown").to_numpy()
+    groups = sorted(set(values), key=lambda value: (value == "unknown", value))
+    if (count := len(groups)) > MOST_GROUPS:  # also keeps ids and dates out of reports
+        raise NotComparable(
+            f'the column "{column}" has {count} values, more than {MOST_GROUPS}; group them in the manifest first.'
+        )
+    return {str(value): breasts[values == value] for value in groups}
