@@ -59,7 +59,7 @@ def test_it_runs_on_a_run_and_its_output_reads_like_one(
         result = two_step.two_step(finished, tmp_path / name, trees=20, min_split=4)
         assert 0 <= result["test"]["auc"]["value"] <= 1
     read = [table.read_images(tmp_path / name, "test") for name in ("a", "b")]
-    np.testing.assert_array_equal(read[0].score, read[1].score)
+    np.testing.assert_array_equal(read[0].score(), read[1].score())
     assert cli.main(["compare", str(finished), str(tmp_path / "a")]) == 0
     assert "flips averaged" in capsys.readouterr().out
     assert json.loads((tmp_path / "a" / "config.json").read_text())["config"]["row"] == "two_step"

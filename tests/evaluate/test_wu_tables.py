@@ -3,22 +3,19 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-import mammojax.evaluate
 from mammojax import metrics
 from mammojax.configs import birads as birads_config
 from mammojax.configs import exam as exam_config
 from mammojax.configs import exam_patch
 from mammojax.errors import NotComparable
-from mammojax.evaluate import table, wu2019, wu_tables
+from mammojax.evaluate import reader_file, readers, table, wu2019, wu_tables
 from mammojax.vocabulary import FINDINGS
 from tests.evaluate.test_table import breast_rows, write_breasts
 
@@ -259,9 +256,8 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
         each = {"auc_mean": 0.71, "auc_sd": 0.02, "pr_auc_mean": 0.31, "pr_auc_sd": None}
         return {"readers": each, "hybrids": each, "model": {"auc_mean": 0.8, "pr_auc_mean": 0.4}}
 
-    fake = SimpleNamespace(read=lambda path: [path.name], hybrid_summary=summary)
-    monkeypatch.setitem(sys.modules, "mammojax.evaluate.readers", fake)
-    monkeypatch.setattr(mammojax.evaluate, "readers", fake, raising=False)
+    monkeypatch.setattr(reader_file, "read", lambda path: [path.name])
+    monkeypatch.setattr(readers, "hybrid_summary", summary)
     assert "needs the runs of exam:view-wise+heatmaps" in wu_tables.tables([], tmp_path / "r.csv")[-1].rows[0][-1]
     for seed in (0, 1):
         _run(tmp_path / f"r{seed}", wu2019.MODEL, seed)
@@ -275,7 +271,7 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
     def other(breasts: table.Predictions, readers: list[str]) -> None:
         raise NotComparable("they read other breasts.")
 
-    monkeypatch.setattr(fake, "hybrid_summary", other)
+    monkeypatch.setattr(readers, "hybrid_summary", other)
     rows = wu_tables.tables(wu_tables.exam_runs(tmp_path), tmp_path / "r.csv")[-1].rows
     assert (rows[0][2], rows[0][-1]) == ("–", "they read other breasts.")
 
