@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mammojax import run
+from mammojax import run, start
 from mammojax.configs import patch_resnet, quickstart, whole_resnet
 from mammojax.errors import BadCheckpoint, BadConfig, Diverged
 from mammojax.models import classifiers
+from mammojax.tasks import images
 from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best
 from mammojax.train.state import init_variables
 from tests.tiny import ROOT, command, environment, launch
@@ -207,16 +208,14 @@ def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) ->
         return two
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.weights, "load", load)
-        assert run._start(config, model, None) is two
-        config.init_from = str(tmp_path / "run")
-        started = run._start(config, model, None)
+        patch.setattr(start.weights, "load", load)
+        assert start.variables(config, model, (224, 224), None) is two
+        started = start.variables(config, model, (224, 224), tmp_path / "run")
         jax.tree.map(np.testing.assert_array_equal, started["params"], one["params"])
     assert calls == [(file, "resnet50", None)]
-    config.init_from = config.model.pretrained = ""
-    jax.tree.map(
-        np.testing.assert_array_equal, run._start(config, model, None), init_variables(model, (224, 224), 3, 0)
-    )
+    config.model.pretrained = ""
+    fresh = start.variables(config, model, (224, 224), None)
+    jax.tree.map(np.testing.assert_array_equal, fresh, init_variables(model, (224, 224), 3, 0))
 
 
 def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
@@ -231,15 +230,15 @@ def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
 
     monkeypatch.setattr(run, "dataset", dataset)
     with pytest.raises(InterruptedError):
-        run._nested(config, "patch", tmp_path, "")
+        run._start(config, "init_from", tmp_path)
     (tmp_path / "patch" / "report.html").touch()
     saved = {**asked[0], "data": {k: v for k, v in asked[0]["data"].items() if k != "map"}}
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
-    assert run._nested(config, "patch", tmp_path, "") == tmp_path / "patch"
+    assert run._start(config, "init_from", tmp_path) == tmp_path / "patch"
     saved["data"]["seed"] = config.data.seed + 1
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
     with pytest.raises(BadConfig, match=r"data\.seed 1 → 0"):
-        run._nested(config, "patch", tmp_path, "")
+        run._start(config, "init_from", tmp_path)
     assert len(asked) == 1
 
 
@@ -265,8 +264,8 @@ def test_the_workers_of_a_config_read_the_batches(
 ) -> None:
     config, asked = whole_resnet.get_config(), []
     config.data.workers = 3
-    monkeypatch.setattr(run.pipeline, "train_batches", lambda source, **how: asked.append(how["workers"]))
-    run._batches(config, tmp_path, _Images(count))
+    monkeypatch.setattr(images.pipeline, "train_batches", lambda source, **how: asked.append(how["workers"]))
+    images.batches(config, tmp_path, _Images(count), {})
     assert asked == [wanted]
 
 
@@ -274,7 +273,7 @@ def test_a_nested_run_that_diverges_names_the_field_to_write(tmp_path: Path, mon
     def diverge(*_: object) -> None:
         raise Diverged("the loss is not a number in patches, epoch 1", "config.stages.stage1.learning_rate")
 
-    monkeypatch.setattr(run, "_experiment", diverge)
+    monkeypatch.setattr(run, "experiment", diverge)
     monkeypatch.setattr(run, "dataset", lambda *_: None)
     with pytest.raises(Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
-        run._nested(quickstart.get_config(), "patch", tmp_path, "")
+        run._start(quickstart.get_config(), "init_from", tmp_path)
