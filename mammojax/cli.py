@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mammojax.errors import BadCheckpoint, BadDataset, BadManifest, UserError
+from mammojax.errors import BadDataset, BadManifest, UserError
 
 _FIGURES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 _EXAM_FIGURES = ("lesions", "exam-heatmaps", "umap")
@@ -188,23 +188,11 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from mammojax.train.checkpoint import read_config
-
-    if read_config(args.run[0])[0].model.task == "exam":
-        from mammojax.evaluate import exams
-
-        if args.tta == "flips":
-            raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
-        return exams.predict_exams(
-            args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold
-        )
     from mammojax.evaluate import predict
 
-    if args.tta == "random10" or args.patch_run or args.threshold is not None:
-        raise BadCheckpoint(
-            "random10, --patch-run and --threshold are for exams; whole images take --tta none or flips."
-        )
-    return predict.predict_folder(args.run, args.input, args.output, args.tta, args.any_modality)
+    return predict.predict(
+        args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold
+    )
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -1,39 +1,59 @@
-"""Single mammograms from files to tables."""
+"""`mammojax predict`: mammograms or exams from files to tables; each file is predicted or stands in rejected.csv."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 from mammojax.data.cells import Writer
-from mammojax.data.dicom import Mammogram
+from mammojax.data.crop import NoTissue, faces_right
+from mammojax.data.dicom import Mammogram, read_facts
+from mammojax.data.exams import View
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
+from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
-from mammojax.evaluate.table import IMAGE_COLUMNS as COLUMNS
+from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor, ensemble, read
+from mammojax.evaluate.table import IMAGE_COLUMNS
+from mammojax.train.checkpoint import read_config
+from mammojax.vocabulary import LABELS, VIEWS
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # what is taken for a manifest, if only to be refused as no CSV
-_OWN = (
-    "predictions.csv",
-    "breasts.csv",
-    "exams.csv",
-    "rejected.csv",
-    KEY,
-)  # what predict_folder itself leaves in its output
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")  # p_benign: exam models
+EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
+_OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "rejected.csv", KEY)
+Facts = dict[str, str]
+Listed = list[tuple[Path, Facts]]
+Rejected = list[tuple[str, str]]
 
 
-def predict_folder(
+def predict(
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
+    any_modality: bool = False, threshold: int | None = None,
+) -> int:  # fmt: skip
+    """Score mammograms with whole-image runs, or exams with exam runs; see `predict_images` and `predict_exams`."""
+    if read_config(runs[0])[0].model.task == "exam":
+        if tta == "flips":
+            raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
+        return predict_exams(runs, source, output, tta, patch_run, any_modality, threshold)
+    if tta == "random10" or patch_run or threshold is not None:
+        raise BadCheckpoint(
+            "random10, --patch-run and --threshold are for exams; whole images take --tta none or flips."
+        )
+    return predict_images(runs, source, output, tta, any_modality)
+
+
+def predict_images(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False
 ) -> int:
     """Score a file, every file below a folder, or the images of a manifest.
 
     Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
-    2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (COLUMNS; label empty where
+    2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (IMAGE_COLUMNS; label empty where
     unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
     known) and OUTPUT/rejected.csv (file, reason): each file stands in predictions or there. Ids from DICOM headers
     become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept. What is no mammogram is rejected, by Modality
@@ -45,63 +65,234 @@ def predict_folder(
     Raises:
         BadCheckpoint: the run cannot be used. BadManifest, BadMammogram: the input cannot be.
     """
-    models = [ImagePredictor.restore(run) for run in runs]
-    for run, model in zip(runs, models, strict=True):
-        if model.config.model.task != "whole":
-            raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
+    networks = _image_networks(runs)
     listed, rejected, key = listing(source, output)
     output.mkdir(parents=True, exist_ok=True)
+    size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
 
-    def load(item: tuple[Path, dict[str, str]]) -> tuple[list[np.ndarray], dict[str, str]] | tuple[str, str]:
+    def load(item: tuple[Path, Facts]) -> tuple[Facts, list[np.ndarray], str]:
+        """The facts of a file with each network's frame of it, or with the reason why it is rejected."""
         path, facts = item
         try:
             mammogram = read(path, any_modality)
-            return [model.frame(mammogram.pixels) for model in models], facts_of(mammogram, facts, key)
+            frames = [network.frame(mammogram.pixels) for network in networks]
+            return facts_of(mammogram, facts, key), frames, ""
         except BadMammogram as error:
-            return facts["image"], str(error)
+            return facts, [], str(error)
 
-    done = 0
-    batch = max(1, min(*(model.config.eval_batch for model in models), len(listed)))
-    breasts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    with table(output / "predictions.csv") as file, ThreadPoolExecutor(2) as pool:
-        writer = Writer(file, COLUMNS)
-        bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
-        # The next batch is decoded while the device works on this one.
-        ahead = [pool.submit(load, item) for item in listed[:batch]]
-        for start in range(0, len(listed), batch):
-            now, ahead = ahead, [pool.submit(load, item) for item in listed[start + batch : start + 2 * batch]]
-            loaded = [future.result() for future in now]
-            rejected += [item for item in loaded if isinstance(item[0], str)]
-            good = [item for item in loaded if not isinstance(item[0], str)]
-            scores = [  # batches are always full: rejected files must not change their shape
-                model.score([item[0][k] for item in good], tta, batch) for k, model in enumerate(models)
-            ]
-            for (_, facts), p in zip(good, ensemble(scores), strict=True):
-                writer.row({**facts, "p_malignant": repr(float(p))})
-                of_whom = facts["patient_id"] or facts["exam_id"]
-                if of_whom and facts["laterality"] and facts["view"]:  # else whose breast, or which view, is unknown
-                    breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
-                    breast.setdefault(facts["view"], []).append(float(p))
+    rows: list[tuple[Facts, float]] = []
+    bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
+    with _csv(output / "predictions.csv") as file, bar:
+        writer = Writer(file, IMAGE_COLUMNS)
+        for batch in _ahead(load, listed, size):
+            rejected += [(facts["image"], reason) for facts, _, reason in batch if reason]
+            framed = [(facts, frames) for facts, frames, reason in batch if not reason]
+            scores = ensemble(  # batches are always full: rejected files must not change their shape
+                [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
+            )
+            for (facts, _), p in zip(framed, scores.tolist(), strict=True):
+                writer.row({**facts, "p_malignant": repr(p)})
+                rows.append((facts, p))
             file.flush()
-            done += len(good)
-            bar.update(len(loaded))
-        bar.close()
-    with table(output / "breasts.csv") as file:
-        breast_writer = Writer(file, BREAST_COLUMNS)
-        for breast_of, views in breasts.items():  # several images of a view count as one
+            bar.update(len(batch))
+    _write_breasts(output / "breasts.csv", rows)
+    return _end(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows))
+
+
+def _image_networks(runs: Sequence[Path]) -> list[ImagePredictor]:
+    networks = [ImagePredictor.restore(run) for run in runs]
+    for run, network in zip(runs, networks, strict=True):
+        if network.config.model.task != "whole":
+            raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
+    return networks
+
+
+def _ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """What `load` makes of the items, `size` at a time; threads load the next ones while the device works on these."""
+    with ThreadPoolExecutor(2) as pool:
+        following = [pool.submit(load, item) for item in items[:size]]
+        for start in range(size, len(items) + size, size):
+            batch, following = following, [pool.submit(load, item) for item in items[start : start + size]]
+            yield [future.result() for future in batch]
+
+
+def _write_breasts(path: Path, rows: Sequence[tuple[Facts, float]]) -> None:
+    """Write breasts.csv of scored images: the mean over a breast's views; several images of a view count as one."""
+    breasts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for facts, p in rows:
+        if (facts["patient_id"] or facts["exam_id"]) and facts["laterality"] and facts["view"]:
+            breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
+            breast.setdefault(facts["view"], []).append(p)
+    with _csv(path) as file:
+        writer = Writer(file, BREAST_COLUMNS)
+        for breast_of, views in breasts.items():
             mean = float(np.mean([np.mean(scores) for scores in views.values()]))
-            breast_writer.row([*breast_of, "+".join(sorted(views)), "", repr(mean)])
-    with table(output / "rejected.csv") as file:
-        Writer(file, ("file", "reason")).rows(rejected)
-    print(f"{done} predicted, {len(rejected)} rejected → {output}", flush=True)
-    return 0 if done else 3
+            writer.row([*breast_of, "+".join(sorted(views)), "", repr(mean)])
 
 
-Listed = list[tuple[Path, dict[str, str]]]
+def predict_exams(
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
+    any_modality: bool = False, threshold: int | None = None,
+) -> int:  # fmt: skip
+    """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
+
+    Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
+    OUTPUT/breasts.csv (its views: those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
+    than four views carry a note. Spot, magnification and other changed views are rejected; what is no mammogram too, by
+    Modality unless `any_modality`. `patch_run` and `threshold` as of `ExamPredictor.restore`. Which way a breast faces
+    is read from the pixels unless the manifest's horizontal_flip says it ("NO": left breasts face right, as images are
+    stored to hang).
+
+    Returns:
+        0, or 3 when no exam could be predicted.
+
+    Raises:
+        BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be.
+    """
+    networks = [ExamPredictor.restore(run, patch_run, threshold) for run in runs]
+    if any(network.config.model.target == "birads" for network in networks):
+        raise BadCheckpoint("a BI-RADS network says nothing of cancer; give runs whose config.model.target is cancer.")
+    listed, rejected, key = listing(source, output)
+    exams, done = _by_exam(listed, rejected, key, any_modality), 0
+    output.mkdir(parents=True, exist_ok=True)
+    with _csv(output / "exams.csv") as exam_file, _csv(output / "breasts.csv") as breast_file:
+        exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, BREAST_COLUMNS)
+        for (exam_id, patient_id), images in tqdm(exams.items(), desc="predict", unit="exam", disable=None):
+            try:
+                decoded = _decoded(images, rejected, any_modality)
+                scored = _score(networks, exam_id, decoded, tta, rejected)
+            except BadMammogram as error:
+                named = {name for name, _ in rejected}
+                rejected += [(facts["image"], str(error)) for _, facts in images if facts["image"] not in named]
+                continue
+            exam_rows.row([exam_id, patient_id, *scored.cells(LABELS), "+".join(scored.views), "; ".join(scored.notes)])
+            for side, breast in (("L", "left"), ("R", "right")):
+                if views := [view[2:] for view in scored.used if view.startswith(side)]:
+                    pair = scored.cells([f"{breast}_benign", f"{breast}_malignant"])
+                    breast_rows.row([exam_id, patient_id, side, "+".join(views), *pair])
+            done += 1
+            exam_file.flush()
+            breast_file.flush()
+    return _end(output, rejected, f"{done} exams predicted, {len(rejected)} images rejected", done)
 
 
-def listing(source: Path, output: Path) -> tuple[Listed, list[tuple[str, str]], bytes]:
-    """What is to be predicted: the files with what is known of each, what is rejected already, and the ids' key.
+def _by_exam(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> dict[tuple[str, str], Listed]:
+    """The images by (exam_id, patient_id), each with its side and view; what is no screening view is rejected."""
+    exams: dict[tuple[str, str], Listed] = {}
+    for path, facts in listed:
+        if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
+            try:
+                facts = facts_of(read_facts(path, any_modality), facts, key)
+            except BadMammogram as error:
+                rejected.append((facts["image"], str(error)))
+                continue
+        if reason := why_unused(facts["laterality"], facts["view"], facts.get("modifier", "")):
+            rejected.append((facts["image"], reason))
+            continue
+        exam = facts["exam_id"] or facts["patient_id"], facts["patient_id"]
+        exams.setdefault(exam, []).append((path, facts))
+    return exams
+
+
+Decoded = list[tuple[str, np.ndarray, Facts]]
+"""The images of an exam: the view ("L-CC", …), uint16 [H, W], facts; in the order of VIEWS."""
+
+
+def _decoded(images: Listed, rejected: Rejected, any_modality: bool) -> Decoded:
+    """The images of an exam that can be read; others are rejected."""
+    decoded: Decoded = []
+    named = [(f"{facts['laterality']}-{facts['view']}", path, facts) for path, facts in images]
+    for name, path, facts in sorted(named, key=lambda image: VIEWS.index(image[0])):
+        try:
+            decoded.append((name, read(path, any_modality).pixels, facts))
+        except BadMammogram as error:
+            rejected.append((facts["image"], str(error)))
+    return decoded
+
+
+@dataclass(frozen=True)
+class ScoredExam:
+    """What one or several networks say of an exam.
+
+    Attributes:
+        scores: float64 [4] by LABELS, NaN of a breast that a network says nothing of.
+        views: those that could be used.
+        used: of these those that a network used, but none of a breast without a score.
+        notes: what a reader must know.
+    """
+
+    scores: np.ndarray
+    views: Sequence[str]
+    used: Sequence[str]
+    notes: Sequence[str]
+
+    def cells(self, labels: Sequence[str]) -> list[str]:
+        """The scores of some LABELS in full precision, "" for NaN."""
+        values = [float(self.scores[LABELS.index(label)]) for label in labels]
+        return ["" if np.isnan(value) else repr(value) for value in values]
+
+
+def _score(
+    networks: Sequence[ExamPredictor], exam_id: str, images: Decoded, tta: str, rejected: Rejected
+) -> ScoredExam:
+    """Score an exam with all networks.
+
+    Raises:
+        BadMammogram: no image can be used, or a network needs views that are not there.
+    """
+    shared: dict[str, dict[str, list[View]]] = {}  # crops and heatmaps take longest
+    scores, views = [], {}
+    for network in networks:
+        settings = network.view_settings
+        if settings not in shared:
+            shared[settings] = _views(network, images, rejected if network is networks[0] else [])
+        views = shared[settings]
+        scores.append(network.probabilities(views, exam_id, tta)[:, 1])
+    mean = ensemble(scores)
+    unscored = {label[0].upper() for label, value in zip(LABELS, mean, strict=True) if np.isnan(value)}
+    by_any = {view for network in networks for view in network.used(views)}
+    used = [view for view in VIEWS if view in by_any and view[0] not in unscored]
+    return ScoredExam(mean, list(views), used, _notes(networks, views, unscored))
+
+
+def _views(network: ExamPredictor, images: Decoded, rejected: Rejected) -> dict[str, list[View]]:
+    """The images as the network sees them, by view; those without a breast are rejected.
+
+    Raises:
+        BadMammogram: none is left.
+    """
+    views: dict[str, list[View]] = {}
+    for name, pixels, facts in images:
+        right = faces_right(pixels, facts["laterality"], facts.get("horizontal_flip", ""))
+        try:
+            view = network.view(pixels, name, right, facts["image"])
+        except NoTissue as error:
+            rejected.append((facts["image"], str(error)))
+        else:
+            views.setdefault(name, []).append(view)
+    if not views:
+        raise BadMammogram("no image of its exam can be used")
+    return views
+
+
+def _notes(networks: Sequence[ExamPredictor], views: Collection[str], unscored: Collection[str]) -> list[str]:
+    """What a reader of an exam's scores must know: views that are missing, breasts (L, R) without a score."""
+    notes = []
+    angles = sorted({angle for network in networks for angle in network.config.model.angles})
+    taken = [view for view in views if view[2:] in angles]
+    if len(taken) < 2 * len(angles):
+        notes.append(f"{len(taken)} of {2 * len(angles)} views")
+        paired = any({f"L-{angle}", f"R-{angle}"} <= set(taken) for angle in angles)
+        if not paired and any(network.config.model.join != "image-wise" for network in networks):
+            notes.append("no pair is complete: one side stood for both")
+    for side in sorted(set(unscored) & {view[0] for view in views}):
+        breast = "left" if side == "L" else "right"
+        notes.append(f"no prediction of the {breast} breast: it has no view that every network takes")
+    return notes
+
+
+def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
+    """What is to be predicted: the files with the facts of each, what is rejected already, and the ids' key.
 
     Args:
         source: a file, a folder, or a manifest.
@@ -112,38 +303,43 @@ def listing(source: Path, output: Path) -> tuple[Listed, list[tuple[str, str]], 
     """
     if not source.exists():
         raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
-    rejected: list[tuple[str, str]] = []
-    listed: Listed = []
     if source.suffix.lower() in TABLES:
         manifest = read_manifest(source, id_folder=output)
-        rejected += manifest.rejected
         columns = ("image", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")
+        listed = []
         for image in manifest.images:
-            facts = {c: getattr(image, c) for c in columns}
+            facts = {column: getattr(image, column) for column in columns}
             listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
-        return listed, rejected, b""
+        return listed, [*manifest.rejected], b""
     if source.is_dir():
-        own = {output.resolve() / name for name in _OWN}
+        own = {output.resolve() / name for name in _OUTPUTS}
         files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
         listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
     else:
         listed = [(source, {"image": source.name, "label": ""})]
     output.mkdir(parents=True, exist_ok=True)
-    return listed, rejected, id_key(output)
+    return listed, [], id_key(output)
 
 
-def table(path: Path) -> TextIO:
-    """A CSV to write; a file name that is no UTF-8 gets there byte for byte."""
-    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
-def facts_of(mammogram: Mammogram, facts: dict[str, str], key: bytes) -> dict[str, str]:
+def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
     """The row of an image: what the manifest says, else what the header says, ids hashed."""
     if "patient_id" not in facts:
         for name in ("patient_id", "exam_id"):
-            value = getattr(mammogram, name)
-            facts[name] = hashed(value, key)
+            facts[name] = hashed(getattr(mammogram, name), key)
     facts["laterality"] = facts.get("laterality") or mammogram.laterality
     facts["view"] = facts.get("view") or mammogram.view
     facts["modifier"] = mammogram.modifier
     return facts
+
+
+def _end(output: Path, rejected: Rejected, summary: str, done: int) -> int:
+    """Write rejected.csv, print the summary; the exit code."""
+    with _csv(output / "rejected.csv") as file:
+        Writer(file, ("file", "reason")).rows(rejected)
+    print(f"{summary} → {output}", flush=True)
+    return 0 if done else 3
+
+
+def _csv(path: Path) -> TextIO:
+    """A CSV to write; a file name that is no UTF-8 gets there byte for byte."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")

@@ -34,6 +34,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dataset.Prepared:
     return dataset.Prepared(path)
 
 
+@pytest.fixture(scope="session")
+def films(finished: Path) -> list[Path]:
+    """Full phantom mammograms, in DICOM."""
+    return sorted(p for p in (finished.parent / "data").rglob("*.dcm") if p.stat().st_size > 100_000)[:5]
+
+
 def exam_run(folder: Path, data: dataset.Prepared, heatmaps: bool = False, target: str = "cancer") -> Path:
     """A run of a tiny network: what it says of the test exams is made up, higher for what they have."""
     config = ConfigDict(

@@ -19,48 +19,15 @@ from mammojax.configs import quickstart
 from mammojax.data import identity, phantom
 from mammojax.data.dicom import read_mammogram
 from mammojax.errors import BadCheckpoint, BadMammogram, BadManifest
-from mammojax.evaluate import heatmap, predict, predictor
+from mammojax.evaluate import predict, predictor, table
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best, save_best
 from mammojax.train.state import init_variables
 
 
-@pytest.fixture(scope="module")
-def films(finished: Path) -> list[Path]:
-    """Full phantom mammograms, in DICOM."""
-    return sorted(p for p in (finished.parent / "data").rglob("*.dcm") if p.stat().st_size > 100_000)[:5]
-
-
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_files_arrays_and_batches_agree(finished: Path, films: list[Path]) -> None:
-    model = mammojax.restore(str(finished))
-    from_files = model.predict(films)
-    assert from_files.shape == (5,)
-    assert from_files.dtype == np.float32
-    assert ((from_files >= 0) & (from_files <= 1)).all()
-    assert len(np.unique(from_files)) > 1
-    np.testing.assert_array_equal(from_files, model.predict([read_mammogram(f).pixels for f in films]))
-    np.testing.assert_allclose([model.predict(f)[0] for f in films], from_files, rtol=1e-5)
-    pixels = model.frame(films[0])
-    turned = [pixels, pixels[:, ::-1], pixels[::-1], pixels[::-1, ::-1]]
-    np.testing.assert_allclose(model.predict(films[0], tta="flips")[0], np.mean(model.score(turned, "none")), rtol=1e-5)
-    with pytest.raises(BadMammogram, match="uint16"):
-        model.predict(np.zeros((5, 5), np.float32))
-    with pytest.raises(ValueError, match="flips"):
-        model.predict(films[0], tta="ten")
-
-
-def test_predictions_equal_the_runs_own(finished: Path) -> None:
-    rows = {row["image"]: row for row in _rows(finished / "predictions" / "test.csv")}
-    model = mammojax.restore(str(finished))
-    tree = finished.parent / "data" / "phantom_source"
-    for name in list(rows)[:3]:
-        (file,) = (p for p in tree.rglob("*.dcm") if name in p.parts)
-        assert model.predict(file)[0] == pytest.approx(float(rows[name]["p_malignant"]), rel=1e-4)
 
 
 def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:
@@ -69,9 +36,9 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     shutil.copy(films[1], tmp_path / "in" / "deep" / "no_suffix")
     cv2.imwrite(str(tmp_path / "in" / "LEFT_CC.png"), read_mammogram(films[2]).pixels)
     (tmp_path / "in" / "notes.txt").write_text("notes")
-    assert predict.predict_folder([finished], tmp_path / "in", tmp_path / "out") == 0
+    assert predict.predict_images([finished], tmp_path / "in", tmp_path / "out") == 0
     rows, rejected = _rows(tmp_path / "out/predictions.csv"), _rows(tmp_path / "out/rejected.csv")
-    assert list(rows[0]) == list(predict.COLUMNS)
+    assert list(rows[0]) == list(table.IMAGE_COLUMNS)
     assert {r["image"] for r in rows} == {"a.dcm", "deep/no_suffix", "LEFT_CC.png"}
     assert [r["file"] for r in rejected] == ["notes.txt"]
     by_name = {r["image"]: r for r in rows}
@@ -82,7 +49,7 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     assert by_name["a.dcm"]["patient_id"]
     assert (tmp_path / "out/.id_key").stat().st_mode & 0o077 == 0
     again = by_name["a.dcm"]["patient_id"]
-    predict.predict_folder([finished], tmp_path / "in" / "a.dcm", tmp_path / "out")
+    predict.predict_images([finished], tmp_path / "in" / "a.dcm", tmp_path / "out")
     assert _rows(tmp_path / "out/predictions.csv")[0]["patient_id"] == again
 
 
@@ -91,7 +58,7 @@ def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_p
     shutil.copy(films[0], tmp_path / "a.dcm")
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
     for _ in range(2):
-        assert predict.predict_folder([finished], tmp_path, tmp_path) == 0
+        assert predict.predict_images([finished], tmp_path, tmp_path) == 0
         assert [r["image"] for r in _rows(tmp_path / "predictions.csv")] == ["a.dcm"]
         assert b"caf\xe9.txt" in (tmp_path / "rejected.csv").read_bytes()
 
@@ -110,7 +77,7 @@ def test_rejected_files_compile_nothing_new(
     for k in range(2 * batch):
         shutil.copy(films[0], tmp_path / f"{k}.dcm")
     (tmp_path / "00.txt").write_text("x")
-    assert predict.predict_folder([finished], tmp_path, tmp_path / "out") == 0
+    assert predict.predict_images([finished], tmp_path, tmp_path / "out") == 0
     assert len(_rows(tmp_path / "out/predictions.csv")) == 2 * batch
     assert {shape[0] for shape in shapes} == {batch}
 
@@ -118,7 +85,7 @@ def test_rejected_files_compile_nothing_new(
 def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], tmp_path: Path) -> None:
     shutil.copy(films[0], tmp_path / "a.dcm")
     (tmp_path / "m.csv").write_text("image,patient_id,pathology\na.dcm,P7,MALIGNANT\ngone.dcm,P8,BENIGN\n")
-    assert predict.predict_folder([finished], tmp_path / "m.csv", tmp_path / "out", "flips") == 0
+    assert predict.predict_images([finished], tmp_path / "m.csv", tmp_path / "out", "flips") == 0
     (row,) = _rows(tmp_path / "out/predictions.csv")
     assert (row["image"], row["patient_id"], row["label"]) == ("a.dcm", "P7", "1")
     assert _rows(tmp_path / "out/rejected.csv")[0]["file"] == "gone.dcm"
@@ -148,34 +115,16 @@ def test_what_is_no_mammogram_is_rejected(finished: Path, films: list[Path], tmp
 
 def test_nothing_to_predict_is_3_and_a_patch_run_is_refused(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
-    assert predict.predict_folder([finished], tmp_path / "x.txt", tmp_path / "out") == 3
+    assert predict.predict_images([finished], tmp_path / "x.txt", tmp_path / "out") == 3
     with pytest.raises(BadCheckpoint, match="patch classifier"):
-        predict.predict_folder([finished / "patch"], tmp_path, tmp_path / "out")
+        predict.predict_images([finished / "patch"], tmp_path, tmp_path / "out")
     with pytest.raises(BadMammogram, match="no such file"):
-        predict.predict_folder([finished], tmp_path / "gone", tmp_path / "out")
+        predict.predict_images([finished], tmp_path / "gone", tmp_path / "out")
 
 
 def test_the_compressed_films_predict(finished: Path, shared: Path, tmp_path: Path) -> None:
-    assert predict.predict_folder([finished], shared / "data" / "wg04", tmp_path) == 0
+    assert predict.predict_images([finished], shared / "data" / "wg04", tmp_path) == 0
     assert len(_rows(tmp_path / "predictions.csv")) == 2
-
-
-def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
-    """With one patch as the image and a window as large as its features, the middle is the patch net's own output."""
-    config, facts, variables = restore_best(finished / "patch")
-    patch = np.random.default_rng(0).integers(0, 65536, (1, 32, 32, 1), np.uint16)
-    grid = np.asarray(heatmap.heatmap(config, facts, variables, patch))
-    own = predictor.ImagePredictor(config, facts, variables).predict([patch[0, ..., 0]])
-    assert grid.shape == (1, 1, 1, 5)
-    np.testing.assert_allclose(grid[0, 0, 0], own[0], rtol=1e-4)
-    wide = {**facts, "kind": "patches_s1g", "patch_size": 16}  # s1g patches are twice as wide as they say
-    tiled = np.tile(patch, (1, 2, 2, 1))
-    np.testing.assert_array_equal(
-        heatmap.heatmap(config, wide, variables, tiled), heatmap.heatmap(config, facts, variables, tiled)
-    )
-    large = np.asarray(heatmap.heatmap(config, facts, variables, np.tile(patch, (2, 3, 2, 1))))
-    assert large.shape == (2, 3, 2, 5)
-    np.testing.assert_allclose(large.sum(-1), 1, rtol=1e-5)
 
 
 def test_report_names_no_patient_and_no_folder(finished: Path) -> None:
@@ -203,7 +152,7 @@ def test_several_runs_are_averaged_and_views_joined_to_breasts(finished: Path, t
     (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
 
     def scores(*runs: Path) -> dict[str, float]:
-        assert predict.predict_folder(list(runs), tmp_path / "m.csv", tmp_path / "out") == 0
+        assert predict.predict_images(list(runs), tmp_path / "m.csv", tmp_path / "out") == 0
         with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
             return {row["image"]: float(row["p_malignant"]) for row in csv.DictReader(file)}
 
