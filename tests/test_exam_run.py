@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammojax import cli, run
+from mammojax import cli, run, start
 from mammojax.configs import exam_quickstart
 from mammojax.data import dataset
 from mammojax.errors import BadConfig
 from mammojax.evaluate import heatmap, table
 from mammojax.evaluate.measure import measure_breasts
-from mammojax.train.checkpoint import load_best
+from mammojax.tasks import exams
+from mammojax.train.checkpoint import load_best, restore_best
 from tests.tiny import ROOT, environment
 
 TINY = [
@@ -89,10 +90,9 @@ def test_heatmaps_are_written_once_and_gone_ones_again(exam_run: Path) -> None:
 
 def test_columns_come_from_birads_and_the_stem_is_repeated(exam_run: Path) -> None:
     """Section IV-C, read from a run of zero epochs' worth: its start is what transfer made."""
-    config, _, _ = run.restore_best(exam_run)
-    from mammojax.models import multi_view
-
-    started = run._start(config, multi_view.build(config.model), exam_run / "birads")["params"]
+    config, _, _ = restore_best(exam_run)
+    network, sizes = exams.network(config.model), exams.sizes(config, config.data)
+    started = start.variables(config, network, sizes, exam_run / "birads")["params"]
     theirs = load_best(exam_run / "birads")["params"]
     stem = started["column_CC"]["stem_conv"]["kernel"]
     assert stem.shape[2] == 3
