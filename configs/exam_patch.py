@@ -5,7 +5,7 @@
         --config.model.pretrained=densenet121-a639ec97.pth
 
 Wu et al. 2019, section IV-B: ImageNet start (gray repeated to RGB, footnote 5). The file is torchvision's, as it is.
-How patches were drawn and the network trained is in no source: sampler (mammojax/data/builders/exams.py), learning
+How patches were drawn and the network trained is in no source: sampler (mammojax/data/patches.py), learning
 rates, batch and augmentation are ours. Patches are on the scale of their image's mean and standard deviation.
 Not run here at this size: no such data, no ImageNet weights and no GPU.
 """

@@ -5,10 +5,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mammojax import extension
 from mammojax.errors import BadDataset, BadManifest, UserError
 
 _FIGURES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 _EXAM_FIGURES = ("lesions", "exam-heatmaps", "umap")
+
+
+class _DataSets(tuple[str, ...]):
+    """The data sets that `prepare` takes: those listed, and any of one's own, "package.module:name"."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or extension.named(str(name))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -64,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     prepare = commands.add_parser("prepare", help="make a data set of DICOMs ready for training")
     prepare.set_defaults(act=_prepare)
-    prepare.add_argument("name", choices=["cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams"])
+    prepare.add_argument("name", choices=_DataSets(("cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams")))
     prepare.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
     prepare.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
     prepare.add_argument(
@@ -169,9 +177,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(args: argparse.Namespace) -> int:
     from mammojax.data.prepare import prepare
-    from mammojax.data.recipe import Recipe
+    from mammojax.data.recipe import PHANTOMS, Recipe
 
-    if not args.name.startswith("phantom") and args.source is None:
+    if args.name not in PHANTOMS and args.source is None:
         raise BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
     usual = "exams,exam_patches" if args.name == "phantom_exams" else "whole,patches_s10"
     kinds = tuple((args.kinds or usual).split(","))
@@ -260,12 +268,12 @@ def _convert(args: argparse.Namespace) -> int:
 
         print(f"{convert.nyu(args.file, args.out)} → {args.out}", flush=True)
         return 0
-    from mammojax.data import exam_list
+    from mammojax.data import nyu_list
 
     if not args.file.is_file():
         raise BadManifest(f'there is no file "{args.file}"; give the pickled exam list.')
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{exam_list.write_manifest(args.file, args.out)} images → {args.out}", flush=True)
+    print(f"{nyu_list.write_manifest(args.file, args.out)} images → {args.out}", flush=True)
     return 0
 
 

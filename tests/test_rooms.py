@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mammojax"
 ALLOWED = {
-    "data": {"data", "metrics", "errors", "vocabulary"},
+    "data": {"data", "metrics", "errors", "extension", "vocabulary"},
     "models": {"models", "vocabulary", "errors", "extension"},
     "train": {"train", "data", "models", "metrics", "errors", "vocabulary"},
     "evaluate": {"evaluate", "data", "models", "metrics", "errors", "vocabulary", "train.checkpoint"},

@@ -5,7 +5,7 @@ with biopsies in the training set (4,844 exams) but only a random subset of an e
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from mammojax.data.dataset import Prepared
 from mammojax.data.manifest import is_yes, merged
 from mammojax.data.window import Random, best_centre, standardise, window
 from mammojax.errors import BadDataset
-from mammojax.vocabulary import BIRADS, LABELS, VIEWS
+from mammojax.vocabulary import BIRADS, FINDINGS, LABELS, VIEWS
 
 Heatmaps = tuple[Path, Sequence[int]]
 
@@ -112,6 +112,25 @@ def exams_of(data: Prepared, split: str) -> list[Exam]:
         for column, value in facts["columns"].items():
             exam.columns[side][column] = merged(column, (exam.columns[side].get(column, ""), value))
     return list(found.values())
+
+
+def findings(rows: Iterable[dict[str, str]], splits: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """Breasts with findings in each split, {split: {"malignant": {"visible": n, "occult": n}, "benign": …}}.
+
+    Wu et al. 2019, Table I. A breast's finding is visible where one of its findings of that kind is in any image.
+    """
+    breasts: dict[tuple[str, ...], dict[str, list[bool]]] = {}
+    for row in rows:
+        facts = json.loads(row["facts"])
+        key = (row["split"], row["patient_id"], row["exam_id"], row["laterality"])
+        for name in FINDINGS:
+            if facts[name] == 1:
+                breasts.setdefault(key, {}).setdefault(name, []).append(facts[f"{name}_visible"])
+    counts = {s: {n: {"visible": 0, "occult": 0} for n in FINDINGS} for s in splits}
+    for (split, *_), of_breast in breasts.items():
+        for name, visible in of_breast.items():
+            counts[split][name]["visible" if any(visible) else "occult"] += 1
+    return counts
 
 
 def refuse_one_class(learned: Sequence[Exam], data: Prepared, target: str, angles: Sequence[str]) -> None:

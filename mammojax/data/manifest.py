@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from mammojax.data.cells import plain
-from mammojax.data.identity import hashed, id_key, patient_in
+from mammojax.data.identity import copies, hashed, id_key, patient_in
 from mammojax.data.sheet import read_rows
 from mammojax.errors import BadManifest
 
+SPLITS = ("train", "val", "test")
 WORSE = {"": -1, "NORMAL": 0, "BENIGN": 1, "MALIGNANT": 2}
 # Findings that are no calcification are masses to a patch classifier with two kinds of lesion (Shen et al. 2019).
 ABNORMALITIES = {
@@ -89,6 +90,22 @@ class Table:
 
     images: list[Image]
     rejected: list[tuple[str, str]] = field(default_factory=list)
+
+
+def unusable(image: Image) -> str:
+    """Why a row that no table of ours was read for cannot be used, or nothing."""
+    if not image.image or not image.patient_id:
+        return "image or patient_id is empty"
+    if image.pathology not in WORSE:
+        return f'pathology is "{image.pathology}"; write NORMAL, BENIGN, MALIGNANT or nothing'
+    if image.split not in ("", *SPLITS):
+        return f'split is "{image.split}"; write train, val, test or nothing'
+    for lesion in image.lesions:
+        if lesion.pathology not in ("BENIGN", "MALIGNANT"):
+            return f'a lesion\'s pathology is "{lesion.pathology}"; write BENIGN or MALIGNANT'
+        if lesion.abnormality not in ("mass", "calcification", ""):
+            return f'a lesion\'s abnormality is "{lesion.abnormality}"; write mass, calcification or nothing'
+    return ""
 
 
 def worst(pathologies: Iterable[str]) -> str:
@@ -270,7 +287,7 @@ def _wrong(row: dict[str, str]) -> str:
         return f'abnormality is "{row["abnormality"]}"; write mass or calcification'
     if row.get("laterality", "").upper() not in ("", "L", "R", "LEFT", "RIGHT"):
         return f'laterality is "{row["laterality"]}"; write L or R'
-    if row.get("split", "").lower() not in ("", "train", "val", "test"):
+    if row.get("split", "").lower() not in ("", *SPLITS):
         return f'split is "{row["split"]}"; write train, val or test'
     if row.get("horizontal_flip", "").upper() not in ("", "YES", "NO"):
         return f'horizontal_flip is "{row["horizontal_flip"]}"; write YES or NO'
@@ -323,3 +340,59 @@ def three_way(images: Sequence[Image], seed: int) -> dict[str, str]:
     rest, test = split_patients(images, (0.85, 0.15), seed)
     train, val = split_patients([i for i in images if i.patient_id in rest], (0.9, 0.1), seed + 1)
     return {p: name for name, group in (("train", train), ("val", val), ("test", test)) for p in group}
+
+
+def splits(images: Sequence[Image], seed: int, column: str = "the manifest's split column") -> dict[str, str]:
+    """Patient → split: as the images say, else drawn 85:15 and 90:10 as in Shen et al. 2019 (`three_way`).
+
+    Args:
+        images: of one table.
+        seed: of the draw.
+        column: what says the split of an image, in messages.
+
+    Raises:
+        BadManifest: the images put one patient in two splits, or name the split of some patients only; or nothing but
+            headers names the patients, and they name one.
+    """
+    patients = {image.patient_id for image in images}
+    if len(patients) == 1 < len(images) and all(image.drawn_as for image in images):
+        raise BadManifest(
+            f"the manifest names no patients, and by exam_id and the headers' PatientID its {len(images)} "
+            "images are all of one, which gives no split; fill the column patient_id."
+        )
+    drawn = three_way(images, seed)
+    named = {image.patient_id: image.split for image in images if image.split}
+    for image in images:
+        if image.split and named[image.patient_id] != image.split:
+            of_header = ", as the DICOM header names the patient," if image.drawn_as else ""
+            raise BadManifest(
+                f"{column} puts one patient in {image.split} and {named[image.patient_id]} "
+                f"(see {image.image}){of_header}; give all images of a patient the same split."
+            )
+    if named and len(named) < len(drawn):
+        raise BadManifest(f"{column} is filled for some patients only; fill it for all or leave it empty.")
+    return named or drawn
+
+
+def leave_out_copies(table: Table) -> None:
+    """See that no picture is two patients': files with the same bytes are one, or nobody's where rows disagree.
+
+    A patient who is only named after the file is nobody, so a copy of his goes and the other image stays.
+    """
+    by_path = {image.path: image for image in table.images}
+    gone: dict[str, str] = {}
+    for paths in copies(by_path):
+        images = [by_path[path] for path in paths]
+        if len({image.patient_id for image in images}) == 1:
+            continue
+        known = [image for image in images if image.patient_id != image.image]
+        if len({image.patient_id for image in known}) > 1 or len({image.label for image in images}) > 1:
+            for image, other in zip(images, [*images[1:], images[0]], strict=True):
+                gone[image.image] = f"its file is the same as {other.image}, whose patient or pathology is another"
+        else:
+            kept = known or images[:1]
+            gone |= {
+                i.image: f"its file is the same as {kept[0].image}, which is used" for i in images if i not in kept
+            }
+    table.rejected += gone.items()
+    table.images = [image for image in table.images if image.image not in gone]

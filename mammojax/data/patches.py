@@ -1,10 +1,14 @@
-"""Patches of lesions and background, as Shen et al. 2019 sample them ("Setup and processing of the dataset").
+"""Patches of lesions and background: those of whole images (Shen et al. 2019) and those of exams (Wu et al. 2019).
 
-S1: one patch centred on each lesion and one random background patch. S10: ten patches around each lesion whose overlap
-with it is at least 0.9, and as many of the background. S1g: as S1, twice as large. What the paper leaves out is the
-published code's: overlap is intersection over lesion *or* over patch; the cutoff falls by 0.05 after 1000 failures;
-ten background patches an image, not a lesion. Theirs tested the background against one lesion: ours against all. Where
-1000 draws find no place clear of them, an image has fewer background patches rather than one that shows a lesion.
+Of whole images ("Setup and processing of the dataset"). S1: one patch centred on each lesion and one random background
+patch. S10: ten patches around each lesion whose overlap with it is at least 0.9, and as many of the background. S1g: as
+S1, twice as large. What the paper leaves out is the published code's: overlap is intersection over lesion *or* over
+patch; the cutoff falls by 0.05 after 1000 failures; ten background patches an image, not a lesion. Theirs tested the
+background against one lesion: ours against all. Where 1000 draws find no place clear of them, an image has fewer
+background patches rather than one that shows a lesion.
+
+Of exams no source tells how patches were drawn: the classes are the published network's, which patches stand for them
+is ours (`sample_exam_patches`).
 """
 
 from collections.abc import Sequence
@@ -13,23 +17,32 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mammojax.vocabulary import PATCH_CLASSES
+from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 
 MIN_OVERLAP = 0.9
 MAX_BACKGROUND_OVERLAP = 0.35
 TRIES = 1000
+PER_LESION = 10  # of exams: patches that show a lesion; as many of its image show none
+PER_NEGATIVE = 2  # of exams: patches of an image of a breast without finding
+EXAM_TRIES = 100
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch: pixels uint16 [P, P]; its class; the top left corner in the image (may be negative: zero padding);
-    `overlap`, the greater of intersection/lesion and intersection/patch (background: over all lesions)."""
+    """One patch.
+
+    Attributes:
+        pixels: uint16 [P, P].
+        label: its class.
+        top, left: its corner in the image; negative where zero padding lies.
+        overlap: the greater of intersection/lesion and intersection/patch (background: over all lesions); of exams NaN.
+    """
 
     pixels: np.ndarray
     label: int
     top: int
     left: int
-    overlap: float
+    overlap: float = float("nan")
 
 
 def patch_class(pathology: str, abnormality: str) -> int:
@@ -129,3 +142,59 @@ class _Canvas:
         """The patch centred at (y, x)."""
         pixels = self._pixels[y : y + self._side, x : x + self._side].copy()
         return Patch(pixels, label, y - self._half, x - self._half, overlap)
+
+
+def sample_exam_patches(
+    pixels: np.ndarray, lesions: Sequence[tuple[np.ndarray, bool]], size: int, seed: int, *, outside: bool = True,
+    threshold: int = 0,
+) -> list[Patch]:  # fmt: skip
+    """The patches of one cropped image; a label is an index in EXAM_PATCH_CLASSES.
+
+    An image with lesions gives PER_LESION patches around each, centred on a random pixel of it, malignant where any of
+    a malignant lesion is in sight, else benign; and as many "outside" patches, centred on random tissue, that show none
+    of any lesion (where EXAM_TRIES draws find none: fewer). An image without gives PER_NEGATIVE "negative" ones.
+    Patches are shifted into the image, as the sliding window lies; too small an image is padded with zeros at its right
+    and below.
+
+    Args:
+        pixels: uint16 [H, W].
+        lesions: (mask bool [H, W], malignant) of each; no mask is empty.
+        size: side of a patch in pixels.
+        seed: all that the result depends on beside the other arguments.
+        outside: False where a lesion may lie unseen: then patches of lesions only.
+        threshold: tissue is above it.
+
+    Returns:
+        Lesion patches in the order of the lesions, then the others.
+    """
+    rng = np.random.default_rng(seed)
+    lack = [max(0, size - side) for side in pixels.shape]
+    padded = np.pad(pixels, ((0, lack[0]), (0, lack[1])))
+    masks = [np.pad(mask, ((0, lack[0]), (0, lack[1]))) for mask, _ in lesions]
+    patches: list[Patch] = []
+
+    def corner(centre: np.ndarray) -> tuple[int, int]:
+        top, left = (int(np.clip(c - size // 2, 0, n - size)) for c, n in zip(centre, padded.shape, strict=True))
+        return top, left
+
+    def cut(array: np.ndarray, top: int, left: int) -> np.ndarray:
+        return array[top : top + size, left : left + size]
+
+    for mask in masks:
+        inside = np.argwhere(mask)
+        for k in rng.integers(len(inside), size=PER_LESION):
+            at = corner(inside[k])
+            in_sight = [malignant for m, (_, malignant) in zip(masks, lesions, strict=True) if cut(m, *at).any()]
+            label = EXAM_PATCH_CLASSES.index("malignant" if any(in_sight) else "benign")
+            patches.append(Patch(cut(padded, *at), label, *at))
+    tissue = np.argwhere(padded > threshold)
+    if not outside or not len(tissue):
+        return patches
+    label = EXAM_PATCH_CLASSES.index("outside" if masks else "negative")
+    for _ in range(PER_LESION * len(masks) if masks else PER_NEGATIVE):
+        for _ in range(EXAM_TRIES):
+            at = corner(tissue[rng.integers(len(tissue))])
+            if not any(cut(mask, *at).any() for mask in masks):
+                patches.append(Patch(cut(padded, *at), label, *at))
+                break
+    return patches

@@ -27,7 +27,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from tqdm import tqdm
 
-from mammojax.data.builders.cbis_ddsm import CSVS
+from mammojax.data.cbis_ddsm import CSVS
 
 HEADERS = {
     "mass": "patient_id,breast_density,left or right breast,image view,abnormality id,abnormality type,mass shape,"

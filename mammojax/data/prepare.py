@@ -16,21 +16,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mammojax.data.builders import cbis_ddsm, exams, inbreast, mammograms
-from mammojax.data.builders.manifest import Manifest
-from mammojax.data.builders.phantom import Phantom, PhantomExams
+from mammojax.data import exams, source
+from mammojax.data.builder import MammogramBuilder, MammogramConfig
 from mammojax.data.cells import Writer, read_table
 from mammojax.data.dataset import COLUMNS, Prepared
+from mammojax.data.manifest import SPLITS
 from mammojax.data.phantom import write_phantom
 from mammojax.data.phantom_exams import write_exams
-from mammojax.data.recipe import EXAM_KINDS, PHANTOMS, Recipe
+from mammojax.data.recipe import EXAM_KINDS, FORMAT_VERSION, PHANTOMS, Recipe
 from mammojax.errors import BadDataset
-
-BUILDERS = {
-    "cbis_ddsm": cbis_ddsm.CbisDdsm, "inbreast": inbreast.Inbreast, "manifest": Manifest, "phantom": Phantom,
-    "phantom_exams": PhantomExams,
-}  # fmt: skip
-DIGESTS = {"cbis_ddsm": cbis_ddsm.digest, "inbreast": inbreast.digest}  # of the tables a download was described by
 
 
 def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list[Path]:
@@ -88,84 +82,118 @@ def _write_phantom(recipe: Recipe, workers: int) -> None:
 
 
 def _same_source(recipe: Recipe) -> None:
-    """Refuse to pass what was made of one download off as another's; a manifest's or phantom's name tells already."""
-    name, source, path = recipe.name, recipe.source, recipe.path
-    made_of = json.loads((path / "dataset.json").read_text()).get("source")
-    if name in DIGESTS and made_of and source is not None and source.is_dir() and DIGESTS[name](source) != made_of:
+    """Refuse to pass what was made of one download off as another's; a manifest's or phantom's folder tells already."""
+    before = json.loads((recipe.path / "dataset.json").read_text()).get("source")
+    if before and (now := source.digest(recipe)) and now != before:
+        what = "rows than it gives now" if recipe.is_outside else "CSVs than those of the source folder"
         raise BadDataset(
-            f"{name}/{path.parent.name} was prepared from other CSVs than those of the source folder; "
+            f"{recipe.name}/{recipe.config_name} was prepared from other {what}; "
             "remove that data set or give another --data-dir."
         )
 
 
+def _builder(recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
+    """The builder of one kind, ours or the one that the recipe names.
+
+    Raises:
+        BadDataset: the examples of that one lack what ours have.
+    """
+    cls = source.outside_builder(recipe) or MammogramBuilder
+
+    class Builder(cls, skip_registration=True):  # type: ignore[misc, valid-type, call-arg]
+        name = recipe.folder  # TFDS would take the class's
+        VERSION = tfds.core.Version(FORMAT_VERSION)
+
+    config = MammogramConfig(name=recipe.config_name, recipe=recipe, workers=workers)
+    builder = Builder(config=config, data_dir=str(recipe.data_dir), file_format="array_record")
+    needed = {"image", "image_id", *COLUMNS[1:], *(["facts"] if recipe.kind == "exams" else [])}
+    if lacking := sorted(needed - set(builder.info.features)):
+        raise BadDataset(f"{recipe.name}: its examples lack {', '.join(lacking)}; docs/data.md lists their features.")
+    return builder
+
+
 def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
-    """Make one kind: TFDS writes, then dataset.json marks it complete; what an interruption left is removed first."""
-    name, source = recipe.name, recipe.origin
-    config = mammograms.MammogramConfig(name=recipe.config_name, recipe=recipe, workers=workers)
-    shutil.rmtree(recipe.path.parent, ignore_errors=True)
+    """Make one kind: TFDS writes, then dataset.json marks it complete; what an interruption left is removed first.
+
+    Args:
+        recipe: of the kind.
+        workers: processes.
+        whole: the whole images of the same data set, whose mean their patches take; None: the examples' own.
+    """
+    what, path = f"{recipe.name}/{recipe.config_name}", recipe.path
+    _ = recipe.origin  # where there is none, nothing is removed
     logging.getLogger("absl").setLevel(logging.ERROR)  # it would print the source's path and the whole config
-    builder = BUILDERS[name](config=config, data_dir=str(recipe.data_dir), file_format="array_record")
+    shutil.rmtree(path.parent, ignore_errors=True)
+    builder = _builder(recipe, workers)
+    rejected = _write_examples(builder, what)
+    with (path / "rejected.csv").open("w", newline="") as file:
+        Writer(file, ("file", "reason")).rows(rejected)
+    counts, mean = _write_index(builder, path / "index.csv")
+    if not sum(counts["train"].values()):
+        shutil.rmtree(path)
+        why = f"; the first of {len(rejected)} left out: {rejected[0][0]}, {rejected[0][1]}" if rejected else ""
+        raise BadDataset(f"{what}: the train split has no example{why}.")
+    facts = {
+        "name": recipe.name,
+        "kind": recipe.kind,
+        **_made_by(recipe, path / "index.csv"),
+        "patch_size": recipe.patch_size,
+        "split": recipe.split,
+        "seed": recipe.seed,
+        "source": source.digest(recipe),
+        **({"map": recipe.label_map} if recipe.label_map else {}),
+        "mean": None if recipe.of_exams else mean if whole is None else whole.facts["mean"],
+        "classes": recipe.classes,
+        "counts": {s: {c: counts[s][k] for k, c in enumerate(recipe.classes)} for s in SPLITS},
+        "rejected": len(rejected),
+    }
+    (path / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
+    numbers = []
+    for split in SPLITS:
+        by_class = ", ".join(f"{c} {counts[split][k]}" for k, c in enumerate(recipe.classes) if counts[split][k])
+        numbers.append(f"{split} {sum(counts[split].values())} ({by_class})")
+    print(f"prepared {what}: {'; '.join(numbers)}; {len(rejected)} left out (rejected.csv)", flush=True)
+
+
+def _write_examples(builder: tfds.core.DatasetBuilder, what: str) -> list[tuple[str, str]]:
+    """Have TFDS write the examples in silence; the (file, reason) of what was left out, sorted.
+
+    Raises:
+        BadDataset: of one split everything was left out.
+    """
     tfds.disable_progress_bar()  # ours counts mammograms; TFDS's counts shards
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             builder.download_and_prepare()
         except AssertionError:  # TFDS, on a split whose every file was left out
-            first = "; the first: {}, {}".format(*sorted(builder.rejected)[0]) if builder.rejected else ""
+            rejected = getattr(builder, "rejected", [])
+            first = "; the first: {}, {}".format(*sorted(rejected)[0]) if rejected else ""
             raise BadDataset(
-                f"{name}/{config.name}: of one split no file can be used, {len(builder.rejected)} were left out{first}."
+                f"{what}: of one split no file can be used, {len(rejected)} were left out{first}."
             ) from None
-    made = Path(builder.data_dir)
-    rejected = sorted(set(builder.rejected))
-    with (made / "rejected.csv").open("w", newline="") as file:
-        Writer(file, ("file", "reason")).rows(rejected)
-    counts, mean = _index(builder, made)
-    if not sum(counts["train"].values()):
-        shutil.rmtree(made)
-        why = f"; the first of {len(rejected)} left out: {rejected[0][0]}, {rejected[0][1]}" if rejected else ""
-        raise BadDataset(f"{name}/{config.name}: the train split has no example{why}.")
-    classes = recipe.classes
-    facts = {
-        "name": name,
-        "kind": recipe.kind,
-        **_made_by(recipe, made),
-        "patch_size": recipe.patch_size,
-        "split": recipe.split,
-        "seed": recipe.seed,
-        "source": DIGESTS[name](source) if name in DIGESTS else "",
-        **({"map": recipe.label_map} if recipe.label_map else {}),
-        "mean": None if recipe.of_exams else mean if whole is None else whole.facts["mean"],
-        "classes": classes,
-        "counts": {s: {c: counts[s][k] for k, c in enumerate(classes)} for s in mammograms.SPLITS},
-        "rejected": len(rejected),
-    }
-    (made / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
-    shown = []
-    for split in mammograms.SPLITS:
-        kinds = ", ".join(f"{c} {counts[split][k]}" for k, c in enumerate(classes) if counts[split][k])
-        shown.append(f"{split} {sum(counts[split].values())} ({kinds})")
-    print(f"prepared {name}/{config.name}: {'; '.join(shown)}; {len(rejected)} left out (rejected.csv)", flush=True)
+    return sorted(set(getattr(builder, "rejected", [])))
 
 
-def _made_by(recipe: Recipe, made: Path) -> dict[str, Any]:
+def _made_by(recipe: Recipe, index: Path) -> dict[str, Any]:
     """What images were framed or cropped by; of exams also how many breasts have which findings."""
     if not recipe.of_exams:
         return {"framing": recipe.framing.to_json()}
     facts: dict[str, Any] = {"crop": {"threshold": recipe.threshold, "iterations": recipe.iterations}}
     if recipe.kind == "exams":
-        with (made / "index.csv").open(newline="") as file:
-            facts["findings"] = exams.findings(read_table(file)[1], mammograms.SPLITS)
+        with index.open(newline="") as file:
+            facts["findings"] = exams.findings(read_table(file)[1], SPLITS)
     return facts
 
 
-def _index(builder: tfds.core.DatasetBuilder, made: Path) -> tuple[dict[str, Counter[int]], float]:
+def _write_index(builder: tfds.core.DatasetBuilder, path: Path) -> tuple[dict[str, Counter[int]], float]:
     """Write index.csv; the labels' counts of each split, and the mean gray value of train, 0 … 255."""
-    counts: dict[str, Counter[int]] = {split: Counter() for split in mammograms.SPLITS}
+    counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     total, pixels = 0.0, 0
-    with (made / "index.csv").open("w", newline="") as file:
-        facts = ("facts",) * (builder.builder_config.recipe.kind == "exams")
+    with path.open("w", newline="") as file:
+        facts = ("facts",) * ("facts" in builder.info.features)
         writer = Writer(file, ("split", *COLUMNS, *facts))
-        for split in mammograms.SPLITS:
+        for split in SPLITS:
             if split not in builder.info.splits:  # no patient fell into it
                 continue
             for example in builder.as_data_source(split):

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mammojax import extension
 from mammojax.data import manifest
 from mammojax.data.breast import Framing
 from mammojax.data.crop import ITERATIONS
@@ -19,7 +21,7 @@ DATA_SETS = ("cbis_ddsm", "inbreast", "manifest", *PHANTOMS)
 EXAM_KINDS = ("exams", "exam_patches")
 KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *EXAM_KINDS)
 WITHOUT_PATCHES = ("whole", "exams")
-VERSION = "1.0.0"
+FORMAT_VERSION = "1.0.0"
 """Of the examples' format; the last part of every data set's path."""
 _SPLITS = ("shen", "official", "all")
 
@@ -29,7 +31,7 @@ class Recipe:
     """One kind of examples of one data set.
 
     Attributes:
-        name: one of DATA_SETS.
+        name: one of DATA_SETS, or "package.module:name", a function or TFDS builder outside of this package.
         kind: one of KINDS.
         data_dir: where prepared data sets live.
         source: the downloaded folder, or the manifest; None: a phantom is written below `data_dir`.
@@ -72,6 +74,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise BadDataset(f'the kind "{self.kind}" is unknown; write {", ".join(KINDS)}.')
+        if self.name not in DATA_SETS and not self.is_outside:
+            raise BadDataset(
+                f'there is no data set "{self.name}"; write {", ".join(DATA_SETS)}, or package.module:function for one '
+                "of your own."
+            )
         if self.split not in _SPLITS or (self.split == "official" and self.name not in ("cbis_ddsm", "phantom")):
             raise BadDataset(
                 f'{self.name} has no split "{self.split}"; write shen or all, for CBIS-DDSM official as well.'
@@ -122,6 +129,11 @@ class Recipe:
     def of_kind(self, kind: str) -> "Recipe":
         """The same data set's recipe for examples of another kind."""
         return replace(self, kind=kind)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the name is that of a function or a TFDS builder outside of this package."""
+        return extension.named(self.name)
 
     @property
     def of_exams(self) -> bool:
@@ -184,9 +196,14 @@ class Recipe:
         return "_".join(parts)
 
     @property
+    def folder(self) -> str:
+        """The name as a folder is called and as TFDS takes it: letters, digits and underscores."""
+        return re.sub(r"\W", "_", self.name)
+
+    @property
     def path(self) -> Path:
         """The prepared folder: DATA_DIR/NAME/CONFIG/VERSION. Raises BadDataset as `config_name` does."""
-        return self.data_dir / self.name / self.config_name / VERSION
+        return self.data_dir / self.folder / self.config_name / FORMAT_VERSION
 
     @property
     def command(self) -> str:

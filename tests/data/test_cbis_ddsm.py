@@ -7,8 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from mammojax.data import manifest
-from mammojax.data.builders import cbis_ddsm
+from mammojax.data import cbis_ddsm, manifest
 from mammojax.data.dicom import read_mask
 from mammojax.errors import BadManifest
 

@@ -17,8 +17,8 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from mammojax.data import codestream, dicom
+from mammojax.data.examples import read_image
 from mammojax.data.manifest import Image
-from mammojax.data.reading import read_image
 from mammojax.errors import BadMammogram
 
 UNCOMPRESSED = "1.2.840.10008.1.2.1"

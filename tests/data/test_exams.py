@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from mammojax.data import dataset, exams, pipeline
-from mammojax.data.builders import exams as builder
 from mammojax.data.crop import Crop, crop
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.data.window import best_centre
 from mammojax.errors import BadDataset
-from mammojax.vocabulary import BIRADS, EXAM_PATCH_CLASSES, VIEWS
+from mammojax.vocabulary import BIRADS, VIEWS
 
 SIZES = {"CC": (120, 80), "MLO": (128, 80)}
 MANIFEST = """image,patient_id,exam_id,laterality,view,pathology,mask,birads,biopsied,visible,split,vendor
@@ -275,24 +274,3 @@ def test_heatmap_channels_come_in_the_order_asked_for(data: dataset.Prepared, tm
     np.testing.assert_allclose(view.image[..., 1:], seen[..., ::-1], atol=1e-5)
     with pytest.raises(BadDataset, match="heatmaps"):
         exams.Images(data, "train", SIZES, (tmp_path, [0, 1])).view(1)
-
-
-def test_patches_show_what_their_class_says() -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(1, 1000, (200, 150), np.uint16)
-    benign, malignant = np.zeros((2, 200, 150), bool)
-    benign[40:50, 40:50], malignant[150:160, 100:110] = True, True
-    marked = pixels.copy()
-    marked[benign], marked[malignant] = 30000, 60000
-    found = builder.patches_of(marked, [(benign, False), (malignant, True)], 32, rng)
-    names = [EXAM_PATCH_CLASSES[label] for _, label in found]
-    assert {name: names.count(name) for name in names} == {"benign": 10, "malignant": 10, "outside": 20}
-    for patch, label in found:
-        assert patch.shape == (32, 32)
-        brightest = {"benign": 30000, "malignant": 60000}.get(EXAM_PATCH_CLASSES[label], 0)
-        assert patch.max() == brightest or (brightest == 0 and patch.max() < 1000)
-    lone = builder.patches_of(pixels, [], 32, rng)
-    assert [EXAM_PATCH_CLASSES[label] for _, label in lone] == ["negative"] * builder.PER_NEGATIVE
-    assert not any(label == 2 for _, label in builder.patches_of(marked, [(benign, False)], 32, rng, outside=False))
-    small = builder.patches_of(pixels[:20], [], 32, rng)
-    assert small[0][0][20:].max() == 0  # padded below

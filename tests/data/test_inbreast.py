@@ -12,9 +12,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from mammojax import cli
-from mammojax.data import dataset, manifest
-from mammojax.data.breast import Framing
-from mammojax.data.builders import inbreast, mammograms
+from mammojax.data import dataset, inbreast, manifest
+from mammojax.data.examples import examples_of
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadManifest
 
@@ -124,7 +123,7 @@ def test_regions_names_however_they_are_spelt(name: str, kind: str) -> None:
 
 
 def test_birads() -> None:
-    """The real set's counts (reference/data.md), and how many of its 410 images have a label: the paper's 280 + 107."""
+    """The real set's counts, and how many of its 410 images have a label: the 280 + 107 of Shen et al. 2019."""
     counts = {"1": 67, "2": 220, "3": 23, "4a": 13, "4b": 8, "4c": 22, "5": 49, "6": 8}
     labels = [inbreast.pathology(birads) for birads, n in counts.items() for _ in range(n)]
     assert [labels.count(p) for p in ("NORMAL", "BENIGN", "MALIGNANT", None)] == [67, 220, 100, 23]
@@ -141,7 +140,7 @@ def test_an_outline_as_a_mask(outline: tuple[tuple[float, float], ...], size: tu
     _dicom(tmp_path / "a.dcm", 0)
     lesion = manifest.Lesion(None, "MALIGNANT", "calcification", outline=outline)
     image = manifest.Image("a", tmp_path / "a.dcm", "p", pathology="MALIGNANT", lesions=(lesion,))
-    (example,), rejected = mammograms.examples_of(image, "whole", Framing(SIZE), 32, 0)
+    (example,), rejected = examples_of(image, Recipe("inbreast", "whole", tmp_path, size=SIZE))
     drawn = cv2.imdecode(np.frombuffer(example["masks"].getvalue(), np.uint8), cv2.IMREAD_UNCHANGED) == 2
     assert (drawn.any(1).sum(), drawn.any(0).sum()) == size
     assert not rejected

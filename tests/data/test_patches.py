@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammojax.data import patches
+from mammojax.vocabulary import EXAM_PATCH_CLASSES
 
 H, W, P = 120, 90, 24
 
@@ -112,3 +113,25 @@ def test_a_lesion_that_fills_the_image_leaves_its_borders_as_background() -> Non
 
 def test_without_a_lesion_there_are_no_patches() -> None:
     assert patches.sample_patches(np.ones((H, W), np.uint16), [(np.zeros((H, W), bool), 1)], "s10", P, 0) == []
+
+
+def test_patches_of_exams_show_what_their_class_says() -> None:
+    pixels = np.random.default_rng(0).integers(1, 1000, (200, 150), np.uint16)
+    benign, malignant = np.zeros((2, 200, 150), bool)
+    benign[40:50, 40:50], malignant[150:160, 100:110] = True, True
+    marked = pixels.copy()
+    marked[benign], marked[malignant] = 30000, 60000
+    both = patches.sample_exam_patches(marked, [(benign, False), (malignant, True)], 32, seed=0)
+    names = [EXAM_PATCH_CLASSES[patch.label] for patch in both]
+    assert {name: names.count(name) for name in names} == {"benign": 10, "malignant": 10, "outside": 20}
+    for patch, name in zip(both, names, strict=True):
+        assert patch.pixels.shape == (32, 32)
+        np.testing.assert_array_equal(patch.pixels, marked[patch.top : patch.top + 32, patch.left : patch.left + 32])
+        brightest = {"benign": 30000, "malignant": 60000}.get(name, 0)
+        assert patch.pixels.max() == brightest or (brightest == 0 and patch.pixels.max() < 1000)
+    alone = patches.sample_exam_patches(pixels, [], 32, seed=1)
+    assert [EXAM_PATCH_CLASSES[patch.label] for patch in alone] == ["negative"] * patches.PER_NEGATIVE
+    of_lesions = patches.sample_exam_patches(marked, [(benign, False)], 32, seed=2, outside=False)
+    assert not any(patch.label == 2 for patch in of_lesions)
+    small = patches.sample_exam_patches(pixels[:20], [], 32, seed=3)
+    assert small[0].pixels[20:].max() == 0  # padded below

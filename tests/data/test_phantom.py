@@ -13,8 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mammojax import metrics
 from mammojax.configs import quickstart
-from mammojax.data import manifest, phantom
-from mammojax.data.builders import cbis_ddsm
+from mammojax.data import cbis_ddsm, manifest, phantom
 from mammojax.data.dicom import read_mammogram, read_mask
 from mammojax.models import classifiers
 from mammojax.train.state import init_variables

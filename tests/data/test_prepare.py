@@ -10,9 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.data import dataset, phantom, reading
-from mammojax.data.breast import Framing
-from mammojax.data.builders import mammograms
+from mammojax.data import builder, dataset, examples, phantom
 from mammojax.data.manifest import Image
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
@@ -74,14 +72,14 @@ def test_what_a_run_needs_is_there(source: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = mammograms.examples_of, itertools.count()
+    real, calls = builder.examples_of, itertools.count()
 
     def killed(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == 9:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(mammograms, "examples_of", killed)
+    monkeypatch.setattr(builder, "examples_of", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     monkeypatch.undo()
@@ -133,9 +131,9 @@ def test_a_header_that_pydicom_chokes_on_ends_no_run(tmp_path: Path, monkeypatch
     def choke(path: Path) -> None:
         raise NotImplementedError("Unknown Value Representation")
 
-    monkeypatch.setattr(reading, "read_mammogram", choke)
+    monkeypatch.setattr(examples, "read_mammogram", choke)
     image = Image("a.dcm", tmp_path / "a.dcm", "P1")
-    made, rejected = mammograms.examples_of(image, "whole", Framing((96, 64)), 32, 0)
+    made, rejected = examples.examples_of(image, Recipe("manifest", "whole", tmp_path, **FACTS))
     assert made == []
     assert rejected == [("a.dcm", "it cannot be read (NotImplementedError); get the file again")]
 

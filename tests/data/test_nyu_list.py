@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mammojax import cli
-from mammojax.data.exam_list import read_exam_list
+from mammojax.data.nyu_list import read_exam_list
 from mammojax.errors import BadManifest
 
 EXAM = {"horizontal_flip": "NO", "L-CC": ["0_L_CC"], "R-CC": ["0_R_CC"], "L-MLO": ["0_L_MLO", "0_L_MLO2"], "R-MLO": []}

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mammojax.data import manifest
-from mammojax.data.builders.mammograms import MammogramBuilder
-from mammojax.data.recipe import Recipe
 from mammojax.errors import BadManifest
 
 CSV = "INbreast.csv"
@@ -72,19 +70,17 @@ def _point(text: str) -> tuple[float, float]:
     return float(x), float(y)
 
 
-class Inbreast(MammogramBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """INbreast. Split "shen": 70:30 by patient, stratified (Shen et al. 2019), and a tenth of the training patients for
-    validation: the paper names none, we choose the best epoch by it. Split "all": 85:15, then 90:10."""
+def splits(images: list[manifest.Image], split: str, seed: int) -> dict[str, str]:
+    """Patient → train, val or test.
 
-    def _table(self) -> tuple[manifest.Table, dict[str, str]]:
-        recipe: Recipe = self.builder_config.recipe
-        table = read_table(recipe.origin)
-        if recipe.split == "all":
-            return table, manifest.three_way(table.images, recipe.seed)
-        rest, test = manifest.split_patients(table.images, (0.7, 0.3), recipe.seed)
-        learning = [image for image in table.images if image.patient_id in rest]
-        train, val = manifest.split_patients(learning, (0.9, 0.1), recipe.seed + 1)
-        return table, {p: name for name, g in (("train", train), ("val", val), ("test", test)) for p in g}
+    "shen": 70:30 by patient, stratified (Shen et al. 2019), and a tenth of the training patients for validation: the
+    paper names none, we choose the best epoch by it. "all": 85:15, then 90:10.
+    """
+    if split == "all":
+        return manifest.three_way(images, seed)
+    rest, test = manifest.split_patients(images, (0.7, 0.3), seed)
+    train, val = manifest.split_patients([image for image in images if image.patient_id in rest], (0.9, 0.1), seed + 1)
+    return {p: name for name, group in (("train", train), ("val", val), ("test", test)) for p in group}
 
 
 def read_table(source: Path) -> manifest.Table:

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammojax.data import manifest
-from mammojax.data.builders.mammograms import MammogramBuilder
 from mammojax.data.dicom import peek, read_mask
-from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram, BadManifest
 
 FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
@@ -121,17 +119,6 @@ def splits(rows: list[Row], images: list[manifest.Image], split: str, seed: int)
             p: "test" for p, half in halves.items() if half == "test"
         }  # fmt: skip
     return manifest.three_way(images if split == "all" else training, seed)
-
-
-class CbisDdsm(MammogramBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """CBIS-DDSM, or whatever has its shape on disk."""
-
-    def _table(self) -> tuple[manifest.Table, dict[str, str]]:
-        recipe: Recipe = self.builder_config.recipe
-        rows = read_rows(recipe.origin)
-        table = read_tree(recipe.origin, rows)
-        chosen = splits(rows, table.images, recipe.split, recipe.seed)
-        return table, chosen
 
 
 class Files:
