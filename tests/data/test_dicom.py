@@ -432,7 +432,7 @@ def test_nothing_of_a_header_reaches_the_log(tmp_path: Path) -> None:
     (tmp_path / "syntax.dcm").write_bytes(raw.replace(b"1.2.840.10008.1.2.1\0", b"SMITH^JOHN".ljust(20, b"\0")))
     code = (
         "import logging, sys\nlogging.basicConfig(level=logging.DEBUG)\n"
-        "from mammojax.data import dicom\n"
+        "from mammojax.data import dicom\nfrom mammojax.errors import BadMammogram\n"
         "for path in sys.argv[1:]:\n"
         "    try: m = dicom.read_mammogram(path); print('read', m.view, m.laterality)\n"
         "    except BadMammogram as error: print(error)\n"
