@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
 from mammojax.errors import BadConfig
-from mammojax.models import weights
+from mammojax.models import published, weights
 from mammojax.train.checkpoint import read_config, restore_best
 from mammojax.train.state import Size, init_variables, transfer
 
@@ -92,7 +92,7 @@ def variables(config: ConfigDict, model: nn.Module, size: Size, init_from: Path 
         return transfer(trained, fresh)
     if not config.model.get("pretrained", ""):
         return fresh
-    file, std = Path(config.model.pretrained), tuple(config.model.pretrained_std) or None
+    file, std = published.find(config.model.pretrained, config.model.trunk), tuple(config.model.pretrained_std) or None
     try:
         return weights.load(file, config.model.trunk, fresh, input_std=std)
     except (ValueError, ModuleNotFoundError) as error:
@@ -137,7 +137,8 @@ def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None 
                 theirs = {"exam": {"patch": side}, "data": {"patch_size": side}}
                 _adopt(ours, theirs, f'"{config.patch_run}"', prefix)
         if file := config.model.get("pretrained", ""):
-            _adopt(ours, {"model": _file(file, task, prefix)}, f'"{Path(file).name}"', prefix)
+            path = published.find(file, config.model.trunk)
+            _adopt(ours, {"model": _file(path, task, prefix)}, f'"{path.name}"', prefix)
     return config
 
 
@@ -199,9 +200,9 @@ def _normalisation(task: str) -> str:
     return "every image standardised" if task.startswith("exam") else "the training images' mean subtracted"
 
 
-def _file(file: str, task: str, prefix: str) -> dict[str, Any]:
+def _file(file: Path, task: str, prefix: str) -> dict[str, Any]:
     """What a file of weights wants of config.model."""
-    if not Path(file).is_file():
+    if not file.is_file():
         raise BadConfig(
             f'{prefix}model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
         )
@@ -243,7 +244,9 @@ def _fields(model: ConfigDict, theirs: Mapping[str, Any]) -> dict[str, Any]:
     start = _get(theirs, "model.task")
     fields = {"model.trunk": CHOSEN, **DEFAULTS[model.task]}
     unused = {"model.pretrained_std"} if start else set()  # of a run: it is in the weights already
-    if DEFAULTS[model.task] is MAMMOGRAM and model.trunk != "resnet50":
+    if DEFAULTS[model.task] is MAMMOGRAM and model.trunk.startswith("efficientnet"):
+        unused |= {"model.blocks", "model.stride_on", "model.conv_bias"}
+    elif DEFAULTS[model.task] is MAMMOGRAM and model.trunk != "resnet50":
         unused |= RESNET.keys() - ({"model.bn_epsilon"} if start == model.task == "whole" else set())  # of the heads
     if start == "exam":
         unused |= set(PATCH_SIZE)

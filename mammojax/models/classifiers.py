@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mammojax import extension
 from mammojax.models.densenet121 import PADDINGS, DenseNet121
+from mammojax.models.efficientnet_lite import EfficientNetLite
 from mammojax.models.head import Head, Output, parse_head
 from mammojax.models.layers import Frozen, never, pool
 from mammojax.models.resnet50 import ResNet50
@@ -104,16 +105,19 @@ class WholeImageClassifier(nn.Module):
         return logits, intermediates
 
 
-TRUNKS: dict[str, type[nn.Module]] = {"resnet50": ResNet50, "vgg16": VGG16, "densenet121": DenseNet121}
+TRUNKS: dict[str, type[nn.Module]] = {
+    "resnet50": ResNet50, "vgg16": VGG16, "densenet121": DenseNet121,
+    **{f"efficientnet_lite{variant}": EfficientNetLite for variant in range(3)},
+}  # fmt: skip
 
 
 def build(model: ConfigDict) -> nn.Module:
     """The network that `config.model` describes.
 
-    Fields: task "patch", "whole" or "exam_patch" (a patch classifier too); trunk "resnet50", "vgg16" or "densenet121";
-    classes; width; channels (of the input, 1 or 3); dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also
-    blocks, stride_on and conv_bias, for "densenet121" blocks and padding; for "resnet50" and for heads bn_momentum and
-    bn_epsilon; for "whole" also head and auxiliary_classes.
+    Fields: task "patch", "whole" or "exam_patch" (a patch classifier too); trunk, one of TRUNKS; classes; width;
+    channels (of the input, 1 or 3); dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also blocks,
+    stride_on and conv_bias, for "densenet121" blocks and padding; for "resnet50", EfficientNets and heads bn_momentum
+    and bn_epsilon; for "whole" also head and auxiliary_classes.
 
     A trunk or a head from outside this package is "package.module:Class", a flax module that takes those of these
     fields which it has: a trunk (x, train, frozen) → (features [B, h, w, C], intermediates), a head (features, train,
@@ -155,9 +159,10 @@ def _trunk(model: ConfigDict) -> nn.Module:
     if extension.named(model.trunk):
         return extension.build(_module(model.trunk, "trunk"), _fields(model))
     blocks = tuple(model.blocks)
-    if model.trunk != "vgg16" and (len(blocks) != 4 or min(blocks) < 1):
+    if model.trunk in ("resnet50", "densenet121") and (len(blocks) != 4 or min(blocks) < 1):
         raise ValueError(f"model.blocks={blocks}: give four unit counts of at least 1, as (3, 4, 6, 3).")
-    return extension.build(TRUNKS[model.trunk], _fields(model))
+    variant = {"variant": int(model.trunk[-1])} if model.trunk.startswith("efficientnet_lite") else {}
+    return extension.build(TRUNKS[model.trunk], _fields(model) | variant)
 
 
 def _fields(model: ConfigDict) -> dict[str, Any]:

@@ -61,6 +61,44 @@ class Conv1x1(nn.Module):
         return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 
+class Depthwise(nn.Module):
+    """Depthwise convolution without bias, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, C], TensorFlow's "SAME" padding.
+
+    The parameter is "kernel" [k, k, 1, C]. On a CPU it is a sum over the kernel's taps of shifted, strided slices:
+    XLA's own is 20 to 90 times slower there. Elsewhere it is XLA's own. Both are the same mathematics.
+    """
+
+    kernel: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
+        side, channels = self.kernel, x_BxHxWxC.shape[-1]
+        kernel = self.param("kernel", HE_NORMAL, (side, side, 1, channels), jnp.float32)
+        x, kernel = promote_dtype(x_BxHxWxC, kernel, dtype=self.dtype)
+        return depthwise(x, kernel, self.stride, by_slices=jax.default_backend() == "cpu")
+
+
+def depthwise(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, by_slices: bool) -> jax.Array:
+    """The convolution of `Depthwise`, by shifted slices or by XLA; kernel [k, k, 1, C]."""
+    if not by_slices:
+        return jax.lax.conv_general_dilated(
+            x_BxHxWxC, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x_BxHxWxC.shape[-1],
+        )  # fmt: skip
+    side, out = kernel.shape[0], [-(-n // stride) for n in x_BxHxWxC.shape[1:3]]
+    lack = [max((o - 1) * stride + side - n, 0) for o, n in zip(out, x_BxHxWxC.shape[1:3], strict=True)]
+    x = jnp.pad(x_BxHxWxC, ((0, 0), *((n // 2, n - n // 2) for n in lack), (0, 0)))
+    ends = [(o - 1) * stride + 1 for o in out]
+    taps = [
+        x[:, i : i + ends[0] : stride, j : j + ends[1] : stride] * kernel[i, j, 0][None, None, None]
+        for i in range(side)
+        for j in range(side)
+    ]
+    return sum(taps[1:], taps[0])
+
+
 def pool(x_BxHxWxC: jax.Array) -> jax.Array:
     """Global average pooling → float32 [B, C], summed in float32 whatever the computation's dtype."""
     return jnp.mean(x_BxHxWxC.astype(jnp.float32), axis=(1, 2))
@@ -88,6 +126,11 @@ _guided_relu.defvjp(_forward, _backward)
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0). Inside `guided()` its gradient passes only where activation and gradient are both positive."""
     return _guided_relu(x) if _GUIDED.get() else nn.relu(x)
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """min(max(x, 0), 6), guided as `relu` is."""
+    return jnp.minimum(relu(x), 6)
 
 
 @contextlib.contextmanager

@@ -19,18 +19,28 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from mammojax.models.efficientnet_lite import plan
 from mammojax.models.vgg16 import CONVS
 
-STEMS = {"resnet50": "stem_conv", "vgg16": "block1_conv1", "densenet121": "stem_conv"}
+LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+STEMS = {
+    "resnet50": "stem_conv",
+    "vgg16": "block1_conv1",
+    "densenet121": "stem_conv",
+    **dict.fromkeys(LITES, "stem_conv"),
+}
+TORCH_ONLY = ("densenet121", *LITES)
 TORCH_STD = (58.395, 57.12, 57.375)
 """What torchvision's ImageNet networks divide their input's red, green and blue by, on the 0..255 scale."""
+LITE_STD = (128.0, 128.0, 128.0)
+"""Of EfficientNet-Lite, which is given (x - 127) / 128."""
 EPSILONS = {"torch": 1e-5, "keras": 1.001e-5, "keras 2.0": 1e-3}
 """Of a ResNet50's BatchNorms, by dialect: Keras changed it together with the layers' names, in 2019."""
 
 # What a complete file holds beyond the trunk, by dialect; nothing else may be left over.
 NOT_TRUNK = {
     "keras": r"(predictions|fc1|fc2|fc1000)/.*",  # the ImageNet classifier
-    "torch": r"(fc|classifier)\..*|.*\.num_batches_tracked",  # the same, and counters that inference never reads
+    "torch": r"(_?fc|classifier)\..*|.*\.num_batches_tracked",  # the same, and counters that inference never reads
 }
 
 KERAS_LEAVES = {
@@ -53,7 +63,7 @@ def load(
 
     Args:
         path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, or torchvision's, see `read_tensors`.
-        trunk: "resnet50", "vgg16", or "densenet121", of torchvision files alone.
+        trunk: one of STEMS; those of TORCH_ONLY from torch's files alone.
         variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
         input_std: where the file's network expects each input channel divided by a standard deviation, that, on the
             0..255 scale: TORCH_STD for torchvision's ImageNet weights. It is folded into the first convolution, so
@@ -72,10 +82,8 @@ def load(
     if trunk not in STEMS:
         raise ValueError(f"There are no weights for a trunk {trunk!r}; use {' or '.join(STEMS)}.")
     dialect, arrays = _read(path)
-    if dialect != "torch" and trunk == "densenet121":
-        raise ValueError(
-            f"{path.name}: weights of a densenet121 are read from torchvision's .pth or .safetensors only."
-        )
+    if dialect != "torch" and trunk in TORCH_ONLY:
+        raise ValueError(f"{path.name}: weights of a {trunk} are read from torch's .pth or .safetensors only.")
     ours = {
         (collection, *leaf): tuple(x.shape)
         for collection in ("params", "batch_stats")
@@ -114,23 +122,37 @@ def settings(path: str | Path) -> dict[str, Any]:
             " file that Keras or torchvision published for one of these trunks."
         )
     *_, channels, width = _as_ours(dialect, arrays[stems[trunk]]).shape
-    found: dict[str, Any] = {"trunk": trunk, "width": width, "channels": channels}
+    fields: dict[str, Any] = {"trunk": trunk, "width": width, "channels": channels}
+    if trunk in LITES:
+        fields |= {"trunk": _lite(arrays, width), "bn_epsilon": 1e-3, "bn_momentum": 0.99}
     if channels == len(TORCH_STD):
-        found["pretrained_std"] = TORCH_STD if dialect == "torch" else ()
+        std = LITE_STD if trunk in LITES else TORCH_STD
+        fields["pretrained_std"] = std if dialect == "torch" else ()
 
     def has(*leaf: str) -> bool:
         return _name(dialect, trunk, leaf) in arrays
 
     if unit := {"resnet50": "stage{}_unit{}", "densenet121": "block{}_layer{}"}.get(trunk):
-        found["blocks"] = tuple(
+        fields["blocks"] = tuple(
             next(k for k in itertools.count() if not has(unit.format(b, k + 1), "conv1", "kernel")) for b in range(1, 5)
         )
     if trunk == "densenet121":
-        found["padding"] = "torch"
+        fields["padding"] = "torch"
     if trunk == "resnet50":
-        found["stride_on"] = "3x3" if dialect == "torch" else "1x1"
-        found["conv_bias"], found["bn_epsilon"] = has("stem_conv", "bias"), EPSILONS[dialect]
-    return found
+        fields["stride_on"] = "3x3" if dialect == "torch" else "1x1"
+        fields["conv_bias"], fields["bn_epsilon"] = has("stem_conv", "bias"), EPSILONS[dialect]
+    return fields
+
+
+def _lite(arrays: dict[str, np.ndarray], width: int) -> str:
+    """Which EfficientNet-Lite a file is of: by its number of blocks, and by the channels of the last one."""
+    blocks = len({name.split(".")[1] for name in arrays if name.startswith("_blocks.")})
+    last = arrays["_conv_head.weight"].shape[1] if "_conv_head.weight" in arrays else 0
+    for variant, name in enumerate(LITES):
+        layers = plan(variant, width)
+        if (len(layers), layers[-1][3]) == (blocks, last):
+            return name
+    raise PretrainedMismatch(f"the file holds {blocks} blocks of an EfficientNet that is no Lite 0, 1 or 2; give one.")
 
 
 def _as_ours(dialect: str, array: np.ndarray) -> np.ndarray:
@@ -179,6 +201,7 @@ def _name(dialect: str, trunk: str, leaf: tuple[str, ...]) -> str:
     layer = "/".join(module)
     if dialect == "torch":
         rename = {"vgg16": _torch_vgg16, "resnet50": _torch_resnet50, "densenet121": torch_densenet121}
+        rename |= dict.fromkeys(LITES, _torch_lite)
         return f"{rename[trunk](layer)}.{TORCH_LEAVES[variable]}"
     if trunk == "resnet50":
         layer = _keras2_resnet50(layer) if dialect == "keras 2.0" else _keras_resnet50(layer)
@@ -232,6 +255,15 @@ def torch_densenet121(layer: str) -> str:
     place, part = layer.split("/")
     place = place.replace("block", "denseblock").replace("_layer", ".denselayer")
     return f"features.{place}.{part.replace('bn', 'norm')}"
+
+
+def _torch_lite(layer: str) -> str:
+    """The published port's name of a layer: "block3/expand_bn" → "_blocks.3._bn0"; block 0 has no expansion."""
+    if "/" not in layer:
+        return {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"}[layer]
+    place, part = layer.split("/")
+    number = {"expand_bn": "_bn0", "depthwise_bn": "_bn1", "project_bn": "_bn2"}
+    return f"_blocks.{place.removeprefix('block')}.{number.get(part, f'_{part}')}"
 
 
 def dense_name(name: str) -> str:

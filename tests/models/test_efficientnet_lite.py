@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mammojax.models.efficientnet_lite import EfficientNetLite
 
 from mammojax.configs import patch_resnet
 from mammojax.models import classifiers, weights
+from mammojax.models.efficientnet_lite import EfficientNetLite
 from mammojax.models.layers import depthwise
 from mammojax.train.state import init_variables
 
