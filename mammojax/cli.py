@@ -251,14 +251,9 @@ def _figure(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    if args.paper == "wu2019":
-        from mammojax.evaluate import wu_tables
+    from mammojax.papers import tables
 
-        wu_tables.write(args.runs, args.output, args.readers)
-        return 0
-    from mammojax.evaluate import reproduce
-
-    reproduce.write(args.runs, args.output)
+    tables.write(args.paper, args.runs, args.output, args.readers)
     return 0
 
 

@@ -20,8 +20,7 @@ from mammojax.data.breast import breast_mask
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, report, table
 from mammojax.evaluate import saliency as guided
-from mammojax.evaluate.paper_run import patch_run
-from mammojax.train.checkpoint import restore_best
+from mammojax.train.checkpoint import patch_run, restore_best
 from mammojax.vocabulary import PATCH_CLASSES
 
 MALIGNANT, BENIGN = "#4fa3ff", "#62d26f"  # the outlines' colours in Fig. 4

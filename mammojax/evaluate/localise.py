@@ -24,10 +24,9 @@ from mammojax import metrics
 from mammojax.data import dataset
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
-from mammojax.evaluate.paper_run import patch_run
 from mammojax.evaluate.report import interval_text
 from mammojax.models import classifiers
-from mammojax.train.checkpoint import restore_best
+from mammojax.train.checkpoint import patch_run, restore_best
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # false marks per image at which FROC is read
 MARKS = 10  # at most so many of a map's maxima are marks

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from mammojax.data import dataset, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
-from mammojax.evaluate import heatmap, measure, paper_run, report, table
+from mammojax.evaluate import heatmap, measure, report, table
 from mammojax.evaluate.predictor import ensemble, flips
+from mammojax.train import checkpoint
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import PATCH_CLASSES
 
@@ -97,7 +98,7 @@ def two_step(
         raise BadCheckpoint(f'"{run}" is a patch run; two-step needs a whole-image run, which names the images.')
     if (output / "checkpoints").exists():  # what it has measured would be overwritten
         raise BadCheckpoint(f'"{output}" is the folder of a trained run; give two-step another --output.')
-    folder = patch_run or paper_run.patch_run(run, config.init_from)
+    folder = patch_run or checkpoint.patch_run(run, config.init_from)
     if folder is None:
         raise BadCheckpoint(f'"{run}" started from no patch run, or it is gone; name one with --patch-run.')
     patch = restore_best(folder)

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 from mammojax import extension, start
 from mammojax.data import dataset, pipeline
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import heatmap, paper_run, table
+from mammojax.evaluate import heatmap, table
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate import report as reports
 from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.models import classifiers
 from mammojax.train import losses, mesh
 from mammojax.train.augment import augment
-from mammojax.train.checkpoint import restore_best
+from mammojax.train.checkpoint import patch_run, restore_best
 from mammojax.train.step import Loss, Network, Terms
 
 Tree = Any
@@ -154,7 +154,7 @@ def report(
     title = f"{'Whole-image' if whole else 'Patch'} classifier {config.model.trunk}{' + ' + head if head else ''}"
     gallery = []
     if whole:
-        gallery = _gallery(config, data, predictions, paper_run.patch_run(workdir, config.init_from))
+        gallery = _gallery(config, data, predictions, patch_run(workdir, config.init_from))
     reports.write_report(workdir, title=f"{title} on {config.data.name}", notes=notes, gallery=gallery)
 
 

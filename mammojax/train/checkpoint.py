@@ -233,3 +233,21 @@ def restore_best(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, 
         BadCheckpoint: the folder is not a run, or has no weights yet.
     """
     return (*read_config(run), load_best(Path(run)))
+
+
+def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | None:
+    """The run whose weights a run began with: the one trained `inside` it, else the one that its config.init_from
+    names, which may be gone; None where that is empty."""
+    if (run / inside / "config.json").is_file():
+        return run / inside
+    return Path(init_from) if init_from else None
+
+
+def patch_run(run: Path, init_from: str) -> Path | None:
+    """The patch run that a whole-image run started from, or that the run it started from holds; None where neither is
+    at hand. `init_from` is that of the run's config, which may be empty."""
+    start = started_from(run, init_from)
+    for folder in (start, start / "patch") if start else ():
+        if (folder / "config.json").is_file() and read_config(folder)[0].model.task == "patch":
+            return folder
+    return None

@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, and a misfit is said in words."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,3 +183,21 @@ def test_transfer_takes_the_columns_and_repeats_their_stem() -> None:
     assert transfer(whole, cancer) is whole  # the same network goes on with its Dense layers
     with pytest.raises(BadCheckpoint, match="of its columns differ"):
         transfer({"params": {"column": birads["params"]["column_CC"]}, "batch_stats": {}}, cancer)  # tied otherwise
+
+
+def test_the_patch_run_is_found_inside_a_run_or_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path, task: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"config": {"model": {"task": task}}, "facts": {}}))
+        return folder
+
+    patch, other = write(tmp_path / "patches", "patch"), write(tmp_path / "other", "whole")
+    run = write(tmp_path / "run", "whole")
+    assert checkpoint.patch_run(run, str(patch)) == patch
+    assert checkpoint.patch_run(run, str(other)) is None
+    inner = write(other / "patch", "patch")
+    assert checkpoint.patch_run(run, str(other)) == inner
+    monkeypatch.chdir(patch)
+    assert checkpoint.patch_run(run, "") is None  # not the folder one stands in
+    own = write(run / "patch", "patch")
+    assert checkpoint.patch_run(run, str(patch)) == checkpoint.patch_run(run, "") == own

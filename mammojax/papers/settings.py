@@ -1,18 +1,16 @@
 """The config that configs/ has for a row of a paper's table, and how a run's config differs from it.
 
-The files of configs/ are beside the package, not inside it: they are there in a checkout, which `pip install -e .`
-points to, and gone where the package alone was installed. Then nothing is compared, and that is said.
+Where the files of configs/ are not at hand, nothing is compared, and that is said.
 """
 
 import functools
-import importlib
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from mammojax import configs
+from mammojax.errors import BadConfig
+
 NOT_COMPARED = "settings not compared"
 MISSING = (
     "configs/ is not beside the package, so no run's settings are compared with the paper's; "
@@ -39,7 +37,7 @@ ROWS = ("patch_resnet", "patch_vgg", "whole_resnet", "whole_vgg", "inbreast", "b
 
 def at_hand() -> bool:
     """Whether configs/ is there to compare with."""
-    return (ROOT / "configs" / "patch_resnet.py").is_file()
+    return set(ROWS) <= set(configs.names())
 
 
 @functools.cache
@@ -48,15 +46,10 @@ def of_row(row: str) -> dict[str, Any] | None:
     kind, _, argument = row.partition(":")
     if kind not in ROWS or not at_hand():
         return None
-    sys.path.insert(0, str(ROOT))  # they import one another as `configs`
     try:
-        module = importlib.import_module(f"configs.{kind}")
-    finally:
-        sys.path.remove(str(ROOT))
-    try:
-        config = module.get_config(argument) if argument else module.get_config()
-    except (TypeError, ValueError):  # a row of the user's own, such as birads:half
-        config = module.get_config()
+        config = configs.get(kind, argument)
+    except BadConfig:  # a row of the user's own, such as birads:half
+        config = configs.get(kind)
     return json.loads(config.to_json_best_effort())
 
 

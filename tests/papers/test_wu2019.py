@@ -15,7 +15,10 @@ from mammojax.configs import birads as birads_config
 from mammojax.configs import exam as exam_config
 from mammojax.configs import exam_patch
 from mammojax.errors import NotComparable
-from mammojax.evaluate import reader_file, readers, table, wu2019, wu_tables
+from mammojax.evaluate import reader_file, readers, table
+from mammojax.papers import tables, wu2019
+from mammojax.papers.runs import find_runs
+from mammojax.papers.tables import MISSING, members, rows_of
 from mammojax.vocabulary import FINDINGS
 from tests.evaluate.test_table import breast_rows, write_breasts
 
@@ -25,6 +28,8 @@ COUNTS = {
 }
 SIZES = {"CC": [2677, 1942], "MLO": [2974, 1748]}
 HEATMAPS = "image+heatmaps, view-wise"
+TWENTY = "image+heatmaps, all four"
+JOINS = [f"exam:{join}+heatmaps" for join in ("view-wise", "image-wise", "breast-wise", "joint")]
 
 
 def _run(folder: Path, row: str, seed: int = 0, data: str = "ours", **changed: Any) -> Path:
@@ -61,7 +66,7 @@ def _run(folder: Path, row: str, seed: int = 0, data: str = "ours", **changed: A
 
 def _cells(root: Path, heading: str, *first: str) -> dict[str, str]:
     """The cells of the row that begins with `first`."""
-    (section,) = [s for s in wu_tables.tables(wu_tables.exam_runs(root)) if s.heading == heading]
+    (section,) = [s for s in wu2019.sections(find_runs(root)) if s.heading == heading]
     (row,) = [row for row in section.rows if tuple(row[: len(first)]) == first]
     return dict(zip(section.header, row, strict=True))
 
@@ -71,7 +76,7 @@ def test_table_3_is_the_mean_of_the_seeds_and_their_ensemble(tmp_path: Path) -> 
     runs = [_run(tmp_path / f"r{seed}", wu2019.MODEL, seed, rows=breast_rows(160, seed=7)) for seed in (0, 1, 4)]
     _run(tmp_path / "control", wu2019.MODEL, 2, shuffled=True)
     breasts = [table.read_breasts(run, "test_random10") for run in runs]
-    for population, finding in wu_tables.CELLS:
+    for population, finding in wu2019.CELLS:
         keep = [
             {(r["exam_id"], r["laterality"]): (r[finding], r[f"p_{finding}"]) for r in one.frame.to_dict("records")
              if population == "screening" or r["biopsied"] == "1"} for one in breasts
@@ -188,7 +193,7 @@ def test_data_sets_have_their_own_tables_and_columns(tmp_path: Path, capsys: pyt
         cells = _cells(tmp_path, f"Table III: screening population, ours on {name}", HEATMAPS, "malignant")
         assert cells["seeds"] == "1"
         assert cells["status"].startswith(f"run on {name} (")
-    wu_tables.write(tmp_path, None)
+    tables.write("wu2019", tmp_path)
     printed = capsys.readouterr().out
     for name in ("first", "second #1", "second #2"):  # what fills one set's cells does not write over another's
         (part,) = re.findall(rf"## To fill the empty cells of {name}\n(.*?)(?:\n##|\Z)", printed, re.DOTALL)
@@ -204,20 +209,20 @@ def test_data_sets_have_their_own_tables_and_columns(tmp_path: Path, capsys: pyt
 def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -> None:
     heading = "Table III: screening population, ours on ours"
     _run(tmp_path / "birads", "birads")
-    for k, row in enumerate(wu2019.TWENTY_ROWS[:3]):
+    for k, row in enumerate(JOINS[:3]):
         _run(tmp_path / f"join{k}", row, noise=k)
-    cells = _cells(tmp_path, heading, wu2019.TWENTY, "malignant")
+    cells = _cells(tmp_path, heading, TWENTY, "malignant")
     assert (cells["5x, published"], cells["ensemble, ours"], cells["status"]) == ("0.899 (20x)", "–", "not run: joint")
-    _run(tmp_path / "join3", wu2019.TWENTY_ROWS[3], noise=3)
-    _run(tmp_path / "more", wu2019.TWENTY_ROWS[3], 1, noise=4)
+    _run(tmp_path / "join3", JOINS[3], noise=3)
+    _run(tmp_path / "more", JOINS[3], 1, noise=4)
     _run(tmp_path / "plain", "exam:joint", 1, noise=9)
-    cells = _cells(tmp_path, heading, wu2019.TWENTY, "malignant")
+    cells = _cells(tmp_path, heading, TWENTY, "malignant")
     assert (cells["seeds"], cells["status"]) == ("1+1+1+2", "5 of 20 models")
     every = [*(tmp_path / f"join{k}" for k in range(4)), tmp_path / "more"]
     mean = table.ensemble(table.read_all_breasts(every, "test_random10"))
     assert cells["ensemble, ours"].startswith(f"{roc_auc_score(mean.label(), mean.score()):.3f} [")
-    biopsied = _cells(tmp_path, heading.replace("screening", "biopsied"), wu2019.TWENTY, "benign")
-    assert biopsied["5x, published"] == wu2019.MISSING
+    biopsied = _cells(tmp_path, heading.replace("screening", "biopsied"), TWENTY, "benign")
+    assert biopsied["5x, published"] == MISSING
 
     # Both have seed 1, so the heatmap run of seed 0 is not in the difference.
     first, second = table.read_all_breasts([tmp_path / "more", tmp_path / "plain"], "test_random10")
@@ -245,7 +250,7 @@ def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -
 
 def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(tmp_path / "birads", "birads")
-    section = wu_tables.tables(wu_tables.exam_runs(tmp_path))[-1]
+    section = wu2019.sections(find_runs(tmp_path))[-1]
     assert section.rows[0][:5] == ["model", "0.876", "–", "0.318", "–"]
     assert section.rows[1][1:4:2] == ["0.778±0.0435, 0.705–0.860", "0.364±0.0496, 0.244–0.453"]
     assert all("give --readers FILE.csv" in row[-1] for row in section.rows)
@@ -258,10 +263,10 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(reader_file, "read", lambda path: [path.name])
     monkeypatch.setattr(readers, "hybrid_summary", summary)
-    assert "needs the runs of exam:view-wise+heatmaps" in wu_tables.tables([], tmp_path / "r.csv")[-1].rows[0][-1]
+    assert "needs the runs of exam:view-wise+heatmaps" in wu2019.sections([], tmp_path / "r.csv")[-1].rows[0][-1]
     for seed in (0, 1):
         _run(tmp_path / f"r{seed}", wu2019.MODEL, seed)
-    rows = wu_tables.tables(wu_tables.exam_runs(tmp_path), tmp_path / "r.csv")[-1].rows
+    rows = wu2019.sections(find_runs(tmp_path), tmp_path / "r.csv")[-1].rows
     assert rows[0][1:] == ["0.876", "0.800", "0.318", "0.400", "1 reader, 2 models; run on ours"]
     assert [rows[2][2], rows[2][4]] == ["0.710±0.0200", "0.310"]
     wanted = table.ensemble(table.read_all_breasts([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
@@ -272,7 +277,7 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
         raise NotComparable("they read other breasts.")
 
     monkeypatch.setattr(readers, "hybrid_summary", other)
-    rows = wu_tables.tables(wu_tables.exam_runs(tmp_path), tmp_path / "r.csv")[-1].rows
+    rows = wu2019.sections(find_runs(tmp_path), tmp_path / "r.csv")[-1].rows
     assert (rows[0][2], rows[0][-1]) == ("–", "they read other breasts.")
 
 
@@ -283,34 +288,45 @@ def test_published_numbers_are_those_of_the_papers_text(shared: Path) -> None:
     for line in lines[lines.index(next(x for x in lines if x.startswith("image-only\tview-wise\t"))) :][:10]:
         cells = line.split("\t")
         printed.append((cells[1], [tuple(float(number) for number in cell.split("±")) for cell in cells[2:]]))
-    for row, (label, cells) in zip(wu2019.TABLE_3, printed, strict=True):
-        assert row.label == label
+    published = rows_of("wu2019")
+    cells_of: dict[str, dict[tuple[str, str], tables.Row]] = {}
+    for row in published["Table III"]:
+        cells_of.setdefault(row.label, {})[row.population, row.finding] = row
+    twenty = cells_of.pop(TWENTY)
+    assert members(twenty["screening", "malignant"].row) == JOINS
+    for (name, ours_by), (label, cells) in zip(cells_of.items(), printed, strict=True):
+        assert name.split(", ")[1] == label
         ours: list[tuple[float, ...]] = []
         for population in table.POPULATIONS:
-            both = [row.cells[population, finding] for finding in FINDINGS]
-            ours += [(cell.mean, cell.sd) for cell in both] + [(cell.ensemble,) for cell in both]
-        assert ours == cells, row.row
-    assert [row.inputs for row in wu2019.TABLE_3] == ["image-only"] * 5 + ["image-and-heatmaps"] * 5
-    for row, name in zip(wu2019.TABLE_1, ("training", "validation", "test", "overall"), strict=True):
+            both = [ours_by[population, finding] for finding in FINDINGS]
+            ours += [tuple(map(float, row.published.split("±"))) for row in both]
+            ours += [(float(row.second),) for row in both]
+        assert ours == cells, name
+    assert [name.split(", ")[0] for name in cells_of] == ["image-only"] * 5 + ["image+heatmaps"] * 5
+    splits = {"train": "training", "val": "validation", "test": "test", "overall": "overall"}
+    for split, name in splits.items():
         (line,) = [line for line in lines if line.startswith(f"{name}\t")]
+        cells = [cell for row in published["Table I"] if row.label == split for cell in (row.published, row.second)]
         numbers = [int(n.replace(",", "")) for n in re.findall(r"(?<=\t)[\d,]+", line)]
-        assert numbers == list(row[1:5])
-        assert tuple(re.findall(r"[\d.]+%", line)) == row.shares
-    model, readers, hybrids = wu2019.READERS
+        assert numbers == [int(cell.split(" ")[0].replace(",", "")) for cell in cells]
+        assert re.findall(r"[\d.]+%", line) == re.findall(r"[\d.]+%", " ".join(cells))
+    study = {row.label: (row.published, row.second) for row in published["Reader study"]}
+    (auc, auc_low, auc_high), (area, area_low, area_high) = (re.split(r", |–", cell) for cell in study["readers"])
+    (auc, auc_sd), (area, area_sd) = auc.split("±"), area.split("±")
+    (both, both_sd), (both_area, both_area_sd) = (cell.split("±") for cell in study["hybrids"])
+    configs = exam_config.get_config("view-wise+heatmaps"), birads_config.get_config()
+    sizes = configs[0].exam.sizes
     for sentence in (
-        f"an AUC of {wu2019.TWENTY_AUC['screening', 'benign']} on benign/not benign prediction, and "
-        f"{wu2019.TWENTY_AUC['screening', 'malignant']} on malignant/not malignant",
-        "{breasts} breasts: {benign only} with benign findings, {malignant only} with malignant findings, and {both} "
-        "with both".format(**wu2019.BIOPSIED_TEST),
-        f"an averaged validation AUC of {wu2019.BIRADS_AUC}",
-        f"an AUC of {model.auc} and PRAUC of {model.pr_auc}",
-        f"from {readers.auc_range[0]:.3f} to {readers.auc_range[1]:.3f} (mean: {readers.auc}, std: {readers.auc_sd})",
-        f"from {readers.pr_auc_range[0]} to {readers.pr_auc_range[1]} (mean: {readers.pr_auc}, std: "
-        f"{readers.pr_auc_sd})",
-        f"an average AUC of {hybrids.auc} (std: {hybrids.auc_sd}) and an average PRAUC of {hybrids.pr_auc} (std: "
-        f"{hybrids.pr_auc_sd})",
-        "{}×{} pixels for CC views and {}×{} pixels for MLO views".format(*wu2019.SIZES["CC"], *wu2019.SIZES["MLO"]),
-        f"a minibatch size of {wu2019.BIRADS_BATCH} instead of {wu2019.BATCH}",
+        f"an AUC of {twenty['screening', 'benign'].second.split(' ')[0]} on benign/not benign prediction, and "
+        f"{twenty['screening', 'malignant'].second.split(' ')[0]} on malignant/not malignant",
+        "401 breasts: 339 with benign findings, 45 with malignant findings, and 17 with both",
+        f"an averaged validation AUC of {published['BI-RADS pretraining'][0].published}",
+        "an AUC of {} and PRAUC of {}".format(*study["model"]),
+        f"from {auc_low} to {auc_high} (mean: {auc}, std: {auc_sd})",
+        f"from {area_low} to {area_high} (mean: {area}, std: {area_sd})",
+        f"an average AUC of {both} (std: {both_sd}) and an average PRAUC of {both_area} (std: {both_area_sd})",
+        "{}×{} pixels for CC views and {}×{} pixels for MLO views".format(*sizes["CC"], *sizes["MLO"]),
+        f"a minibatch size of {configs[1].batch} instead of {configs[0].batch}",
     ):
         assert re.sub(r"\W+", " ", sentence) in re.sub(r"\W+", " ", text), sentence
 
@@ -320,7 +336,7 @@ def test_the_printed_tables_the_page_and_its_commands(tmp_path: Path, capsys: py
     _run(root / "birads", "birads")
     _run(root / "a<b>", wu2019.MODEL, 3)
     page = tmp_path / "tables.html"
-    wu_tables.write(root, page)
+    tables.write("wu2019", root, page)
     printed, written = capsys.readouterr().out, page.read_text()
     assert "birads.py" not in printed  # it is run already
     assert printed.count("python launch.py --config configs/exam.py:") == 49
@@ -337,7 +353,7 @@ def test_the_printed_tables_the_page_and_its_commands(tmp_path: Path, capsys: py
     assert cells["single, ours"] in written
     assert "configs/exam.py:joint+heatmaps" in written
     assert max(map(len, printed.partition("## To fill")[0].splitlines())) <= 120
-    empty = wu_tables.commands([], [], Path("runs"))
+    empty = wu2019.commands([], [], Path("runs"))
     assert empty[0] == "python launch.py --config configs/exam_patch.py --workdir runs/exam_patch"
     assert empty[1] == "python launch.py --config configs/birads.py --workdir runs/birads"
     assert len(empty) == 52

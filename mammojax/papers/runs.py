@@ -1,23 +1,31 @@
 """A finished run beside the row of a paper's table that it fills: what is measured of it, and what is not the paper's.
 
 Runs name their row in `config.row`, which the files of configs/ set. Whatever differs from that row's own config
-(`paper_config`), in a run or in one that it started from, is told by its status; controls with shuffled labels are left
-out.
+(`settings`), in a run or in one that it started from, stands in its status; controls with shuffled labels are left out.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mammojax.errors import BadCheckpoint
-from mammojax.evaluate import paper_config, shen2019
-from mammojax.train.checkpoint import read_config
+from mammojax.papers import settings
+from mammojax.train.checkpoint import started_from
 
 NOT_AT_HAND = "the run it started from is not at hand"
 FOREST = {"trees": 500, "depth": 9, "min_split": 300}
 """The two-step forest's settings (Shen et al. 2019, "two-step approach")."""
+PLAIN = "512-512-1024x2,512-512-1024x2"
+"""The head of most of Shen et al.'s networks."""
+TRANSFERRED = {
+    "inbreast:resnet-resnet": f"whole_resnet:{PLAIN}",
+    "inbreast:resnet-vgg": "whole_resnet:256x1,128x1",
+    "inbreast:vgg-vgg": "whole_vgg:256x1,128x1+200",
+    "inbreast:vgg-resnet": f"whole_vgg:{PLAIN}+200",
+}
+"""The whole-image rows that rows of INbreast start from: Shen et al.'s four best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +52,6 @@ class PaperRun:
         best = [k for k, row in enumerate((r for r in rows if r["kind"] == "val"), start=1) if row["best"]]
         return best[-1] if best else None
 
-    def status(self, data: str) -> str:
-        """ "run" where data set, split, framing, the whole config and the start are the row's, else what differs."""
-        differs = self.deviations(data)
-        elsewhere = [text for text in differs if text.startswith("on ")]
-        others = [text for text in differs if text not in elsewhere]
-        return " ".join(["run", *elsewhere]) + (f" ({', '.join(others)})" if others else "")
-
     def deviations(self, data: str, row: str = "") -> list[str]:
         """What is not the paper's about this run, "on <data set>" first; `data` is the row's data set, `row` the one to
         compare with where it is not the run's own."""
@@ -69,7 +70,7 @@ class PaperRun:
             found += [f"{field.replace('_', ' ')} {forest[field]}" for field, value in FOREST.items()
                       if forest.get(field, value) != value]  # fmt: skip
         else:
-            found += paper_config.differences(self.config, row or self.row)
+            found += settings.differences(self.config, row or self.row)
         return found + [text for text in self._start() if text.removeprefix("start ") not in found]
 
     def _start(self) -> list[str]:
@@ -91,7 +92,7 @@ class PaperRun:
         before = read(folder)
         wanted = starts_from(self.row)
         found = [] if before.row == wanted else [f"started from {before.row or 'no row'}"]
-        found += before.deviations("cbis_ddsm", "" if paper_config.of_row(before.row) else wanted)
+        found += before.deviations("cbis_ddsm", "" if settings.of_row(before.row) else wanted)
         return [text if text.startswith(("start", "not ", "the run")) else f"start {text}" for text in found]
 
 
@@ -105,7 +106,7 @@ def exam_deviations(run: PaperRun) -> list[str]:
 def exam_settings(run: PaperRun) -> list[str]:
     """What is not the row's own about a run's config, and the split of its data."""
     split = run.facts.get("split", "shen")
-    return paper_config.differences(run.config, run.row) + [f"split {split}"] * (split != "shen")
+    return settings.differences(run.config, run.row) + [f"split {split}"] * (split != "shen")
 
 
 def _exam_start(run: PaperRun) -> list[str]:
@@ -141,31 +142,13 @@ def _heatmaps(run: PaperRun) -> list[str]:
     return [f"patch {text}" for text in found]
 
 
-def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | None:
-    """The run whose weights a run began with: the one trained `inside` it, else the one that its config.init_from
-    names, which may be gone; None where that is empty."""
-    if (run / inside / "config.json").is_file():
-        return run / inside
-    return Path(init_from) if init_from else None
-
-
-def patch_run(run: Path, init_from: str) -> Path | None:
-    """The patch run that a whole-image run started from, or that the run it started from holds; None where neither is
-    at hand. `init_from` is that of the run's config, which may be empty."""
-    start = started_from(run, init_from)
-    for folder in (start, start / "patch") if start else ():
-        if (folder / "config.json").is_file() and read_config(folder)[0].model.task == "patch":
-            return folder
-    return None
-
-
 def starts_from(row: str) -> str:
     """The row that a whole-image, INbreast or two-step row starts from."""
     kind, _, argument = row.partition(":")
     if kind == "two_step":
         return "patch_resnet:s10"
     if kind == "inbreast":
-        return dict(zip(shen2019.INBREAST, shen2019.FOUR_BEST, strict=True)).get(row, argument)
+        return TRANSFERRED.get(row, argument)
     return f"{kind.replace('whole', 'patch')}:{argument.partition('/')[2].partition('+')[0] or 's10'}"
 
 
@@ -201,12 +184,30 @@ def read(folder: Path) -> PaperRun:
     return PaperRun(folder, row, saved["config"], saved["facts"], read["metrics.json"])
 
 
-def nearest(runs: Iterable[PaperRun], row: str, data: str, patients: int = 0) -> list[PaperRun]:
-    """The runs of a row that are nearest to the paper's, all of one status; never several data sets or sizes."""
-    groups: dict[str, list[PaperRun]] = {}
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Runs of one row that deviate from the paper in the same way."""
+
+    deviations: tuple[str, ...]
+    runs: list[PaperRun]
+
+    @property
+    def status(self) -> str:
+        """See `status`."""
+        return status(self.deviations)
+
+
+def settings_of(runs: Iterable[PaperRun], row: str, deviations: Callable[[PaperRun], list[str]]) -> list[Setting]:
+    """The runs of a row by what is not the paper's about them; never several data sets or sizes in one."""
+    found: dict[tuple[str, ...], list[PaperRun]] = {}
     for run in runs:
-        if run.row == row and run.patients == patients:
-            groups.setdefault(run.status(data), []).append(run)
-    if not groups:
-        return []
-    return groups[min(groups, key=lambda status: (status.startswith("run on "), status != "run", len(status), status))]
+        if run.row == row:
+            found.setdefault(tuple(deviations(run)), []).append(run)
+    return [Setting(*setting) for setting in found.items()]
+
+
+def status(deviations: Sequence[str]) -> str:
+    """ "run" where data set, split, framing, the whole config and the start are the row's, else what differs."""
+    elsewhere = [text for text in deviations if text.startswith("on ")]
+    others = [text for text in deviations if text not in elsewhere]
+    return " ".join(["run", *elsewhere]) + (f" ({', '.join(others)})" if others else "")

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from mammojax import cli, configs, metrics
-from mammojax.evaluate import console, paper_config, paper_run, reproduce, shen2019
 from mammojax.evaluate import table as predictions
+from mammojax.evaluate.console import WIDTH
+from mammojax.papers import settings, shen2019
+from mammojax.papers.runs import TRANSFERRED, find_runs
+from mammojax.papers.tables import MISSING, rows_of
 from tests.evaluate.test_table import write_predictions
 
-PLAIN = "whole_resnet:512-512-1024x2,512-512-1024x2"
+HEAD = "512-512-1024x2,512-512-1024x2"
+PLAIN = f"whole_resnet:{HEAD}"
 
 
-def _config(row: str) -> dict[str, Any]:
+def row_config(row: str) -> dict[str, Any]:
     """The config of a paper's row as a run saves it."""
     kind, _, argument = row.partition(":")
     config = importlib.import_module(f"mammojax.configs.{kind}").get_config(argument)
@@ -30,12 +34,12 @@ def _facts(data: str = "cbis_ddsm", split: str = "shen", size: Any = (1152, 896)
 
 def _run(folder: Path, row: str, value: float, *, measure: str = "auc", noise: int = 0, **changed: Any) -> Path:
     """A run folder as a paper's run would leave it, but for `changed`; `fields` are any of its config."""
-    config = _config(row)
+    config = row_config(row)
     pretrained = changed.get("pretrained", "imagenet.h5")
     if row.startswith("patch"):
         config["model"]["pretrained"] = "" if row.endswith("-random") else pretrained
     elif "init_from" not in changed:  # trained inside the run
-        patch = {"config": config.get("patch") or _config("patch_resnet:s10"), "facts": _facts()}
+        patch = {"config": config.get("patch") or row_config("patch_resnet:s10"), "facts": _facts()}
         patch["config"]["model"]["pretrained"] = pretrained
         (folder / "patch").mkdir(parents=True)
         (folder / "patch" / "config.json").write_text(json.dumps(patch))
@@ -69,7 +73,7 @@ def _run(folder: Path, row: str, value: float, *, measure: str = "auc", noise: i
 
 
 def _cells(root: Path, label: str, version: str = shen2019.SCIREP) -> dict[str, str]:
-    for section in reproduce.tables(paper_run.find_runs(root)):
+    for section in shen2019.sections(find_runs(root)):
         if section.heading.startswith(version):
             for row in section.rows:
                 if row[0] == label:
@@ -85,7 +89,7 @@ def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path)
     cells = _cells(tmp_path, "Resnet50, [512-512-1024]x2 twice", shen2019.ARXIV)
     assert cells["published"] == "0.86; flips 0.88; epoch 25"
     assert cells["ours"] == "0.851 [0.801, 0.901]"
-    assert _cells(tmp_path, "S10, [256-256-256]x1, [128-128-128]x1")["published"] == shen2019.MISSING
+    assert _cells(tmp_path, "S10, [256-256-256]x1, [128-128-128]x1")["published"] == MISSING
     assert _cells(tmp_path, "S10, [256-256-256]x1, [128-128-128]x1")["status"] == "not run"
 
 
@@ -145,41 +149,25 @@ def test_what_does_not_change_the_result_is_still_run(tmp_path: Path) -> None:
     assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == "run"
 
 
-def test_older_configs_lack_fields_but_not_stages(tmp_path: Path) -> None:
-    config = _config("patch_resnet:s10")
-    del config["extend"], config["augment"]["translation"], config["stages"]["stage1"]["slow"]
-    assert paper_config.differences(config, "patch_resnet:s10") == []
-    config["stages"]["stage4"] = config["stages"].pop("stage3")
-    assert paper_config.differences(config, "patch_resnet:s10") == ["without stage3", "with stage4"]
-
-
 def test_without_configs_no_run_is_called_the_papers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _run(tmp_path / "runs" / "a", PLAIN, 0.851)
-    monkeypatch.setattr(paper_config, "ROOT", tmp_path)
-    paper_config.of_row.cache_clear()
+    monkeypatch.setattr(configs, "names", list)
+    settings.of_row.cache_clear()
     try:
         assert _cells(tmp_path / "runs", "S10, [512-512-1024]x2 twice")["status"] == "run (settings not compared)"
         for paper in ("shen2019", "wu2019"):
             assert cli.main(["reproduce", paper, "--runs", str(tmp_path / "runs")]) == 0
             assert capsys.readouterr().out.startswith("configs/ is not beside the package, so no run's settings are")
     finally:
-        paper_config.of_row.cache_clear()
-
-
-def test_a_long_status_stands_below_the_table() -> None:
-    long = f"run on phantom ({', '.join(f'field {k}' for k in range(20))})"
-    text = console.with_notes(("row", "status"), [["a", long], ["b", "run"], ["c", long]])
-    table, _, note = text.partition("\n\n")
-    assert table.splitlines()[1:] == ["a    run on phantom [1]", "b    run", "c    run on phantom [1]"]
-    assert " ".join(note.split()) == f"[1] {long}"
+        settings.of_row.cache_clear()
 
 
 def test_the_published_epochs_of_both_fully_connected_rows(shared: Path) -> None:
     text = (shared / "seeds" / "003_d779424a3d08af15.txt").read_text()
-    (table,) = [t for t in shen2019.TABLES if t.version == shen2019.ARXIV and t.name == "Table 2: whole images"]
-    epochs = {row.label.split(",")[0]: row for row in table.rows if "max pool" in row.label}
+    rows = rows_of("shen2019")[f"{shen2019.ARXIV}: Table 2: whole images"]
+    epochs = {row.label.split(",")[0]: row for row in rows if "max pool" in row.label}
     assert {net: row.epoch for net, row in epochs.items()} == {"Resnet50": "28", "VGG16": "26"}
     for net, row in epochs.items():
         assert f"{net} 5x5 64 32 {row.published} NA {row.epoch}" in text
@@ -197,10 +185,10 @@ def test_seeds_are_averaged_but_data_sets_are_not(tmp_path: Path) -> None:
 
 
 def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> None:
-    for k, row in enumerate(shen2019.FOUR_BEST):
+    for k, row in enumerate(TRANSFERRED.values()):
         _run(tmp_path / f"best{k}", row, 0.85, noise=k)
-    _run(tmp_path / "heat", f"whole_resnet:heatmap7,{shen2019.PLAIN}", 0.80, noise=9)
-    section = reproduce.tables(paper_run.find_runs(tmp_path))[-1]
+    _run(tmp_path / "heat", f"whole_resnet:heatmap7,{HEAD}", 0.80, noise=9)
+    section = shen2019.sections(find_runs(tmp_path))[-1]
     rows = {row[0]: row for row in section.rows}
     number = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
     a, b = (predictions.read_images(tmp_path / name, "test") for name in ("heat", "best0"))
@@ -215,7 +203,7 @@ def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> Non
     assert cells["status"] == "run"
     # A run on other data, found first, is not what the paper's difference is set beside.
     _run(tmp_path / "a_phantom", PLAIN, 0.99, noise=5, data="phantom")
-    assert {row[0]: row for row in reproduce.tables(paper_run.find_runs(tmp_path))[-1].rows} == rows
+    assert {row[0]: row for row in shen2019.sections(find_runs(tmp_path))[-1].rows} == rows
     path = tmp_path / "best1" / "predictions" / "test_flips.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     cells = _cells(tmp_path, "ensemble of the four best, flips averaged")
@@ -223,11 +211,11 @@ def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> Non
 
 
 def test_a_difference_of_several_seeds_is_taken_seed_by_seed(tmp_path: Path) -> None:
-    heatmap = f"whole_resnet:heatmap7,{shen2019.PLAIN}"
+    heatmap = f"whole_resnet:heatmap7,{HEAD}"
     for seed in (1, 2):
         _run(tmp_path / f"plain{seed}", PLAIN, 0.85, noise=seed, seed=seed)
         _run(tmp_path / f"heat{3 - seed}", heatmap, 0.80, noise=seed, seed=seed)  # the same scores as its plain run
-    rows = {row[0]: row for row in reproduce.tables(paper_run.find_runs(tmp_path))[-1].rows}
+    rows = {row[0]: row for row in shen2019.sections(find_runs(tmp_path))[-1].rows}
     wanted = ["+0.000, +0.000 to +0.000 in 2 runs", "cbis_ddsm, seeds 1, 2", "run"]
     assert rows["heatmap before the blocks - without"][3:] == wanted
 
@@ -247,16 +235,20 @@ def test_published_numbers_stand_in_the_papers(shared: Path) -> None:
             (shared / "seeds" / name).read_text() for name in ("002_8810c5599af5f501.txt", "003_d779424a3d08af15.txt")
         ),
     }
-    for table in shen2019.TABLES:
-        text = texts[table.version].replace("−", "-")
-        for row in table.rows:
-            for value in (row.published, row.flips, row.epoch):
-                if value not in ("", shen2019.MISSING, "NA"):
+    tables = rows_of("shen2019")
+    differences = tables.pop("Differences")
+    assert sum(map(len, tables.values())) == 89
+    for heading, rows in tables.items():
+        text = texts[heading.split(":")[0]].replace("−", "-")
+        for row in rows:
+            for value in (row.published, row.second, row.epoch):
+                if value not in ("", MISSING, "NA"):
                     assert row.where
                     for number in re.findall(r"[\d.]+", value):
                         assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", text), (row.label, number)
     text = texts[shen2019.SCIREP].replace("−", "-")
-    for difference in shen2019.DIFFERENCES:
+    assert len(differences) == 12
+    for difference in differences:
         assert all(number in text for number in re.findall(r"-?[\d.]+", difference.published.replace("–", " ")))
 
 
@@ -275,7 +267,7 @@ def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "a<b>" not in page.read_text()
     assert "a&lt;b&gt;" in page.read_text()
     lines = printed.partition("## To fill")[0].splitlines()
-    assert max(map(len, lines)) <= console.WIDTH
+    assert max(map(len, lines)) <= WIDTH
     assert "(c) text, heatmap" in printed
     (tmp_path / "runs" / "a<b>" / "metrics.json").write_text('{"test": ')
     assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "runs")]) == 2
@@ -284,30 +276,12 @@ def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "name the one that holds the run folders" in capsys.readouterr().err
 
 
-def test_the_patch_run_is_found_inside_a_run_or_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(folder: Path, task: str) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"config": {"model": {"task": task}}, "facts": {}}))
-        return folder
-
-    patch, other = write(tmp_path / "patches", "patch"), write(tmp_path / "other", "whole")
-    run = write(tmp_path / "run", "whole")
-    assert paper_run.patch_run(run, str(patch)) == patch
-    assert paper_run.patch_run(run, str(other)) is None
-    inner = write(other / "patch", "patch")
-    assert paper_run.patch_run(run, str(other)) == inner
-    monkeypatch.chdir(patch)
-    assert paper_run.patch_run(run, "") is None  # not the folder one stands in
-    own = write(run / "patch", "patch")
-    assert paper_run.patch_run(run, str(patch)) == paper_run.patch_run(run, "") == own
-
-
 def test_every_command_names_a_config_that_exists() -> None:
     seen = 0
-    for line in reproduce.commands([]):
+    for line in shen2019.commands([]):
         if found := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
             config = configs.get(found[1], found[2])
             assert config.row.split(":", 1)[1] == found[2]
-            assert paper_config.differences(json.loads(config.to_json_best_effort()), config.row) == []
+            assert settings.differences(json.loads(config.to_json_best_effort()), config.row) == []
             seen += 1
     assert seen > 25

@@ -1,0 +1,1 @@
+"""Published tables as CSV, ours beside them."""

@@ -1,0 +1,122 @@
+"""A paper's tables beside our runs: `mammojax reproduce shen2019|wu2019 --runs DIR`.
+
+What a paper publishes is a line of its CSV here, `shen2019.csv` or `wu2019.csv`; `Row` says what its columns are. To
+add a row of a table, add a line: `table` as in the table's other lines, `row` the `config.row` of the runs that fill
+it. It is printed where its line stands, ours beside it, and a command to run it where no run fills it yet. In
+shen2019.csv a new name in `table` is a new table. A number that no source at hand states is `MISSING`, never guessed.
+
+Runs are matched to rows by `config.row`, see `runs`. A number is of the runs nearest to the paper's; what differs is
+said beside it. A paper is a module here with its CSV beside it, which gives TITLE, NOTES, `sections` and `to_do`.
+"""
+
+import importlib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mammojax.evaluate import report, table
+from mammojax.evaluate.console import WIDTH, with_notes
+from mammojax.papers import settings
+from mammojax.papers.runs import find_runs
+
+FOLDER = Path(__file__).parent
+MISSING = "not in our copy"
+ToDo = Sequence[tuple[str, report.Section]]
+"""Commands for the rows that are not run: what is printed, and the section of the page."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a published table, a line of a paper's CSV; a column that the CSV lacks is empty.
+
+    Attributes:
+        table: the table's heading.
+        label: as the paper calls the row.
+        row: `config.row` of the runs that fill it; "ensemble:a|b|…" is computed of other rows' runs.
+        published: the value, with its interval or deviation where one is given; empty where the paper states only the
+            second.
+        second: a second value. Shen et al.: with flips averaged (A-AUC). Wu et al.: of Table I the occult breasts, of
+            Table III the ensemble, of the reader study the PR AUC.
+        epoch: of the best checkpoint.
+        patients: labelled patients of a label-efficiency row; empty: all.
+        measure, data: what is measured, "accuracy" or "auc", and on which data set.
+        population, finding: of Wu et al., such as "screening" and "malignant".
+        minus: of a difference, the row that is taken away; "two views" is the gain of a breast's two views, "flips"
+            that of averaged flips.
+        where: where in the paper the value stands.
+    """
+
+    table: str
+    label: str
+    row: str = ""
+    published: str = ""
+    second: str = ""
+    epoch: str = ""
+    patients: str = ""
+    measure: str = ""
+    data: str = ""
+    population: str = ""
+    finding: str = ""
+    minus: str = ""
+    where: str = ""
+
+
+def rows_of(paper: str) -> dict[str, list[Row]]:
+    """The rows of a paper's CSV by table, both in the file's order."""
+    tables: dict[str, list[Row]] = {}
+    for cells in table.read_csv(FOLDER / f"{paper}.csv").to_dict("records"):
+        row = Row(**{str(column): cell for column, cell in cells.items()})
+        tables.setdefault(row.table, []).append(row)
+    return tables
+
+
+def members(row: str) -> list[str]:
+    """The rows whose runs a row is computed of; a row that is no ensemble has itself alone."""
+    return row.removeprefix("ensemble:").split("|") if row.startswith("ensemble:") else [row]
+
+
+def with_sources(section: report.Section) -> str:
+    """A section's table in plain text; sources are letters behind the published values, explained below it."""
+    if "source" not in section.header:
+        return with_notes(section.header, section.rows)
+    at = section.header.index("source")
+    sources = list(dict.fromkeys(row[at] for row in section.rows if row[at] != "–"))
+    rows = []
+    for row in section.rows:
+        mark = f" ({chr(ord('a') + sources.index(row[at]))})" if row[at] in sources else ""
+        rows.append([*row[: at - 1], row[at - 1] + mark, *row[at + 1 :]])
+    text = with_notes([*section.header[:at], *section.header[at + 1 :]], rows)
+    notes = "; ".join(f"({chr(ord('a') + k)}) {source}" for k, source in enumerate(sources))
+    return f"{text}\n\nPublished: {textwrap.fill(notes, WIDTH - 11)}" if notes else text
+
+
+def write(paper: str, folder: Path, output: Path | None = None, readers: Path | None = None) -> None:
+    """Print a paper's tables and the commands for the rows that are not run.
+
+    Args:
+        paper: "shen2019" or "wu2019".
+        folder: the folder that holds the run folders.
+        output: a .html file that gets the same as a page.
+        readers: of Wu et al. the readers' CSV, see `reader_file.read`.
+
+    Raises:
+        BadCheckpoint: as `find_runs`. BadManifest: as `reader_file.read`.
+    """
+    module = importlib.import_module(f"mammojax.papers.{paper}")
+    runs = find_runs(folder)
+    if not settings.at_hand():
+        print(settings.MISSING)
+    sections = module.sections(runs, readers)
+    for section in sections:
+        text = textwrap.fill(section.text, WIDTH)
+        print(f"\n## {section.heading}\n{text}\n\n{with_sources(section)}")
+    print("\n## Notes\n")
+    for note in module.NOTES:
+        print(textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  "))
+    for text, section in module.to_do(runs, folder):
+        print(text, flush=True)
+        sections.append(section)
+    if output:
+        report.write_page(output, module.TITLE, module.NOTES, sections)
+        print(f"\n→ {output}", flush=True)

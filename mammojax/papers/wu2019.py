@@ -1,0 +1,362 @@
+"""The tables of Wu et al. 2019, as far as our copy states them, beside our runs.
+
+The supplement is not in our copy. In the text of our copy the label `image-and-heatmaps` of Table III stands beside
+its fifth row; the first five rows are image-only and the last five image-and-heatmaps, as section V says of 0.895 and
+0.850.
+
+Runs are matched to rows by `config.row`: "exam:JOIN[+heatmaps][-scratch]", "birads" for the pretraining. Everything is
+computed from predictions/test_random10.csv. Each data set has its own tables: its runs are averaged with no other's,
+and runs whose settings or starts differ are not averaged with each other either.
+"""
+
+import json
+import shlex
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mammojax import metrics
+from mammojax.errors import NotComparable
+from mammojax.evaluate import compare, measure, reader_file, report, table
+from mammojax.evaluate import readers as study
+from mammojax.evaluate.console import WIDTH
+from mammojax.evaluate.table import POPULATIONS, Predictions
+from mammojax.papers.runs import PaperRun, exam_deviations, exam_settings, settings_of, status
+from mammojax.papers.tables import Row, ToDo, members, rows_of
+from mammojax.vocabulary import FINDINGS
+
+TITLE = "Wu et al. 2019: published values and ours"
+SPLIT = "test_random10"
+CELLS = tuple(product(POPULATIONS, FINDINGS))
+MODEL = "exam:view-wise+heatmaps"
+"""The row that sections V-C and VI call the model: its ensemble is what the readers were set beside."""
+SEEDS = 5
+"""Copies of each model, which differ in the first weights of the Dense layers (section V)."""
+READER_STUDY = "720 exams, 1,440 breasts: 62 malignant, 356 benign; 14 readers (section VI)"
+NOTES = (
+    "The published figures are of the NYU screening data, which are not public: 229,426 exams of a screening"
+    " population. Ours are of the data set that is named, whose case mix differs; the two stand side by side to show"
+    " whether the order of the rows holds, not to be compared as numbers.",
+    "AUCs of different case mixes are not comparable, those of the screening and the biopsied population neither:"
+    " without the easy negatives the same network is lower (footnote 6).",
+    "Published ± is the standard deviation over five models with other first weights of the Dense layers; ours is the"
+    " sample standard deviation over the runs there are. Our brackets are 95 % intervals over patients of the test set,"
+    " which the paper does not give.",
+    "Ten randomly moved and resized predictions of each exam are averaged, in the paper and in ours.",
+    "The biopsied population is of exams in section V-A and of breasts in section V-D (401, each with a finding); ours"
+    " is of breasts.",
+    "The join that Table III and Fig. 5 call breast-wise is called side-wise in section IV.",
+    "Section V-D calls the benign AUC 0.696 of the biopsied population the best; in Table III joint has 0.709.",
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a row that its cells are of, one a seed, their breasts in one order, and what is to be said of them.
+    `breasts` is empty where the runs have no predictions of the same breasts."""
+
+    runs: list[PaperRun]
+    breasts: list[Predictions]
+    status: str
+
+
+def sections(runs: Sequence[PaperRun], readers: Path | None = None) -> list[report.Section]:
+    """Table I, the BI-RADS pretraining, then for each data set Table III, its differences and the reader study."""
+    published = rows_of("wu2019")
+    sets = data_sets(runs)
+    result = [_table_1(published["Table I"], sets), _birads(published["BI-RADS pretraining"], runs)]
+    for name, group_runs in sets.items() or [("", [])]:
+        groups = {row: group for row in _model_rows(published) if (group := _group(group_runs, row, name))}
+        further = f", ours on {name}" if name else ""
+        result += [_table_3(published["Table III"], groups, population, further) for population in POPULATIONS]
+        result.append(_differences(published, groups, further))
+        result.append(_reader_study(published["Reader study"], groups.get(MODEL), readers, further))
+    return result
+
+
+def _model_rows(published: dict[str, list[Row]]) -> list[str]:
+    """The rows of Table III that runs fill, without those computed of them."""
+    rows = dict.fromkeys(row.row for row in published["Table III"])
+    return [row for row in rows if not row.startswith("ensemble:")]
+
+
+def data_sets(runs: Iterable[PaperRun]) -> dict[str, list[PaperRun]]:
+    """The exam runs by data set; those of one name with other counts of findings are numbered apart."""
+    found: dict[tuple[str, str], list[PaperRun]] = {}
+    for run in runs:
+        if run.row.startswith("exam:"):
+            key = (run.facts["name"], json.dumps(run.facts.get("findings"), sort_keys=True))
+            found.setdefault(key, []).append(run)
+    names = [name for name, _ in found]
+    result = {}
+    for k, (name, group) in enumerate(zip(names, found.values(), strict=True)):
+        result[f"{name} #{names[: k + 1].count(name)}" if names.count(name) > 1 else name] = group
+    return result
+
+
+def _group(runs: Iterable[PaperRun], row: str, data: str) -> Group | None:
+    """The runs of a row nearest to the paper: of one setting, that with the fewest deviations, then with most seeds."""
+    seeds: dict[tuple[str, ...], dict[int, PaperRun]] = {}
+    doubles = 0
+    for setting in settings_of(runs, row, exam_deviations):
+        of_seed = seeds[setting.deviations] = {run.config["seed"]: run for run in reversed(setting.runs)}
+        doubles += len(setting.runs) - len(of_seed)
+    if not seeds:
+        return None
+    nearest = min(seeds, key=lambda deviations: (len(deviations), -len(seeds[deviations]), deviations))
+    chosen = [run for _, run in sorted(seeds[nearest].items())]
+    text = status([f"on {data}", *nearest])
+    if doubles:
+        text += f"; left out, as their seed is there: {doubles}"
+    if others := sorted(", ".join(other) or "the paper's setting" for other in seeds if other != nearest):
+        text += f"; others: {' / '.join(others)}"
+    try:
+        return Group(chosen, table.aligned([table.read_breasts(run.path, SPLIT) for run in chosen]), text)
+    except NotComparable as error:
+        return Group(chosen, [], f"{text}; {error}")
+
+
+def _table_1(published: Sequence[Row], sets: dict[str, list[PaperRun]]) -> report.Section:
+    """Breasts by finding and split, published beside each data set's."""
+    header = ["split", "finding", "published, visible", "published, occult"]
+    header += [f"{name}, {seen}" for name in sets for seen in ("visible", "occult")]
+    rows = []
+    for row in published:
+        cells = [row.published, row.second]
+        for runs in sets.values():
+            cells += _ours_1(runs[0].facts.get("findings") or {}, row.label, row.finding)
+        rows.append([row.label, row.finding, *cells])
+    text = "Breasts with findings by whether they are visible on the mammograms; a breast with both counts in both."
+    return report.Section("Table I: breasts with findings", text, header, rows, words=True)
+
+
+def _ours_1(findings: dict[str, Any], split: str, finding: str) -> list[str]:
+    """Visible and occult breasts of a split, with shares where it is all of them."""
+    splits = ("train", "val", "test") if split == "overall" else (split,)
+    if any(finding not in findings.get(one, {}) for one in splits):
+        return ["–", "–"]
+    numbers = [sum(int(findings[one][finding][seen]) for one in splits) for seen in ("visible", "occult")]
+    if split == "overall" and any(numbers):
+        return [f"{n:,} ({n / sum(numbers):.1%})" for n in numbers]
+    return [f"{n:,}" for n in numbers]
+
+
+def _birads(published: Sequence[Row], runs: Sequence[PaperRun]) -> report.Section:
+    """The pretraining's validation AUC, a row for each kind of run."""
+    kinds: dict[tuple[str, str], list[PaperRun]] = {}
+    for run in runs:
+        if run.row.startswith("birads"):
+            kinds.setdefault((run.row, status([f"on {run.facts['name']}", *exam_deviations(run)])), []).append(run)
+    (pretraining,) = published
+    rows = [] if kinds else [[pretraining.row, pretraining.published, "–", "–", "not run"]]
+    for (row, text), group in kinds.items():
+        aucs = [run.metrics.get("val", {}).get("auc") or {} for run in group]
+        values = [auc["value"] for auc in aucs if auc.get("value") is not None]
+        rows.append([row, pretraining.published, _spread(values), str(len(group)), text])
+    text = "Mean of the AUCs of BI-RADS 0, 1 and 2 each against the others, validation split, by exam (section IV-C)."
+    header = ("row", "published", "ours", "seeds", "status")
+    return report.Section("BI-RADS pretraining", text, header, rows, words=True)
+
+
+def _table_3(published: Sequence[Row], groups: dict[str, Group], population: str, further: str) -> report.Section:
+    """Published and our AUCs of each row's single models and of their ensemble, on one population."""
+    rows = []
+    for row in (row for row in published if row.population == population):
+        single, together, seeds, text = (_of_joins if row.row.startswith("ensemble:") else _of_seeds)(row, groups)
+        rows.append([row.label, row.finding, row.published or "–", single, row.second, together, seeds, text])
+    breasts = next((group.breasts[0] for group in groups.values() if group.breasts), None)
+    text = (
+        f"AUC by breast on the {population} population of the test split. Published: mean±sd of five models, and their"
+        " ensemble; ours: of as many seeds as are said, the ensemble's interval is over patients. "
+    )
+    text += f"Ours: {table.described(breasts, population)} " if breasts else ""
+    header = (
+        "model",
+        "finding",
+        "single, published",
+        "single, ours",
+        "5x, published",
+        "ensemble, ours",
+        "seeds",
+        "status",
+    )
+    text += "Not to be compared with AUCs of another case mix."
+    return report.Section(f"Table III: {population} population{further}", text, header, rows, words=True)
+
+
+def _of_seeds(row: Row, groups: dict[str, Group]) -> tuple[str, str, str, str]:
+    """Of a row of Table III the AUC of our single models and of their ensemble, how many seeds, and the status."""
+    group = groups.get(row.row)
+    if not group:
+        return "–", "–", "–", "not run"
+    if not group.breasts:
+        return "–", "–", str(len(group.runs)), group.status
+    values = [value for one in group.breasts if (value := _auc(one, row.population, row.finding)) is not None]
+    return _spread(values), _together(group.breasts, row), str(len(group.runs)), group.status
+
+
+def _of_joins(row: Row, groups: dict[str, Group]) -> tuple[str, str, str, str]:
+    """The same of the ensemble of all models of several joins, which has no single models."""
+    joins = {name: groups[name] for name in members(row.row) if name in groups and groups[name].breasts}
+    if missing := [_join(name) for name in members(row.row) if name not in joins]:
+        return "–", "–", "–", f"not run: {', '.join(missing)}"
+    models = [one for group in joins.values() for one in group.breasts]
+    counts = "+".join(str(len(group.breasts)) for group in joins.values())
+    try:
+        return "–", _together(models, row), counts, f"{len(models)} of {SEEDS * len(joins)} models"
+    except NotComparable:
+        return "–", "–", counts, "the joins were not measured on the same breasts"
+
+
+def _differences(published: dict[str, list[Row]], groups: dict[str, Group], further: str) -> report.Section:
+    """Published differences of single means beside ours of ensembles, on the same draws of patients."""
+    single = {(row.row, row.population, row.finding): row.published.partition("±")[0] for row in published["Table III"]}
+    rows = []
+    for wanted, (population, finding) in product(published["Differences"], CELLS):
+        theirs = [float(single[row, population, finding]) for row in (wanted.row, wanted.minus)]
+        head = [wanted.label, population, finding, f"{theirs[0] - theirs[1]:+.3f}"]
+        a, b = groups.get(wanted.row), groups.get(wanted.minus)
+        if not (a and b and a.breasts and b.breasts):
+            rows.append([*head, "–", "not run"])
+            continue
+        first, second = _pair(a, b)
+        text = f"{len(first)} − {len(second)} models"
+        text += f"; {a.status}" if a.status == b.status else f"; first: {a.status}; second: {b.status}"
+        try:
+            rows.append([*head, _difference(first, second, population, finding), text])
+        except NotComparable:
+            rows.append([*head, "–", "not measured on the same breasts"])
+    text = (
+        "Published: the difference of the single models' means in Table III (our subtraction). Ours: AUC of the first"
+        " ensemble minus that of the second, of the same seeds where there are such, on the same draws of patients."
+    )
+    header = ("difference", "population", "finding", "published", "ours", "status")
+    return report.Section(f"Differences{further}", text, header, rows, words=True)
+
+
+def _pair(a: Group, b: Group) -> tuple[list[Predictions], list[Predictions]]:
+    """The breasts of the seeds that both have; of all seeds where they share none."""
+    seeds = [{run.config["seed"]: one for run, one in zip(group.runs, group.breasts, strict=True)} for group in (a, b)]
+    shared = [seed for seed in seeds[0] if seed in seeds[1]]
+    if not shared:
+        return a.breasts, b.breasts
+    return [seeds[0][seed] for seed in shared], [seeds[1][seed] for seed in shared]
+
+
+def _difference(first: Sequence[Predictions], second: Sequence[Predictions], population: str, finding: str) -> str:
+    a, b = table.aligned([table.ensemble(first), table.ensemble(second)])
+    if population == "biopsied":
+        both = table.biopsied(a)  # one population for both
+        a, b = a[both], b[both]
+    if not measure.both_classes(a.label(finding)):
+        return "–"
+    return report.interval_text(compare.difference(a, b, finding).to_json(), "+.3f")
+
+
+def _reader_study(published: Sequence[Row], model: Group | None, readers: Path | None, further: str) -> report.Section:
+    """The model, the readers and their hybrids; ours where there is a CSV of readers and the model's ensemble."""
+    ours: dict[str, dict[str, Any]] = {}
+    if readers is None:
+        text = "not run: give --readers FILE.csv, the readers' probabilities of malignancy by breast"
+    elif model is None or not model.breasts:
+        text = f"not run: needs the runs of {MODEL}"
+    else:
+        count = len(model.breasts)
+        each = reader_file.read(readers)
+        text = f"{len(each)} reader{'s' if len(each) > 1 else ''}, {count} model{'s' if count > 1 else ''}; "
+        text += model.status
+        try:
+            ours = study.hybrid_summary(table.ensemble(model.breasts), each)
+        except NotComparable as error:
+            text = str(error)
+    rows = []
+    for row in published:
+        found = ours.get(row.label, {})
+        cells = []
+        for metric, theirs in zip(measure.METRICS, (row.published, row.second), strict=True):
+            mean, sd = (
+                found.get(f"{metric}_mean"),
+                found.get(f"{metric}_sd"),
+            )  # no sd of one reader
+            cells += [theirs, (f"{mean:.3f}" if found else "–") + (f"±{sd:.4f}" if sd is not None else "")]
+        rows.append([row.label, *cells, text])
+    text = (
+        f"Malignancy by breast. Published: {READER_STUDY}; mean±sd over readers, their range where it is given;"
+        " the model is the view-wise image-and-heatmaps ensemble, a hybrid the mean of a reader and the model."
+    )
+    header = ("who", "AUC, published", "AUC, ours", "PR AUC, published", "PR AUC, ours", "status")
+    return report.Section(f"Reader study{further}", text, header, rows, words=True)
+
+
+def _auc(breasts: Predictions, population: str, finding: str) -> float | None:
+    part = table.population(breasts, population)
+    if not measure.both_classes(part.label(finding)):
+        return None
+    return float(metrics.roc_auc(part.label(finding), part.score(finding)))
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation of runs; of one run no deviation."""
+    if not values:
+        return "–"
+    return f"{np.mean(values):.3f}" + (f"±{np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _together(breasts: Sequence[Predictions], row: Row) -> str:
+    """AUC of an ensemble with its interval."""
+    part = table.population(table.ensemble(breasts), row.population)
+    return report.interval_text(measure.estimate(part, row.finding, "auc"))
+
+
+def _join(row: str) -> str:
+    return row.partition(":")[2].removesuffix("+heatmaps")
+
+
+def to_do(runs: Sequence[PaperRun], root: Path) -> ToDo:
+    """The commands for the empty cells of each data set's tables."""
+    exams = [run for run in runs if run.row.partition(":")[0] in ("exam", "birads")]
+    sets = data_sets(exams)
+    result = []
+    for name, group_runs in sets.items() or [("", [])]:
+        data = {run.facts["name"] for run in group_runs or exams}
+        pretraining = [run for run in exams if run.row == "birads" and run.facts["name"] in data]
+        if lines := commands(group_runs, pretraining, root / name if len(sets) > 1 else root):
+            heading = "To fill the empty cells" + (f" of {name}" if name else "")
+            text = (
+                "Patch network and pretraining first, as the others need them; each takes "
+                "--config.data.source=MANIFEST. configs/exam_ensemble.py runs five seeds of a row in one command."
+            )
+            printed = f"\n## {heading}\n\n" + "\n".join([*lines, textwrap.fill(text, WIDTH)])
+            result.append((printed, report.Section(heading, text, commands=lines)))
+    return result
+
+
+def commands(runs: Sequence[PaperRun], pretraining: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
+    """What to type for the runs that Table III lacks: patch and BI-RADS networks, then five seeds of each row.
+
+    Args:
+        runs: the exam runs of one data set; the patch network of one of the paper's settings is taken again.
+        pretraining: the BI-RADS runs of that data set; the first of the paper's settings is started from.
+        root: the folder of runs.
+    """
+    started = next((run.path for run in pretraining if not exam_settings(run)), None)
+    nets = (run.config.get("patch_run", "") for run in runs if not exam_settings(run))
+    known = next((net for net in nets if net), "")
+    start, net = (shlex.quote(str(path)) for path in (started or root / "birads", known or root / "exam_patch"))
+    lines = [] if known else [f"python launch.py --config configs/exam_patch.py --workdir {net}"]
+    lines += [] if started else [f"python launch.py --config configs/birads.py --workdir {start}"]
+    there = {(run.row, run.config["seed"]) for run in runs}
+    before = len(lines)
+    for row, seed in product(_model_rows(rows_of("wu2019")), range(SEEDS)):
+        if (row, seed) not in there:
+            name = row.partition(":")[2]
+            line = f"python launch.py --config configs/exam.py:{name} --config.seed={seed}"
+            line += "" if name.endswith("-scratch") else f" --config.init_from={start}"
+            line += f" --config.patch_run={net}" if "+heatmaps" in name else ""
+            lines.append(f"{line} --workdir {shlex.quote(str(root / f'exam_{name}_{seed}'))}")
+    return lines if len(lines) > before else []
