@@ -4,6 +4,7 @@ A checkout has them beside the package, an installed package inside it (`config_
 they are modules of this one. A file is an experiment where it has `get_config`.
 """
 
+import argparse
 import difflib
 import importlib
 from pathlib import Path
@@ -56,3 +57,19 @@ def get(name: str, argument: str = "") -> ConfigDict:
 def line(name: str) -> str:
     """What an experiment is, in the first line of its docstring."""
     return (module(name).__doc__ or "").strip().splitlines()[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax configs`."""
+    parser.add_argument("name", nargs="?", help="one of them: what it says of itself")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax configs` does: list the experiments, or print what one of them says of itself."""
+    if args.name:
+        print((module(args.name).__doc__ or "").strip())
+        return 0
+    width = max(len(name) for name in names())
+    for name in names():
+        print(f"{name:<{width}}  {line(name)}")
+    return 0

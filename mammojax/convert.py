@@ -1,13 +1,15 @@
 """Published weights as run folders, which `mammojax predict --run` and `mammojax.restore` take like any other."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+from mammojax.data import nyu_list
 from mammojax.data.crop import ITERATIONS
 from mammojax.data.sliding import PATCH, STRIDE
 from mammojax.data.window import NOISE, SIZES
-from mammojax.errors import BadCheckpoint
+from mammojax.errors import BadCheckpoint, BadManifest
 from mammojax.models import nyu_weights
 from mammojax.models.multi_view import MultiView
 from mammojax.train.checkpoint import save_best
@@ -57,3 +59,24 @@ def nyu(file: Path, out: Path) -> str:
     facts = {"name": "nyu", "crop": {"threshold": None, "iterations": ITERATIONS}}
     (out / "config.json").write_text(json.dumps({"config": config, "facts": facts}, indent=2) + "\n")
     return what
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax convert`."""
+    parser.add_argument(
+        "kind", choices=["nyu", "nyu-exam-list"], help="nyu: published weights → a run; nyu-exam-list: → a manifest"
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the run folder, or the manifest, to write")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax convert` does: a run folder of published weights, or a manifest of an exam list."""
+    if args.kind == "nyu":
+        print(f"{nyu(args.file, args.out)} → {args.out}", flush=True)
+        return 0
+    if not args.file.is_file():
+        raise BadManifest(f'there is no file "{args.file}"; give the pickled exam list.')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{nyu_list.write_manifest(args.file, args.out)} images → {args.out}", flush=True)
+    return 0

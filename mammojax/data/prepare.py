@@ -1,5 +1,6 @@
 """Making a data set ready: TFDS writes its examples, and beside them stands what a run must know of it."""
 
+import argparse
 import contextlib
 import fcntl
 import io
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mammojax import arguments, extension
 from mammojax.data import exams, source
 from mammojax.data.builder import MammogramBuilder, MammogramConfig
 from mammojax.data.cells import Writer, read_table
@@ -209,3 +211,62 @@ def _write_index(builder: tfds.core.DatasetBuilder, path: Path) -> tuple[dict[st
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class _DataSets(tuple[str, ...]):
+    """The data sets that `prepare` takes: those listed, and any of one's own, "package.module:name"."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or extension.named(str(name))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax prepare`."""
+    parser.add_argument("name", choices=_DataSets(("cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams")))
+    parser.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
+    parser.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
+    parser.add_argument(
+        "--kinds", help="whole, patches_s10, patches_s1, patches_s1g; exams, exam_patches (default: the first two)"
+    )
+    parser.add_argument("--size", type=arguments.size, default=(1152, 896), metavar="HxW")
+    parser.add_argument("--patch-size", type=int, help="default: 224, of exams 256")
+    parser.add_argument(
+        "--threshold",
+        type=arguments.count,
+        help="of exams: tissue is above this gray value of 0 to 65535; else found by image",
+    )
+    parser.add_argument(
+        "--iterations", type=arguments.count, default=100, help="of exams: the crop's erosion in pixels"
+    )
+    parser.add_argument("--crop", choices=["none", "breast"], default="none")
+    parser.add_argument("--keep-aspect", action="store_true")
+    parser.add_argument("--split", choices=["shen", "official", "all"], default="shen")
+    parser.add_argument("--map", default="", help="a manifest's words for pathologies, such as 0=BENIGN,1=MALIGNANT")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--patients", type=int, default=340, help="of the phantom")
+    parser.add_argument("--exams", type=int, default=300, help="of the phantom exams")
+    parser.add_argument(
+        "--first-exam", type=arguments.count, default=0, help="of the phantom exams: other exams, other patients"
+    )
+    parser.add_argument("--phantom-seed", type=int, default=0)
+    parser.add_argument("--contrast", type=float, default=1.0, help="factor of the phantom's lesion contrast")
+    parser.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax prepare` does; see `prepare`."""
+    if args.name not in PHANTOMS and args.source is None:
+        raise BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
+    usual = "exams,exam_patches" if args.name == "phantom_exams" else "whole,patches_s10"
+    kinds = tuple((args.kinds or usual).split(","))
+    recipe = Recipe(
+        args.name, kinds[0], args.data_dir, args.source, split=args.split, seed=args.seed,
+        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), label_map=args.map, size=args.size,
+        crop=args.crop, keep_aspect=args.keep_aspect, threshold=args.threshold, iterations=args.iterations,
+        patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
+        phantom_seed=args.phantom_seed, contrast=args.contrast,
+    )  # fmt: skip
+    for path in prepare(recipe, kinds, args.workers):
+        print(path)
+    return 0

@@ -5,6 +5,7 @@ averaged) and "Combining the CC and MLO views for prediction" (the mean of a bre
 views over draws of breasts). Our draws are of patients, whose two breasts are not independent.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mammojax import metrics
+from mammojax import arguments, metrics
 from mammojax.evaluate import report, table
 from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
@@ -256,3 +257,17 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
             cells = [f"{one['threshold']:.3f}", *(interval_text(one[k]) for k in shares)] if one else "–––"
             rows.append([point["name"], kind.replace("_", " "), *cells])
     return [*sections, report.Section("Operating points", text, ("run", "threshold", "at", *shares), rows)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax compare`."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a whole-image run")
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--sensitivity", type=arguments.share, default=0.86, help="what operating points aim at")
+    parser.add_argument("--output", type=arguments.folder, help="a folder for compare.html, compare.json and roc.png")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax compare` does; see `write`."""
+    write(args.runs, args.output, args.split, args.sensitivity)
+    return 0

@@ -3,6 +3,7 @@
 Each function returns a matplotlib Figure; `write` is the command line's `mammojax figure NAME`. No figure holds an id.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mammojax import metrics
+from mammojax import arguments, metrics
 from mammojax.data import dataset
 from mammojax.data.breast import breast_mask
 from mammojax.errors import BadCheckpoint
-from mammojax.evaluate import heatmap, report, table
+from mammojax.evaluate import exam_figures, heatmap, report, table
 from mammojax.evaluate import saliency as guided
 from mammojax.train.checkpoint import patch_run, restore_best
 from mammojax.vocabulary import PATCH_CLASSES
 
 MALIGNANT, BENIGN = "#4fa3ff", "#62d26f"  # the outlines' colours in Fig. 4
+
+
+FIGURES = ("saliency", "heatmap", "confusion", "intensity", "loss")
+EXAM_FIGURES = ("lesions", "exam-heatmaps", "umap")
 
 
 def _outline(axes: Any, mask: np.ndarray) -> None:
@@ -194,3 +199,21 @@ def _whole(run: Path) -> tuple[Any, dict[str, Any], Any]:
     if config.model.task != "whole":
         raise BadCheckpoint(f'"{run}" is a patch run; give the run of a whole-image classifier.')
     return config, facts, variables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax figure`."""
+    parser.add_argument("name", choices=[*FIGURES, *EXAM_FIGURES], help=f"of exams: {', '.join(EXAM_FIGURES)}")
+    parser.add_argument("--run", type=Path, required=True, action="append", help="a run's folder; some take several")
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--readers", type=Path, help="of umap: colour by what readers say")
+    parser.add_argument("--output", type=arguments.file(".png", ".pdf", ".svg"), required=True)
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax figure` does; see `write`, of exams `exam_figures.write`."""
+    if args.name in EXAM_FIGURES:
+        exam_figures.write(args.name, args.run[0], args.output, args.split, args.readers)
+    else:
+        write(args.name, args.run, args.output, args.split)
+    return 0

@@ -7,6 +7,7 @@ images; marks are the map's local maxima, a lesion is hit by a mark inside its o
 false. Shen et al. 2019 show single saliency maps (Fig. 4) and measure none of these: they are ours.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from itertools import islice
@@ -20,7 +21,7 @@ import numpy as np
 from skimage.feature import peak_local_max
 from tqdm import tqdm
 
-from mammojax import metrics
+from mammojax import arguments, metrics
 from mammojax.data import dataset
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
@@ -236,3 +237,18 @@ def write(run: Path, split: str, limit: int, tolerance: int, output: Path | None
         print(f"{name:<26}" + "".join(f"{cell:<24}" for cell in line).rstrip())
     if output:
         output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax localise`."""
+    parser.add_argument("--run", type=Path, required=True, help="a whole-image run whose data set has lesion masks")
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--images", type=arguments.count, default=0, help="only so many malignant and so many others")
+    parser.add_argument("--tolerance", type=arguments.count, default=0, help="of the pointing game, pixels")
+    parser.add_argument("--json", type=arguments.file(".json"), help="also write the numbers to this file")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax localise` does; see `write`."""
+    write(args.run, args.split, args.images, args.tolerance, args.json)
+    return 0

@@ -1,11 +1,13 @@
 """What `mammojax populations` prints: breasts as exam runs and their ensemble score them, and parts of a test set."""
 
+import argparse
 import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mammojax import arguments
 from mammojax.evaluate import reader_file, report, table
 from mammojax.evaluate.console import WIDTH, text_table
 from mammojax.evaluate.measure import METRICS, RUNS, measure_breasts
@@ -95,3 +97,18 @@ def sections(result: dict[str, Any], together: str) -> list[report.Section]:
         text = f"{result['populations'][name]} Not to be compared with AUCs of another case mix."
         parts.append(report.Section(heading, text, (first, *columns), rows, words=True))
     return parts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax populations`."""
+    parser.add_argument("--run", type=Path, required=True, action="append", help="an exam run; several average")
+    parser.add_argument("--split", choices=["test_random10", "test", "val_random10", "val"], default="test_random10")
+    parser.add_argument("--by", action="append", default=[], help="a column of the manifest, such as density")
+    parser.add_argument("--readers", type=Path, help="a reader study's CSV: the breasts read are measured too")
+    parser.add_argument("--output", type=arguments.file(".json"), help="also write the numbers to this file")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax populations` does; see `write`."""
+    write(args.run, args.split, args.by, args.output, args.readers)
+    return 0

@@ -1,5 +1,6 @@
 """`mammojax predict`: mammograms or exams from files to tables; each file is predicted or stands in rejected.csv."""
 
+import argparse
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 from tqdm import tqdm
 
+from mammojax import arguments
 from mammojax.data.cells import Writer
 from mammojax.data.crop import NoTissue, faces_right
 from mammojax.data.dicom import Mammogram, read_facts
@@ -343,3 +345,25 @@ def _end(output: Path, rejected: Rejected, summary: str, done: int) -> int:
 def _csv(path: Path) -> TextIO:
     """A CSV to write; a file name that is no UTF-8 gets there byte for byte."""
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax predict`."""
+    parser.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
+    parser.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
+    parser.add_argument(
+        "--output", type=arguments.folder, required=True, help="folder for predictions.csv and rejected.csv"
+    )
+    parser.add_argument("--tta", choices=["none", "flips", "random10"], default="none", help="random10: exams")
+    parser.add_argument("--any-modality", action="store_true", help="DICOMs of other modalities than mammography too")
+    parser.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
+    parser.add_argument(
+        "--threshold",
+        type=arguments.count,
+        help="of exams: tissue is above this gray value of 0 to 65535; else as in training",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax predict` does; see `predict`."""
+    return predict(args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold)

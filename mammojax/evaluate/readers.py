@@ -4,6 +4,7 @@ Each reader gave every breast a probability of malignancy. A hybrid is λ · rea
 λ = 0.5 for all readers, and shows every λ in Fig. 9. "Average performance" is of curves and areas, not of scores.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mammojax import metrics
+from mammojax import arguments, metrics
 from mammojax.evaluate import reader_file, report, table
 from mammojax.evaluate.compare import COLOURS
 from mammojax.evaluate.console import text_table
@@ -272,3 +273,17 @@ def _tables(result: dict[str, Any]) -> list[report.Section]:
     header = ("", *(f"{NAMES[key]}{of}" for key in METRICS for of in ("", ", hybrid", ", best λ")))
     text = f"In the order of their file. Hybrids are of λ = {result['weight']}; {BEST}."
     return [averages, report.Section("Each reader", text, header, rows)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax readers`."""
+    parser.add_argument("--run", type=Path, required=True, action="append", help="an exam run; several average")
+    parser.add_argument("--readers", type=Path, required=True, help="CSV of reader, exam_id, laterality, p_malignant")
+    parser.add_argument("--split", choices=["test_random10", "test"], default="test_random10")
+    parser.add_argument("--output", type=arguments.folder, required=True)
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax readers` does; see `write`."""
+    write(args.run, args.readers, args.output, args.split)
+    return 0

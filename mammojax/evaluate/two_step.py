@@ -6,6 +6,7 @@ forest of 500 trees, depth 9, at least 300 samples to split. Published AUC 0.73.
 code's; of how many regions they are taken (REGIONS) is ours, as no source gives it.
 """
 
+import argparse
 import json
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from skimage.measure import label, regionprops
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
+from mammojax import arguments
 from mammojax.data import dataset, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, measure, report, table
@@ -164,3 +166,17 @@ def write(run: Path, output: Path, patch_run: Path | None, min_split: int) -> No
     """`two_step` with its test AUC printed."""
     auc = two_step(run, output, patch_run=patch_run, min_split=min_split)["test"]["auc"]
     print(f"test AUC {report.interval_text(auc)} → {output}", flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax two-step`."""
+    parser.add_argument("--run", type=Path, required=True, help="a whole-image run; it names the images")
+    parser.add_argument("--output", type=arguments.folder, required=True)
+    parser.add_argument("--patch-run", type=Path, help="the patch classifier; else the one the run started from")
+    parser.add_argument("--min-split", type=int, default=300, help="images a node needs to split; the paper's 300")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax two-step` does; see `write`."""
+    write(args.run, args.output, args.patch_run, args.min_split)
+    return 0

@@ -9,12 +9,14 @@ Runs are matched to rows by `config.row`, see `runs`. A number is of the runs ne
 said beside it. A paper is a module here with its CSV beside it, which gives TITLE, NOTES, `sections` and `to_do`.
 """
 
+import argparse
 import importlib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mammojax import arguments
 from mammojax.evaluate import report, table
 from mammojax.evaluate.console import WIDTH, with_notes
 from mammojax.papers import settings
@@ -120,3 +122,17 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
     if output:
         report.write_page(output, module.TITLE, module.NOTES, sections)
         print(f"\n→ {output}", flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax reproduce`."""
+    parser.add_argument("paper", choices=["shen2019", "wu2019"])
+    parser.add_argument("--runs", type=Path, required=True, help="the folder that holds the run folders")
+    parser.add_argument("--readers", type=Path, help="of wu2019: a reader study's CSV, for the hybrid rows")
+    parser.add_argument("--output", type=arguments.file(".html"), help="also write the tables to this .html file")
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax reproduce` does; see `write`."""
+    write(args.paper, args.runs, args.output, args.readers)
+    return 0

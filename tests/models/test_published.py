@@ -19,9 +19,7 @@ def test_an_installed_file_is_found_and_intact() -> None:
 
 def test_what_is_not_here_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(published.FOLDER, str(tmp_path))
-    with pytest.raises(
-        BadConfig, match=r"resnet50-0676ba61\.pth, of the trunk resnet50, is not on this"
-    ):
+    with pytest.raises(BadConfig, match=r"resnet50-0676ba61\.pth, of the trunk resnet50, is not on this"):
         published.find("imagenet", "resnet50")
     with pytest.raises(BadConfig, match="no such weights are known for the trunk resnet22"):
         published.find("imagenet", "resnet22")

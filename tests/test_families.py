@@ -1,4 +1,4 @@
-"""The label-efficiency sweep: nested subsets, the same test set, one run a size."""
+"""The label-efficiency sweep: nested subsets, the same test set, one run a size; and the members of an ensemble."""
 
 import csv
 import json
@@ -10,8 +10,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from mammojax import sweep
-from mammojax.configs import label_efficiency
+from mammojax import families
+from mammojax.configs import exam_ensemble, label_efficiency
 from mammojax.data import dataset
 from mammojax.errors import BadConfig, BadDataset
 from mammojax.train.checkpoint import restore_best
@@ -45,7 +45,7 @@ def test_a_sweep_runs_each_size_and_tabulates(finished: Path, tmp_path: Path) ->
     config.init_from, config.patients_labelled = str(finished), (4, 0)
     config.stages.stage1.epochs = 1
     config.batch = 2
-    rows = sweep.sweep(config, tmp_path)
+    rows = families.sweep(config, tmp_path)
     assert rows[0]["patients"] == 4 < rows[1]["patients"]
     with (tmp_path / "label_efficiency.csv").open(newline="") as file:
         assert [int(row["patients"]) for row in csv.DictReader(file)] == [row["patients"] for row in rows]
@@ -65,13 +65,13 @@ def test_a_sweep_on_few_malignant_test_images_draws_no_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {"auc": {"value": 0.9, "low": None, "high": None, "n": [40, 3]}}
-    monkeypatch.setattr(sweep.run, "check", lambda config: config)
-    monkeypatch.setattr(sweep.run, "run", lambda *_: {"test": few, "test_flips": few})
+    monkeypatch.setattr(families.run, "check", lambda config: config)
+    monkeypatch.setattr(families.run, "run", lambda *_: {"test": few, "test_flips": few})
     table = SimpleNamespace(table=lambda _: [{"patient_id": str(k), "label": str(k % 2)} for k in range(8)])
-    monkeypatch.setattr(sweep.run, "dataset", lambda *_: table)
+    monkeypatch.setattr(families.run, "dataset", lambda *_: table)
     config = label_efficiency.get_config("quickstart")
     config.patients_labelled = (4, 0)
-    sweep.sweep(config, tmp_path)
+    families.sweep(config, tmp_path)
     assert capsys.readouterr().out.count("0.900 [too few to estimate], n 40 + 3") == 2
     with (tmp_path / "label_efficiency.csv").open(newline="") as file:
         assert [(row["low"], row["high"], row["test_images"]) for row in csv.DictReader(file)] == [
@@ -90,5 +90,22 @@ def test_a_size_of_another_config_is_refused_before_anything_is_made(tmp_path: P
     first.data.patients, first.data.data_dir, first.batch = 40, "elsewhere", 4
     started(tmp_path / "sweep" / "patients_40", first)
     with pytest.raises(BadConfig, match=r'patients_40" holds a run of another config: batch 4 → 8; give another'):
-        sweep.sweep(config, tmp_path / "sweep")
+        families.sweep(config, tmp_path / "sweep")
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["patients_40"]
+
+
+def test_a_member_of_another_config_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    config = exam_ensemble.get_config("quickstart")
+    for name in ("birads", "patch"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"config": {}, "facts": {}}')
+    config.init_from, config.patch_run = str(tmp_path / "birads"), str(tmp_path / "patch")
+    second = config.copy_and_resolve_references()
+    with second.unlocked():
+        del second.members
+    second.seed, second.stages.stage1.learning_rate = 1, 0.5
+    started(tmp_path / "ensemble" / "view-wise_1", second)
+    said = r'view-wise_1" holds a run of another config: stages.stage1.learning_rate 0.5 → 0.001; give another'
+    with pytest.raises(BadConfig, match=said):
+        families.members(config, tmp_path / "ensemble")
+    assert [path.name for path in (tmp_path / "ensemble").iterdir()] == ["view-wise_1"]

@@ -1,0 +1,52 @@
+"""Kinds of command-line arguments, each with a sentence for what is none of it."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+
+def size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as two numbers."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size; write HEIGHTxWIDTH, such as 1152x896')
+    return int(height), int(width)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a share; write a number from 0 to 1')
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of things; write a whole number from 0 on')
+    return int(text)
+
+
+def file(*suffixes: str) -> Callable[[str], Path]:
+    """A file to write, by its ending; its folder is made."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f'"{text}" must end in {" or ".join(suffixes)}')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    return read
+
+
+def folder(text: str) -> Path:
+    """A folder to write into, which may not be there yet."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f'"{text}" is a file; name a folder')
+    return path

@@ -1,0 +1,75 @@
+"""From a command line with a config to a run: launch.py of a checkout, `mammojax train` of an installed package."""
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from mammojax import configs
+from mammojax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config>,<field>=<value>… where not given.")
+
+
+def launch(argv: list[str]) -> int:
+    """Run one experiment; exit code 0, 2 for a command or config that cannot work, 143 after SIGTERM.
+
+    Args:
+        argv: what calls itself so, then --config=FILE[:ARGUMENT], --config.FIELD=VALUE …, --workdir=DIR.
+    """
+    program = Path(argv[0]).name
+    try:
+        rest = flags.FLAGS(argv, known_only=False)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+        print(f"{program}: {_sentence(error)}; see `python launch.py --help`.", file=sys.stderr)
+        return 2
+    if rest or CONFIG.value is None:
+        why = f"the argument {rest[0]} is not understood" if rest else "--config is missing"
+        print(f"{program}: {why}; try --config configs/quickstart.py", file=sys.stderr)
+        return 2
+    file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+
+    from mammojax import families, run_folder  # after the flags: a mistyped one is answered before JAX is imported
+
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    workdir = Path(WORKDIR.value or run_folder.default(Path(file).stem, argument, overrides))
+    if CONFIG.value.get("extend", False) and not (WORKDIR.value and workdir.is_dir()):
+        print(f"{program}: config.extend goes on with a run; name its folder: --workdir DIR", file=sys.stderr)
+        return 2
+    print(f"run folder: {workdir}", flush=True)
+    try:
+        families.launch(CONFIG.value, workdir)
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong with the command line, in one line."""
+    text = str(error).strip()
+    while text[:1] in ("'", '"') and text[-1:] == text[:1]:  # a KeyError quotes its message, once or twice
+        text = ast.literal_eval(text)
+    lines = text.splitlines()
+    if isinstance(error, (KeyError, AttributeError)):
+        return f"the config has no field {' '.join(lines)}"
+    return (lines[-1] if lines[0].endswith(":") else lines[0]).strip()  # a config file's own error comes last
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax train`."""
+    parser.add_argument("name", help="an experiment of `mammojax configs`, with its argument: quickstart, exam:joint")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, metavar="--config.FIELD=VALUE", help="as of launch.py; --workdir=DIR"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """What `mammojax train` does; see `launch`."""
+    name, _, argument = args.name.partition(":")
+    file = configs.module(name).__file__
+    return launch(["mammojax train", f"--config={file}{':' * bool(argument)}{argument}", *args.overrides])
