@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mammojax import metrics
-from mammojax.data.phantom_exams import Exam, exam
+from mammojax.data.phantom_exams import PhantomExam, exam
 
 
-def _sight(of: Exam, side: str) -> tuple:
+def _sight(of: PhantomExam, side: str) -> tuple:
     """What a breast and the other one show: kind and look of every drawn finding, in no order."""
     sides = (side, "R" if side == "L" else "L")
     return tuple(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mammojax.data import nyu_list
-from mammojax.data.crop import ITERATIONS
+from mammojax.data.breast import ITERATIONS
 from mammojax.data.sliding import PATCH, STRIDE
 from mammojax.data.window import NOISE, SIZES
 from mammojax.errors import BadCheckpoint, BadManifest

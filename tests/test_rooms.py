@@ -49,6 +49,11 @@ def test_only_the_pipeline_touches_grain() -> None:
     assert users == ["pipeline.py"]
 
 
+def test_only_what_writes_and_reads_data_sets_touches_tfds() -> None:
+    users = [f.name for f in PACKAGE.rglob("*.py") if "tensorflow_datasets" in _all_imports(f)]
+    assert sorted(users) == ["builder.py", "dataset.py", "prepare.py", "source.py"]
+
+
 def _all_imports(file: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(file.read_text())))
     found = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}

@@ -27,7 +27,7 @@ CSVS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class CsvRow:
     """One lesion of the CSVs.
 
     Attributes:
@@ -51,10 +51,10 @@ class Row:
 
 def _csv(source: Path, name: str) -> Path:
     """One of the four CSVs, at the top of the source folder or anywhere in it."""
-    found = [source / name] if (source / name).is_file() else sorted(source.rglob(name))
-    if not found:
+    files = [source / name] if (source / name).is_file() else sorted(source.rglob(name))
+    if not files:
         raise BadManifest(f"{name} is not in the source folder; download it from TCIA beside the images.")
-    return found[0]
+    return files[0]
 
 
 def digest(source: Path) -> str:
@@ -62,7 +62,7 @@ def digest(source: Path) -> str:
     return hashlib.sha256(b"".join(_csv(source, name).read_bytes() for name in CSVS.values())).hexdigest()[:8]
 
 
-def read_rows(source: Path) -> list[Row]:
+def read_rows(source: Path) -> list[CsvRow]:
     """All rows of the four CSVs, in their order. Raises BadManifest where one is absent or lacks a column."""
     rows = []
     for (kind, half), name in CSVS.items():
@@ -74,7 +74,7 @@ def read_rows(source: Path) -> list[Row]:
                     image, mask = cells["image file path"].split("/"), cells["ROI mask file path"].split("/")
                     crop = cells.get("cropped image file path", "").split("/")
                     rows.append(
-                        Row(
+                        CsvRow(
                             cells["patient id"], {"LEFT": "L", "RIGHT": "R"}[cells["left or right breast"]],
                             cells["image view"], {"mass": "mass", "calc": "calcification"}[kind],
                             PATHOLOGIES.get(cells["pathology"], ""), cells["breast density"], half,
@@ -88,7 +88,7 @@ def read_rows(source: Path) -> list[Row]:
     return rows
 
 
-def official_halves(rows: list[Row]) -> dict[str, str]:
+def official_halves(rows: list[CsvRow]) -> dict[str, str]:
     """Patient → "train" or "test"; the 31 patients who stand in both halves go to train."""
     halves: dict[str, str] = {}
     for row in rows:
@@ -97,7 +97,7 @@ def official_halves(rows: list[Row]) -> dict[str, str]:
     return halves
 
 
-def views(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
+def views(rows: list[CsvRow]) -> dict[tuple[str, str, str], list[CsvRow]]:
     """The rows of each (patient, side, view)."""
     grouped = defaultdict(list)
     for row in rows:
@@ -105,7 +105,7 @@ def views(rows: list[Row]) -> dict[tuple[str, str, str], list[Row]]:
     return dict(grouped)
 
 
-def splits(rows: list[Row], images: list[manifest.Image], split: str, seed: int) -> dict[str, str]:
+def splits(rows: list[CsvRow], images: list[manifest.Image], split: str, seed: int) -> dict[str, str]:
     """Patient → train, val or test.
 
     "shen": 85:15 and 90:10 of the official training patients, whose images the authors' own lie in; "all": the same of
@@ -161,7 +161,7 @@ def _uids(path: Path) -> set[str]:
     return {str(header[keyword].value) for keyword in keywords if keyword in header} - {""}
 
 
-def read_tree(source: Path, rows: list[Row]) -> manifest.Table:
+def read_tree(source: Path, rows: list[CsvRow]) -> manifest.Table:
     """Join the rows with the files; every row that is left out stands in the table's `rejected` with its reason."""
     files, table = Files(source), manifest.Table([])
     for (patient, side, view), group in views(rows).items():

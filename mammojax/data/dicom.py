@@ -242,15 +242,15 @@ def _refuse_others(path: Path, header: pydicom.Dataset, any_modality: bool) -> N
     film = modality in FILM and (breast or (captured and not body))
     if not (modality == "MG" or film or any_modality):
         # A header's text may be anything, a name too: only what looks like a modality is repeated.
-        shown = modality if re.fullmatch("[A-Z]{2}", modality) else "another" if modality else "absent"
+        word = modality if re.fullmatch("[A-Z]{2}", modality) else "another" if modality else "absent"
         raise BadMammogram(
-            f"{path.name}: Modality is {shown}, neither MG nor digitised film of a breast; leave the file out, or "
+            f"{path.name}: Modality is {word}, neither MG nor digitised film of a breast; leave the file out, or "
             "predict it with --any-modality if it is a mammogram."
         )
     photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        shown = "PALETTE COLOR" if photometric == "PALETTE COLOR" else "neither MONOCHROME1 nor MONOCHROME2"
-        raise BadMammogram(f"{path.name}: PhotometricInterpretation is {shown}, so it is not gray; leave the file out.")
+        word = "PALETTE COLOR" if photometric == "PALETTE COLOR" else "neither MONOCHROME1 nor MONOCHROME2"
+        raise BadMammogram(f"{path.name}: PhotometricInterpretation is {word}, so it is not gray; leave the file out.")
     refuse_small(path.name, _shape(header))
 
 

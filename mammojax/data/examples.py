@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mammojax.data.crop import Crop, NoTissue, crop, faces_right, warn_if_whole
+from mammojax.data.breast import Crop, NoTissue, crop, faces_right, warn_if_whole
 from mammojax.data.dicom import Mammogram, read_mammogram, read_mask
 from mammojax.data.manifest import Image, Lesion
 from mammojax.data.patches import Patch, patch_class, sample_exam_patches, sample_patches

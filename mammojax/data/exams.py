@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex
 import cv2
 import numpy as np
 
-from mammojax.data.crop import Crop
+from mammojax.data.breast import Crop
 from mammojax.data.dataset import Prepared
 from mammojax.data.manifest import is_yes, merged
 from mammojax.data.window import Random, best_centre, standardise, window
@@ -100,10 +100,10 @@ class Exam:
 
 def exams_of(data: Prepared, split: str) -> list[Exam]:
     """The exams of a split of a data set of kind "exams", in the order of their first images."""
-    found: dict[tuple[str, str], Exam] = {}
+    exams: dict[tuple[str, str], Exam] = {}
     for index, row in enumerate(data.table(split)):
         key = (row["exam_id"] or row["patient_id"], row["patient_id"])
-        exam = found.setdefault(key, Exam(*key))
+        exam = exams.setdefault(key, Exam(*key))
         side, facts = row["laterality"], json.loads(row["facts"])
         exam.images.setdefault(f"{side}-{row['view']}", []).append(index)
         for name in ("benign", "malignant"):
@@ -111,7 +111,7 @@ def exams_of(data: Prepared, split: str) -> list[Exam]:
             exam.label[place] = max(exam.label[place], facts[name])
         for column, value in facts["columns"].items():
             exam.columns[side][column] = merged(column, (exam.columns[side].get(column, ""), value))
-    return list(found.values())
+    return list(exams.values())
 
 
 def findings(rows: Iterable[dict[str, str]], splits: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
@@ -278,11 +278,11 @@ class Windows:
         self._noise, self._seed, self._target = noise, seed, target
         self._views = tuple(view for view in VIEWS if view[2:] in angles)
         every = exams_of(data, "train")
-        known = [e for e in every if (e.birads >= 0 if target == "birads" else (e.label >= 0).all())]
-        self.exams = [e for e in known if set(self._views) <= set(e.images)]
+        labelled = [e for e in every if (e.birads >= 0 if target == "birads" else (e.label >= 0).all())]
+        self.exams = [e for e in labelled if set(self._views) <= set(e.images)]
         if not self.exams:
             raise BadDataset(
-                f"of {len(every)} training exams {len(known)} have the labels a {target} network learns, and none of"
+                f"of {len(every)} training exams {len(labelled)} have the labels a {target} network learns, and none of"
                 f" those has all of {', '.join(self._views)}; fill the manifest's pathology or birads, or add exams."
             )
         self.left_out = len(every) - len(self.exams)

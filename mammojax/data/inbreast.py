@@ -25,10 +25,10 @@ PATHOLOGIES = {"1": "NORMAL", "2": "BENIGN"} | dict.fromkeys(("4", "4a", "4b", "
 
 def _find(source: Path, name: str) -> Path:
     """A file or folder of the download, at the top of the source folder or anywhere in it."""
-    found = [source / name] if (source / name).exists() else sorted(source.rglob(name))
-    if not found:
+    paths = [source / name] if (source / name).exists() else sorted(source.rglob(name))
+    if not paths:
         raise BadManifest(f"{name} is not in the source folder; give the folder of the INbreast download.")
-    return found[0]
+    return paths[0]
 
 
 def digest(source: Path) -> str:
@@ -98,33 +98,33 @@ def read_table(source: Path) -> manifest.Table:
         reader.fieldnames = names
         rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
     folder = _find(source, "AllDICOMs")
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     table = manifest.Table([])
     for path in sorted(p for p in folder.rglob("*.dcm") if p.name[0] != "."):  # macOS copies each file as ._NAME
         match = FILE.fullmatch(path.name)
         if match is None:  # named by its number alone: the rest may be the patient
             number = re.match(r"\d*", path.name)[0] or "AllDICOMs"  # type: ignore[index]
             table.rejected.append((number, "a file's name is not <File Name>_<patient>_MG_<side>_<view>_ANON.dcm"))
-        elif match[1] in found:
+        elif match[1] in files:
             table.rejected.append((match[1], "AllDICOMs has several files of that number; the first is taken"))
         else:
-            found[match[1]] = (path, match)
+            files[match[1]] = (path, match)
     regions = {path.stem: path for path in sorted(source.rglob("*.xml"))}
     exams: dict[tuple[str, str], str] = {}  # dates stay out of the data set: a patient's exams are counted
     for row in sorted(rows, key=lambda r: (r["Acquisition date"], r["File Name"])):
         name = row["File Name"]
         if not name:
             continue  # the spreadsheet's empty lines
-        if name not in found:
+        if name not in files:
             table.rejected.append((name, "the CSV lists it, but AllDICOMs has no file of that number"))
             continue
-        path, match = found.pop(name)
+        path, match = files.pop(name)
         label = pathology(row["Bi-Rads"])
         if label is None:
             table.rejected.append((name, f'BI-RADS "{row["Bi-Rads"]}" is neither 1, 2 nor 4 to 6, so it has no label'))
             continue
         patient = match[2]
-        number = sum(1 for known, _ in exams if known == patient) + 1
+        number = sum(1 for owner, _ in exams if owner == patient) + 1
         exam = exams.setdefault((patient, row["Acquisition date"]), str(number))
         view = row["View"].upper() or match[4]
         table.images.append(
@@ -134,7 +134,7 @@ def read_table(source: Path) -> manifest.Table:
                 lesions=_lesions(name, regions.get(name), label, table),
             )
         )  # fmt: skip
-    for name in found:
+    for name in files:
         table.rejected.append((name, "it is in AllDICOMs, but the CSV does not list it"))
     if not table.images:
         raise BadManifest(f"no row of {CSV} has both a label and a DICOM; give the whole download.")

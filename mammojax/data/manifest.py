@@ -385,14 +385,14 @@ def leave_out_copies(table: Table) -> None:
         images = [by_path[path] for path in paths]
         if len({image.patient_id for image in images}) == 1:
             continue
-        known = [image for image in images if image.patient_id != image.image]
-        if len({image.patient_id for image in known}) > 1 or len({image.label for image in images}) > 1:
+        named = [image for image in images if image.patient_id != image.image]
+        if len({image.patient_id for image in named}) > 1 or len({image.label for image in images}) > 1:
             for image, other in zip(images, [*images[1:], images[0]], strict=True):
                 gone[image.image] = f"its file is the same as {other.image}, whose patient or pathology is another"
         else:
-            kept = known or images[:1]
+            used = named or images[:1]
             gone |= {
-                i.image: f"its file is the same as {kept[0].image}, which is used" for i in images if i not in kept
+                i.image: f"its file is the same as {used[0].image}, which is used" for i in images if i not in used
             }
     table.rejected += gone.items()
     table.images = [image for image in table.images if image.image not in gone]

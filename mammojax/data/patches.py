@@ -85,13 +85,13 @@ def sample_patches(
             patches.append(canvas.cut(y, x, label, canvas.overlap(sums, y, x, area)))
             continue
         left, top, width, height = cv2.boundingRect(contour)
-        cutoff, failures, found = MIN_OVERLAP, 0, 0
-        while found < count:
+        cutoff, failures, number = MIN_OVERLAP, 0, 0
+        while number < count:
             y, x = int(rng.integers(top, top + height)), int(rng.integers(left, left + width))
             overlap = canvas.overlap(sums, y, x, area)
             if overlap > cutoff:
                 patches.append(canvas.cut(y, x, label, overlap))
-                found, failures = found + 1, 0
+                number, failures = number + 1, 0
             else:
                 failures += 1
                 if failures % TRIES == 0:

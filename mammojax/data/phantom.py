@@ -51,7 +51,7 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DrawnFinding:
     """One lesion as drawn: "mass" or "calc", malignant or not, its outline bool [H, W]."""
 
     kind: str
@@ -72,7 +72,7 @@ def texture(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def draw(
     size: tuple[int, int], side: str, view: str, findings: list[tuple[str, bool]], rng: np.random.Generator,
     contrast: float = 1.0, digital: bool = False,
-) -> tuple[np.ndarray, list[Finding]]:  # fmt: skip
+) -> tuple[np.ndarray, list[DrawnFinding]]:  # fmt: skip
     """One view of one breast.
 
     Args:
@@ -99,13 +99,13 @@ def draw(
         tissue += 0.22 / (1 + np.exp(np.clip(x - edge, -50, 50) / 2)) * (edge > 0)
     inside = radius < 1
     pixels = np.where(inside, tissue + 0.08 * texture(size, rng), 0.0)
-    made = []
+    drawn = []
     for kind, malignant in findings:
         angle, reach = rng.uniform(-1.1, 1.1), rng.uniform(0.25, 0.70)
         centre = (height / 2 + np.sin(angle) * reach * half, max(14.0, np.cos(angle) * reach * depth))
         lump, mask = (_mass if kind == "mass" else _calcifications)(y, x, centre, malignant, rng)
         pixels += contrast * lump
-        made.append(Finding(kind, malignant, mask & inside))
+        drawn.append(DrawnFinding(kind, malignant, mask & inside))
     pixels = np.where(inside, np.maximum(pixels, 0.02), 0.02) * rng.uniform(0.85, 1.15)
     pixels += 0.012 * rng.standard_normal(size)  # film grain
     canvas = np.clip(pixels, 0, 1)
@@ -114,14 +114,14 @@ def draw(
     flip = side == "R"
     if flip:
         canvas = np.ascontiguousarray(canvas[:, ::-1])
-        made = [Finding(f.kind, f.malignant, np.ascontiguousarray(f.mask[:, ::-1])) for f in made]
+        drawn = [DrawnFinding(f.kind, f.malignant, np.ascontiguousarray(f.mask[:, ::-1])) for f in drawn]
     text, scale = f"{side} {view}", (width / 700 if digital else height / 640)
     (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     corner = (4 if flip else width - text_width - 4, text_height + 6)  # burned in, on the side the chest wall is not
     marker = np.zeros(size, np.uint8)
     cv2.putText(marker, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, 242, 1, cv2.LINE_AA)
     canvas = np.maximum(canvas, marker / 255)
-    return np.round(canvas * 65535).astype(np.uint16), made
+    return np.round(canvas * 65535).astype(np.uint16), drawn
 
 
 def _mass(
@@ -224,8 +224,8 @@ def write_phantom(
     tables = {name: [HEADERS[kind].split(",")] for (kind, _), name in CSVS.items()}
     if both_breasts:
         tables[MANIFEST] = [_MANIFEST_HEADER.split(",")]
-    for made in tqdm(each(work, patients, workers), total=patients, desc="phantom", disable=None):
-        for name, row in made:
+    for rows in tqdm(each(work, patients, workers), total=patients, desc="phantom", disable=None):
+        for name, row in rows:
             tables[name].append(row)
     for name, rows in tables.items():
         write_table(root / name, rows)
@@ -265,11 +265,11 @@ def _write_patient(
     rows: list[tuple[str, list[str]]] = []
     for (side, findings), view in itertools.product(breasts.items(), ("CC", "MLO")):
         kind = findings[0][0]
-        pixels, made = draw(size, side, view, findings, rng, contrast)
+        pixels, drawn = draw(size, side, view, findings, rng, contrast)
         layout = int(rng.integers(2))
         ending = f"{half.replace('train', 'training').capitalize()}_{patient}_{SIDES[side]}_{view}"
         image, cell = _write(root, f"{kind.capitalize()}-{ending}", _FULL, pixels, layout, 0, [seed, index])
-        for number, finding in enumerate(made, start=1):
+        for number, finding in enumerate(drawn, start=1):
             folder, image_cell = f"{finding.kind.capitalize()}-{ending}", cell
             if finding.kind != kind:  # CBIS lists a second kind of finding, and the image again, under that kind
                 image_cell = _write(root, folder, _FULL, pixels, layout, 0, [seed, index])[1]
@@ -300,7 +300,7 @@ def _write_lesion(
     root: Path,
     folder: str,
     pixels: np.ndarray,
-    finding: Finding,
+    finding: DrawnFinding,
     layout: int,
     entropy: list[int],
     rng: np.random.Generator,

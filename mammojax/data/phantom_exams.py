@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 _NOTHING = Finding("", "NORMAL", False)
 
 
-class Exam(NamedTuple):
+class PhantomExam(NamedTuple):
     """One exam before it is drawn: the findings of "L" and "R", its (side, view) in order, one of which may stand
     twice, and BI-RADS 0, 1 or 2."""
 
@@ -62,7 +62,7 @@ class Exam(NamedTuple):
     vendor: str
 
 
-def exam(seed: int, index: int) -> Exam:
+def exam(seed: int, index: int) -> PhantomExam:
     """The exam of this index: what write_exams draws of it. It depends on the two numbers alone."""
     rng = np.random.default_rng([seed, index])
     # In random order within each forty: shares are exact, neighbours unrelated.
@@ -84,7 +84,7 @@ def exam(seed: int, index: int) -> Exam:
     if rng.random() < _REPEATED:
         again = int(rng.integers(4))
         views.insert(again, views[again])
-    return Exam(breasts, views, birads, _one(rng, "1234"), _one(rng, AGE_BANDS), _one(rng, VENDORS))
+    return PhantomExam(breasts, views, birads, _one(rng, "1234"), _one(rng, AGE_BANDS), _one(rng, VENDORS))
 
 
 def _one(rng: np.random.Generator, of: str | tuple[str, ...]) -> str:
@@ -130,8 +130,8 @@ def write_exams(
         (root / folder).mkdir(parents=True, exist_ok=True)
     work = partial(_write_exam, root, seed, image_size, contrast, first)
     rows: list[list[str]] = [list(COLUMNS)]
-    for made in tqdm(phantom.each(work, exams, workers), total=exams, desc="phantom exams", disable=None):
-        rows += made
+    for of_exam in tqdm(phantom.each(work, exams, workers), total=exams, desc="phantom exams", disable=None):
+        rows += of_exam
     phantom.write_table(root / phantom.MANIFEST, rows)
 
 
@@ -149,8 +149,8 @@ def _write_exam(
     rows = []
     for place, (side, view) in enumerate(facts.views, start=1):
         findings = facts.breasts[side]
-        shown = [(f.kind, f.pathology == "MALIGNANT") for f in findings if f.visible]
-        pixels, drawn = phantom.draw(size, side, view, shown, rng, contrast, digital=True)
+        visible = [(f.kind, f.pathology == "MALIGNANT") for f in findings if f.visible]
+        pixels, drawn = phantom.draw(size, side, view, visible, rng, contrast, digital=True)
         name = f"{exam_id}_{place}_{side}_{view}"
         uids = [study, *(generate_uid(entropy_srcs=[str(seed), name, level]) for level in phantom.LEVELS[1:])]
         image = f"images/{name}.dcm"

@@ -34,7 +34,7 @@ class _Parse:
 
 def _stack(examples: list[dict[str, Any]]) -> Batch:
     arrays = [{key: example[key] for key in _ARRAYS} for example in examples]
-    batch: Batch = jax.tree.map(lambda *one: np.stack(one), *arrays)
+    batch: Batch = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
     return batch | {"image_id": [example["image_id"].item().decode() for example in examples]}
 
 

@@ -73,15 +73,15 @@ def view(header: pydicom.Dataset, path: Path) -> tuple[str, str]:
         if word in PROJECTIONS:
             return word, ""
     for code in header.get("ViewCodeSequence") or []:
-        if known := VIEW_CODES.get(_text(code, "CodeValue")):
-            return known, ""
+        if name := VIEW_CODES.get(_text(code, "CodeValue")):
+            return name, ""
     if position:
         return "", ""
     described = f"{_text(header, 'SeriesDescription')} {_text(header, 'AcquisitionDeviceProcessingDescription')}"
     for text in (described, path.stem):
-        _, known, modifier = from_name(text)
-        if known or modifier:
-            return known, modifier
+        _, name, modifier = from_name(text)
+        if name or modifier:
+            return name, modifier
     return "", ""
 
 
@@ -92,8 +92,8 @@ def from_name(text: str) -> tuple[str, str, str]:
     sides = {_SIDES[w] for w in words if w in _SIDES} | {w[0] for w in joined}
     views = [w[1:] if w in joined else w for w in words]
     modifier = next((_WORDS[w] for w in words if w in _WORDS), "")
-    known = "" if modifier else next((w for w in views if w in _WRITTEN), "")
-    return (sides.pop() if len(sides) == 1 else ""), known, modifier
+    name = "" if modifier else next((w for w in views if w in _WRITTEN), "")
+    return (sides.pop() if len(sides) == 1 else ""), name, modifier
 
 
 def why_unused(side: str, view: str, modifier: str) -> str:

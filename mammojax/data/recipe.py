@@ -11,8 +11,7 @@ from typing import Any
 
 from mammojax import extension
 from mammojax.data import manifest
-from mammojax.data.breast import Framing
-from mammojax.data.crop import ITERATIONS
+from mammojax.data.breast import ITERATIONS, Framing
 from mammojax.errors import BadDataset
 from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 
@@ -40,7 +39,7 @@ class Recipe:
         patch_size: side of a patch in pixels of the framed image ("patches_s1g": twice that), of exams of the image.
         label_map: what the words of a manifest mean, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
         size, crop, keep_aspect: the `Framing` of whole images, from which their patches are cut.
-        threshold, iterations: the crop of exams (`crop.crop`). Threshold None: it is found from each image; of a
+        threshold, iterations: the crop of exams (`breast.crop`). Threshold None: it is found from each image; of a
             phantom it is 0, the background that phantoms are drawn on.
         patients, both_breasts: of "phantom" (`phantom.write_phantom`).
         exams, first_exam: of "phantom_exams" (`phantom_exams.write_exams`).

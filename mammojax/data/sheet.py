@@ -91,11 +91,11 @@ def _records(name: str, file: TextIO, separator: str) -> Iterator[tuple[int, lis
 def _separator(header: str, required: Sequence[str]) -> str:
     """The separator by which a header has the required columns, else the one that gives most."""
 
-    def told(separator: str) -> tuple[bool, int]:
+    def fit(separator: str) -> tuple[bool, int]:
         cells = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=separator), [])]
         return set(required) <= set(cells), len(cells)
 
-    return max(SEPARATORS, key=told)
+    return max(SEPARATORS, key=fit)
 
 
 def _columns(name: str, header: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:

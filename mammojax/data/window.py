@@ -1,12 +1,12 @@
 """The window of a cropped mammogram that a column sees, its centre and its augmentation (Wu et al. 2019, section III).
 
-Constants and order of random numbers are the published code's (`reference/nyu-2019.md`). All breasts face right.
+Constants and order of random numbers are the published code's. All breasts face right.
 """
 
 import cv2
 import numpy as np
 
-from mammojax.data.crop import Crop
+from mammojax.data.breast import Crop
 
 SIZES = {"CC": (2677, 1942), "MLO": (2974, 1748)}  # height and width of the paper's windows
 NOISE = 100  # pixels by which a window may move, and by which each of its borders may
@@ -14,7 +14,7 @@ NONE = 0
 Random = np.random.RandomState | np.random.Generator
 
 
-def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int]) -> tuple[int, int]:
+def best_centre(pixels: np.ndarray, breast: Crop, view: str, size: tuple[int, int]) -> tuple[int, int]:
     """Where the window is centred when nothing moves it.
 
     CC: its right edge at the breast's furthest reach, as high as holds the most of the breast (of equals the nearest
@@ -23,8 +23,8 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int])
     columns, as many as the window has.
 
     Args:
-        crop: uint16 [H, W], facing right.
-        found: the crop's points, and its threshold, above which pixels are the breast's.
+        pixels: uint16 [H, W], facing right.
+        breast: the crop's points, and its threshold, above which pixels are the breast's.
         view: "CC" or "MLO".
         size: (height, width) of the window.
 
@@ -33,22 +33,22 @@ def best_centre(crop: np.ndarray, found: Crop, view: str, size: tuple[int, int])
     """
     height, width = size
     half_height, half_width = height // 2, width // 2
-    reach = found.rightmost[1]
+    reach = breast.rightmost[1]
     x = reach - half_width - 1
     if view == "CC":
-        middle = crop.shape[0] // 2
-        if crop.shape[0] <= height:
+        middle = pixels.shape[0] // 2
+        if pixels.shape[0] <= height:
             return middle, x
         left = max(0, x - half_width)
-        in_row = (crop[:, left : left + width] > found.threshold).sum(axis=1)
+        in_row = (pixels[:, left : left + width] > breast.threshold).sum(axis=1)
         sums = np.concatenate([[0], np.cumsum(in_row)])
-        ys = np.arange(half_height, crop.shape[0] - (height - half_height) + 1)
+        ys = np.arange(half_height, pixels.shape[0] - (height - half_height) + 1)
         held = sums[ys - half_height + height] - sums[ys - half_height]
         best = ys[held == held.max()]
         return int(best[np.argmin(np.abs(best - middle))]), x
-    near = np.flatnonzero((crop[:, max(0, crop.shape[1] - width) :] > found.threshold).any(axis=1))
-    lowest = int(near[-1]) if len(near) else found.bottommost[0]  # a narrow window may lie beyond the tissue
-    return min(lowest, found.bottommost[0]) - half_height - 1, x
+    near = np.flatnonzero((pixels[:, max(0, pixels.shape[1] - width) :] > breast.threshold).any(axis=1))
+    lowest = int(near[-1]) if len(near) else breast.bottommost[0]  # a narrow window may lie beyond the tissue
+    return min(lowest, breast.bottommost[0]) - half_height - 1, x
 
 
 def window(

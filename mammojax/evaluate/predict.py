@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mammojax import arguments
 from mammojax.data.cells import Writer
-from mammojax.data.crop import NoTissue, faces_right
+from mammojax.data.breast import NoTissue, faces_right
 from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.exams import View
 from mammojax.data.identity import KEY, hashed, id_key

@@ -19,8 +19,7 @@ import ml_collections
 import numpy as np
 
 from mammojax.data import exams
-from mammojax.data.breast import Framing
-from mammojax.data.crop import crop, faces_right, warn_if_whole
+from mammojax.data.breast import Framing, crop, faces_right, warn_if_whole
 from mammojax.data.dataset import Prepared
 from mammojax.data.dicom import Mammogram, read_mammogram, refuse_small
 from mammojax.data.exams import View

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mammojax.data import dataset, exams, pipeline
-from mammojax.data.crop import Crop, crop
+from mammojax.data.breast import Crop, crop
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.data.window import best_centre

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from mammojax.data import manifest, phantom_exams
-from mammojax.data.crop import crop
+from mammojax.data.breast import crop
 from mammojax.data.dicom import read_mammogram, read_mask
 
 SIZE = (96, 72)

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammojax.data.crop import Crop
+from mammojax.data.breast import Crop
 from mammojax.data.window import SIZES, best_centre, standardise, window
 
 
