@@ -110,7 +110,7 @@ def _builder(recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
     builder = Builder(config=config, data_dir=str(recipe.data_dir), file_format="array_record")
     needed = {"image", "image_id", *COLUMNS[1:], *(["facts"] if recipe.kind == "exams" else [])}
     if lacking := sorted(needed - set(builder.info.features)):
-        raise BadDataset(f"{recipe.name}: its examples lack {', '.join(lacking)}; docs/data.md lists their features.")
+        raise BadDataset(f"{recipe.name}: its examples lack {', '.join(lacking)}; docs/extend.md names their features.")
     return builder
 
 

@@ -68,7 +68,7 @@ def outside_builder(recipe: Recipe) -> type[tfds.core.DatasetBuilder] | None:
 def _neither(recipe: Recipe) -> str:
     return (
         f'config.data.name: "{recipe.name}" is neither a function that gives rows (mammojax.data.manifest.Image) nor a '
-        "TFDS builder; docs/data.md has an example of each."
+        "TFDS builder; docs/extend.md has an example of each."
     )
 
 
