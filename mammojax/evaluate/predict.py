@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mammojax import arguments
-from mammojax.data.cells import Writer
 from mammojax.data.breast import NoTissue, faces_right
+from mammojax.data.cells import Writer
 from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.exams import View
 from mammojax.data.identity import KEY, hashed, id_key
