@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from mammojax import run
 from mammojax.data.dataset import of_patients
+from mammojax.data.recipe import PHANTOMS
 from mammojax.errors import BadConfig
 from mammojax.evaluate import measure, populations, table
 from mammojax.evaluate.report import interval_text
@@ -109,7 +110,7 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     seeds, joins = tuple(config.members.seeds), tuple(config.members.joins)
     if not seeds or not joins:
         raise BadConfig("config.members.seeds and config.members.joins must each name at least one.")
-    data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name.startswith("phantom") else "")
+    data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name in PHANTOMS else "")
     parts = []
     for join in joins:
         for seed in seeds:

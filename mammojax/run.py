@@ -2,15 +2,16 @@
 
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from mammojax import run_folder, start, tasks, train_patients
-from mammojax.data.dataset import Prepared, find
+from mammojax.data.dataset import Prepared, find, of_run
 from mammojax.data.prepare import prepare
-from mammojax.data.recipe import Recipe
+from mammojax.data.recipe import PHANTOMS, Recipe
 from mammojax.errors import BadConfig, Diverged
 from mammojax.evaluate import report
 from mammojax.train import loop, stages
@@ -69,9 +70,18 @@ def experiment(config: ml_collections.ConfigDict, workdir: Path, data: Prepared)
     return results
 
 
+def evaluate(workdir: Path, split: str, tta: str) -> dict[str, Any]:
+    """Score and measure a split of a finished run's data set; nothing is written into the run's folder."""
+    config, facts, best = restore_best(workdir)
+    task, data = tasks.of(config.model.task), of_run(workdir)
+    predictions = task.score(config, data, facts, best)(best, split, tta)
+    with tempfile.TemporaryDirectory() as folder:
+        return task.measure(config, Path(folder), split, predictions, data, split)
+
+
 def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Refuse what cannot work before anything is prepared or built; the config with what it adopts from its starts."""
-    if not config.data.name.startswith("phantom") and config.data.prepare and not config.data.source:
+    if config.data.name not in PHANTOMS and config.data.prepare and not config.data.source:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
     config = start.settle(config)
     for part in (config, *(config[name] for name in start.parts(config))):
@@ -137,7 +147,7 @@ def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path
 def _notes(config: ml_collections.ConfigDict) -> list[str]:
     """What a reader of the report must know beside its numbers (decisions: honest comparison)."""
     notes = ["Thresholds were not fitted; operating points are read on the split they are printed for."]
-    if config.data.name.startswith("phantom"):
+    if config.data.name in PHANTOMS:
         notes.append("Synthetic mammograms: a software check, not a clinical result.")
     return notes
 

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
+from mammojax.data.recipe import PHANTOMS
 from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
 from mammojax.errors import BadConfig
@@ -75,7 +76,7 @@ def part(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
             inner.phantom = config.phantom
         if name == "birads" and "patch_run" in config:
             inner.patch_run = config.patch_run
-    if not inner.data.data_dir and inner.data.name.startswith("phantom"):
+    if not inner.data.data_dir and inner.data.name in PHANTOMS:
         inner.data.data_dir = str(workdir / "data")
     return inner
 

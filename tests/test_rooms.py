@@ -1,6 +1,7 @@
 """The import rules of docs/architecture.md, and no TensorFlow at run time."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,26 @@ def test_tensorflow_is_not_imported() -> None:
 def test_only_the_table_reads_with_pandas() -> None:
     users = {f.name for f in PACKAGE.rglob("*.py") if "pd.read_" in f.read_text()}
     assert users == {"table.py"}
+
+
+def test_no_public_class_name_occurs_twice() -> None:
+    files: dict[str, list[str]] = {}
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                files.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert {name: where for name, where in files.items() if len(where) > 1} == {}
+
+
+def test_every_file_that_a_docstring_cites_is_in_the_repository() -> None:
+    root, missing = PACKAGE.parent, []
+    for file in [*PACKAGE.rglob("*.py"), *(root / "configs").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                continue
+            for cited in re.findall(
+                r"(?<![\w/.])[\w/-]+\.(?:py|md)\b", (ast.get_docstring(node) or "").replace("NAME.py", "")
+            ):
+                if not any((folder / cited).is_file() for folder in (root, PACKAGE, file.parent)):
+                    missing.append(f"{file.name} cites {cited}")
+    assert missing == []

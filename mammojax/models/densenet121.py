@@ -1,6 +1,6 @@
 """DenseNet-121 (Huang et al. 2017): trunk of the patch classifier of Wu et al. 2019 (section IV-B).
 
-torchvision's network. The published patch model pads as TensorFlow's "SAME" does (`reference/nyu-2019.md`), which
+torchvision's network. The published patch model pads as TensorFlow's "SAME" does (`docs/reproduce.md`), which
 differs from torchvision's padding in the first convolution and the max pool alone.
 """
 

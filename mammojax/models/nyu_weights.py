@@ -1,7 +1,7 @@
 """The torch files that Wu et al. published → our networks and their variables, by the names of their state dicts.
 
 Four files hold a multi-view network, view-wise or image-wise, for one or three channels; a fifth the patch classifier.
-They were made by the published code, so the networks pad as that code does (`reference/nyu-2019.md`).
+They were made by the published code, so the networks pad as that code does (`docs/reproduce.md`).
 """
 
 import re

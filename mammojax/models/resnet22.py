@@ -1,7 +1,7 @@
 """ResNet-22, the column that Wu et al. 2019 give each mammography view (section IV-A, Fig. 4, Table II).
 
 Pre-activation units, few channels where the map is large, five stages. Paper and published code differ in the padding
-of the first convolution and the max pool (`reference/nyu-2019.md`); the published weights need the code's.
+of the first convolution and the max pool (`docs/reproduce.md`); the published weights need the code's.
 """
 
 from functools import partial

@@ -48,7 +48,7 @@ def _xml(path: Path, regions: list[tuple[str, list[tuple[float, float]]]]) -> No
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 patients of two to four images; BI-RADS of all kinds; everything that reference/data.md warns of."""
+    """24 patients of two to four images; BI-RADS of all kinds; everything irregular that the real ones have."""
     root = tmp_path_factory.mktemp("inbreast")
     inside = root / "INbreast Release 1.0"  # the archive's own folder
     for name in ("AllDICOMs", "AllXML"):

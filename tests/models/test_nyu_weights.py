@@ -15,7 +15,7 @@ from mammojax.models.weights import PretrainedMismatch
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
-    """A view-wise file's arrays by the names of `reference/nyu-2019.md`, each tensor under its first name only."""
+    """A view-wise file's arrays by the names that the published files have, each tensor under its first name only."""
     rng = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {}
 

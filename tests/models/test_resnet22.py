@@ -11,7 +11,7 @@ from tests.random_variables import random_variables
 STAGES = ("stem_conv", "stem", "stage1", "stage2", "stage3", "stage4", "stage5", "final")
 TINY = {"width": 2, "blocks": (1, 1, 1, 1, 1)}
 
-# Wu et al. 2019, Table II, and the published code's sizes (reference/nyu-2019.md), after each of STAGES.
+# Wu et al. 2019, Table II, and the published code's sizes (docs/reproduce.md), after each of STAGES.
 SIZES = {
     ("paper", 2677, 1942): "1339×971 670×486 670×486 335×243 168×122 84×61 42×31 42×31",
     ("paper", 2974, 1748): "1487×874 744×437 744×437 372×219 186×110 93×55 47×28 47×28",
