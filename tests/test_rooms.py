@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,9 @@ def test_every_file_that_a_docstring_cites_is_in_the_repository() -> None:
                 if not any((folder / cited).is_file() for folder in (root, PACKAGE, file.parent)):
                     missing.append(f"{file.name} cites {cited}")
     assert missing == []
+
+
+def test_every_room_is_packaged() -> None:
+    packages = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {f"mammojax.{folder.name}" for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file()}
+    assert set(packages) == rooms | {"mammojax", "mammojax.config_files"}
