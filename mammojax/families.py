@@ -10,15 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import ml_collections
-import numpy as np
 from matplotlib.figure import Figure
 
 from mammojax import run
 from mammojax.data.dataset import of_patients
 from mammojax.data.recipe import PHANTOMS
 from mammojax.errors import BadConfig
-from mammojax.evaluate import measure, populations, table
+from mammojax.evaluate import measure, plots, populations, table
 from mammojax.evaluate.report import interval_text
 
 
@@ -81,7 +81,10 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    _plot(rows).savefig(workdir / "label_efficiency.png", dpi=150, bbox_inches="tight")
+    with matplotlib.rc_context(plots.FONT):
+        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+        plots.label_efficiency(figure.subplots(), rows)
+        figure.savefig(workdir / "label_efficiency.png", dpi=150, bbox_inches="tight")
     print(f"\n{'patients':>8}{'images':>8}  test AUC by image")
     for row in rows:
         text = interval_text({"value": row["auc"], "low": row["low"], "high": row["high"]})
@@ -140,26 +143,3 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     populations.write([folder for folder, _ in parts], "test_random10", [], None)
     print(f"\nensemble of {len(parts)}: {workdir / 'ensemble.json'}", flush=True)
     return result
-
-
-def _plot(rows: list[dict[str, Any]]) -> Figure:
-    """AUC against patients labelled, with its patient-clustered 95 % intervals."""
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
-    axes = figure.subplots()
-    rows = sorted(rows, key=lambda row: row["patients"])
-    at = [row["patients"] for row in rows]
-    value, low, high = (np.array([row[k] for row in rows], float) for k in ("auc", "low", "high"))  # None becomes NaN
-    below, above = np.maximum(value - low, 0), np.maximum(high - value, 0)
-    axes.axhline(0.5, color="#9aa5b1", linewidth=1, linestyle=":")
-    axes.errorbar(at, value, (below, above), color="#1f6f8b", marker="o", capsize=3, linewidth=1.8)
-    for row, top in zip(rows, np.where(np.isfinite(high), high, value), strict=True):
-        axes.annotate(f"{row['images']} images", (row["patients"], top), (0, 4), textcoords="offset points",
-                      ha="center", fontsize=8, color="#5b6675")  # fmt: skip
-    axes.set(
-        xlabel="patients with image labels",
-        ylabel="test AUC by image",
-        ylim=(min(0.4, np.nanmin(value, initial=1)), 1.06),
-    )
-    axes.margins(x=0.08)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -63,7 +63,7 @@ def _all_imports(file: Path) -> set[str]:
 
 
 def test_files_stay_small() -> None:
-    assert all(len(f.read_text().splitlines()) <= 400 for f in PACKAGE.rglob("*.py"))
+    assert all(len(f.read_text().splitlines()) <= 450 for f in PACKAGE.rglob("*.py"))
 
 
 def test_tensorflow_is_not_imported() -> None:

@@ -17,12 +17,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
-from mammojax.evaluate import report, table
+from mammojax.evaluate import plots, report, table
 from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import Predictions
-
-COLOURS = ("#1f6f8b", "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
 
 
 def over_repeats(
@@ -184,19 +182,10 @@ def _point(predictions: Predictions, at: float) -> dict[str, Any] | None:
 
 def roc_figure(predictions: Sequence[Predictions]) -> Figure:
     """ROC curves of single runs and their ensemble (Fig. 3); the last of several is drawn as the ensemble."""
-    with matplotlib.rc_context(report.FONT):
+    with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(6.0, 5.4))
-        axes = figure.subplots()
-        for k, one in enumerate(predictions):
-            fpr, tpr, _ = metrics.roc_curve(one.label(), one.score())
-            together = len(predictions) > 1 and k == len(predictions) - 1
-            colour = "#1c2430" if together else COLOURS[k % len(COLOURS)]
-            label = f"{one.name}: {metrics.roc_auc(one.label(), one.score()):.3f}"
-            axes.plot(fpr, tpr, color=colour, linewidth=2.4 if together else 1.5, label=label)
-        axes.plot([0, 1], [0, 1], color=report.SOFT, linewidth=1, linestyle=":")
-        axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC, flips averaged (AUC in the legend)")
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-        axes.legend(frameon=False, loc="lower right", fontsize=9)
+        curves = [(one.name, one.label(), one.score()) for one in predictions]
+        plots.rocs(figure.subplots(), curves, "ROC, flips averaged (AUC in the legend)")
     return figure
 
 

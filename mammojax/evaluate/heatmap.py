@@ -5,6 +5,7 @@ being further channels of the image.
 """
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,18 @@ def order(exam: ml_collections.ConfigDict) -> list[int]:
 def folder(data: Prepared, digest: str, exam: ml_collections.ConfigDict) -> Path:
     """Where the heatmaps of a data set lie that the patch network of this digest made, by config.exam's patches."""
     return data.path / "heatmaps" / f"{digest}_p{exam.patch}s{exam.stride}"
+
+
+def channels_of(data: Prepared, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> exams.Heatmaps | None:
+    """Where the heatmap channels of a run's images lie and in which order they are taken; None for images alone.
+
+    Args:
+        data: of kind "exams".
+        config, facts: of a multi-view run; "heatmaps" in `facts` is its patch network's digest.
+    """
+    if not facts.get("heatmaps"):
+        return None
+    return folder(data, facts["heatmaps"], config.exam), order(config.exam)
 
 
 def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDict) -> Path:

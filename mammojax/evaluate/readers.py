@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
-from mammojax.evaluate import reader_file, report, table
-from mammojax.evaluate.compare import COLOURS
+from mammojax.evaluate import plots, reader_file, report, table
 from mammojax.evaluate.console import text_table
 from mammojax.evaluate.measure import METRICS, RUNS
 from mammojax.evaluate.reader_file import Readers, matched
@@ -30,7 +29,7 @@ WEIGHT = 0.5
 WEIGHTS = np.round(np.linspace(0, 1, 101), 2)
 DIFFERENCES = (("mean hybrid", "model"), ("mean hybrid", "mean reader"), ("model", "mean reader"))
 PANELS = {"a": "readers", "b": "hybrids", "e": "averages", "c": "readers", "d": "hybrids", "f": "averages"}  # of Fig. 8
-OF = {"model": COLOURS[1], "mean reader": COLOURS[0], "mean hybrid": COLOURS[3]}
+OF = {"model": plots.RUNS[1], "mean reader": plots.RUNS[0], "mean hybrid": plots.RUNS[3]}
 BEST = "the best λ is chosen on these very breasts, so what it gives is optimistic"
 NOTES = (
     "After Wu et al. 2019, section VI; hybrid = λ · reader + (1 − λ) · model.",
@@ -171,12 +170,13 @@ def draw_panel(axes: Axes, panel: str, breasts: Predictions, scores: np.ndarray)
         if len(shown) == 1:
             for k, score in enumerate(groups[name]):
                 text = f"each: {values.min():.3f} to {values.max():.3f}" if k == 0 else None
-                line(score[None], color=report.SOFT, linewidth=0.8, alpha=0.75, label=text)
+                line(score[None], color=plots.SOFT, linewidth=0.8, alpha=0.75, label=text)
         line(groups[name], color=OF[name], linewidth=2.2, label=f"{name}: {values.mean():.3f}")
-    axes.plot([0, 1], [0, 1] if roc else [label.mean()] * 2, color=report.SOFT, linewidth=1, linestyle=":")
-    kind = f" (λ = {WEIGHT})" if PANELS[panel] == "hybrids" else ""
-    axes.set(title=f"({panel}) {PANELS[panel]}{kind}", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set(xlabel="1 − specificity" if roc else "recall (sensitivity)", ylabel="sensitivity" if roc else "precision")
+    title = f"({panel}) {PANELS[panel]}" + (f" (λ = {WEIGHT})" if PANELS[panel] == "hybrids" else "")
+    if roc:
+        plots.frame_roc(axes, title)
+    else:
+        plots.frame_pr(axes, float(label.mean()), title)
     axes.legend(
         loc="lower right" if roc else "lower left", fontsize=9, edgecolor="none", framealpha=0.85,
         title=NAMES["auc" if roc else "pr_auc"], title_fontsize=9, alignment="left",
@@ -185,7 +185,7 @@ def draw_panel(axes: Axes, panel: str, breasts: Predictions, scores: np.ndarray)
 
 def figure8(breasts: Predictions, scores: np.ndarray, panel: str = "") -> Figure:
     """ROC and PR curves of the readers, their hybrids and their averages beside the model (Fig. 8), or one panel."""
-    with matplotlib.rc_context(report.FONT):
+    with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(4.3, 4.0) if panel else (13.5, 9.0), layout="constrained")
         grid = figure.subplots(*((1, 1) if panel else (2, 3)), squeeze=False)
         for axes, each in zip(grid.flat, panel or PANELS, strict=True):
@@ -197,18 +197,13 @@ def figure9(result: dict[str, Any], names: Sequence[str] = tuple(METRICS)) -> Fi
     """AUC and PR AUC against λ (Fig. 9), or one of them, a line a reader with ◇ at its best, dark to light by falling
     AUC; `result` is of `study`."""
     order = np.argsort([-reader["value"] for reader in result["measures"]["auc"]["readers"]], kind="stable")
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(order)))
-    with matplotlib.rc_context(report.FONT):
+    with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(5.3 * len(names), 4.9), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
             measure = result["measures"][name]
-            for k, colour in zip(order, colours, strict=True):
-                axes.plot(result["sweep_weights"], measure["sweep"][k], color=colour, linewidth=1.2, label=f"{k + 1}")
-                best = measure["best_weight"][k], measure["best_value"][k]
-                axes.plot(*best, "D", color=colour, markersize=6.5, fillstyle="none")
-            axes.axvline(result["weight"], color=report.SOFT, linewidth=1, linestyle=":")
-            axes.set(xlabel="λ  (0: the model alone, 1: the reader alone)", ylabel=NAMES[name], xlim=(-0.02, 1.02))
-            axes.set(title=f"{NAMES[name]} of the hybrids (◇ best λ)")
+            best = list(zip(measure["best_weight"], measure["best_value"], strict=True))
+            plots.weights(axes, result["sweep_weights"], measure["sweep"], best, order.tolist(), result["weight"])
+            axes.set(ylabel=NAMES[name], title=f"{NAMES[name]} of the hybrids (◇ best λ)")
         lines = axes.get_legend_handles_labels()
         figure.legend(
             *lines, loc="outside lower center", ncols=min(len(lines[0]), 7 * len(names)), frameon=False, fontsize=9,

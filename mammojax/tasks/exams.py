@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from mammojax import extension
 from mammojax.data import dataset, exams, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
-from mammojax.evaluate import exam_report, heatmap, table
+from mammojax.evaluate import heatmap, run_report, table
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.models import multi_view
@@ -70,13 +70,6 @@ def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]
     return data.facts | {"heatmaps": net.digest}
 
 
-def _heatmaps(config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any]) -> exams.Heatmaps | None:
-    """Where the heatmap channels lie and in which order they are taken; None for images alone."""
-    if "heatmaps" not in facts:
-        return None
-    return heatmap.folder(data, facts["heatmaps"], config.exam), heatmap.order(config.exam)
-
-
 def batches(
     config: ConfigDict, workdir: Path, data: dataset.Prepared, facts: Mapping[str, Any]
 ) -> pipeline.Batches | pipeline.Paired:
@@ -89,7 +82,7 @@ def batches(
     windows = exams.Windows(
         data, config.exam.sizes, target=target, angles=tuple(config.model.angles), noise=config.exam.noise,
         batch=config.batch, epochs=sum(stage.epochs for stage in config.stages.values()), seed=config.seed,
-        heatmaps=_heatmaps(config, data, facts),
+        heatmaps=heatmap.channels_of(data, config, facts),
     )  # fmt: skip
     if windows.left_out:
         print(f"{windows.left_out} training exams are left out: a view or the label is missing", flush=True)
@@ -129,7 +122,7 @@ def score(
     The function raises BadDataset where a split has no exam with the views that the network needs.
     """
     predictor = ExamPredictor(config, dict(facts), variables)
-    heatmaps, threads = _heatmaps(config, data, facts), max(2, config.data.workers)
+    heatmaps, threads = heatmap.channels_of(data, config, facts), max(2, config.data.workers)
 
     def of_split(variables: Tree, split: str, tta: str) -> Predictions:
         predictor.variables = variables
@@ -168,4 +161,4 @@ def report(
 ) -> None:
     """Write report.html."""
     title = f"{config.model.join} network for {config.model.target} on {config.data.name}"
-    exam_report.write_exam_report(workdir, title, notes)
+    run_report.write_exam_report(workdir, title, notes)

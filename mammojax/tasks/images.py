@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 from mammojax import extension, start
 from mammojax.data import dataset, pipeline
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import heatmap, table
+from mammojax.evaluate import heatmap, run_report, table
 from mammojax.evaluate import measure as measures
-from mammojax.evaluate import report as reports
 from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.models import classifiers
 from mammojax.train import losses, mesh
@@ -155,12 +154,12 @@ def report(
     gallery = []
     if whole:
         gallery = _gallery(config, data, predictions, patch_run(workdir, config.init_from))
-    reports.write_report(workdir, title=f"{title} on {config.data.name}", notes=notes, gallery=gallery)
+    run_report.write_image_report(workdir, title=f"{title} on {config.data.name}", notes=notes, gallery=gallery)
 
 
 def _gallery(
     config: ConfigDict, data: dataset.Prepared, predictions: Predictions, patch_run: Path | None
-) -> list[reports.GalleryItem]:
+) -> list[run_report.GalleryItem]:
     """The surest and the worst test images, each with what the patch net, where there is one, sees in it."""
     p, label = predictions["scores"][:, 1], predictions["label"]
     order = np.argsort(p)
@@ -179,7 +178,7 @@ def _gallery(
             if net:
                 overlay = heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
             items.append(
-                reports.GalleryItem(
+                run_report.GalleryItem(
                     image=(image[..., 0] >> 8).astype(np.uint8),
                     heatmap=overlay,
                     mask=example["masks"][..., 0],

@@ -11,7 +11,7 @@ from matplotlib.contour import ContourSet
 
 from mammojax import cli
 from mammojax.data import dataset
-from mammojax.evaluate import figures, saliency, table
+from mammojax.evaluate import figures, plots, saliency, table
 from mammojax.train.checkpoint import restore_best
 
 
@@ -26,10 +26,10 @@ def _count(path: Path, colour: str) -> int:
     ("name", "runs", "colour"),
     [
         ("saliency", ("",), "red"),
-        ("heatmap", ("",), figures.MALIGNANT),
+        ("heatmap", ("",), plots.OF_SHEN["malignant"]),
         ("confusion", ("patch", "patch"), "#6baed6"),  # a cell that holds half of its row
-        ("intensity", ("", ""), figures.report.RED),
-        ("loss", ("", "patch"), figures.report.RED),
+        ("intensity", ("", ""), plots.RED),
+        ("loss", ("", "patch"), plots.RED),
     ],
 )
 def test_a_figure_shows_what_it_is_for(

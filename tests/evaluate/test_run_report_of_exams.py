@@ -13,8 +13,8 @@ import pytest
 
 from mammojax.data import dataset
 from mammojax.evaluate import report, table
-from mammojax.evaluate.exam_report import write_exam_report
 from mammojax.evaluate.measure import measure_breasts
+from mammojax.evaluate.run_report import write_exam_report
 from mammojax.vocabulary import FINDINGS
 from tests.evaluate.conftest import exam_run
 

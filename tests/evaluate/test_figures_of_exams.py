@@ -15,7 +15,7 @@ from matplotlib.contour import ContourSet
 from mammojax.data import dataset
 from mammojax.data.exams import exams_of, read_ahead
 from mammojax.errors import BadCheckpoint, NotComparable
-from mammojax.evaluate import exam_figures
+from mammojax.evaluate import embedding, figures
 from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.train.checkpoint import restore_best
 from tests.evaluate.conftest import HEATMAPS, SIZES, exam_run
@@ -31,13 +31,13 @@ def _rows(run: Path) -> list[dict[str, str]]:
 
 
 def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: dataset.Prepared, tmp_path: Path) -> None:
-    shown = exam_figures.with_lesions(exam_run(tmp_path, data))
+    shown = figures.outlined_exams(exam_run(tmp_path, data))
     assert [one.caption for one in shown] == [
         "Visible findings: malignant and benign", "Visible findings: malignant", "Visible findings: benign"
     ]  # fmt: skip
     masks = {example["image"][..., 0].tobytes(): example["masks"][..., 0] for example in _examples(data)}
     found = []
-    for axes in exam_figures.draw(shown).axes:
+    for axes in figures.exam_figure(shown).axes:
         mirrored = axes.texts[0].get_text().startswith("R")
         pixels, *tints = (np.asarray(image.get_array()) for image in axes.images)
         mask = masks[(pixels[:, ::-1] if mirrored else pixels).tobytes()]
@@ -53,10 +53,10 @@ def test_a_lesion_of_a_large_image_is_drawn_small(
     data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = exam_run(tmp_path, data)
-    (large, *_), side = exam_figures.with_lesions(run), 100
-    monkeypatch.setattr(exam_figures, "LARGEST", side)
-    (small, *_) = exam_figures.with_lesions(run)
-    for view, image in small.image.items():
+    (large, *_), side = figures.outlined_exams(run), 100
+    monkeypatch.setattr(figures, "LARGEST", side)
+    (small, *_) = figures.outlined_exams(run)
+    for view, image in small.images.items():
         assert max(image.shape) == side
         assert image.shape == small.lesions[view].shape
         assert small.lesions[view].mean() == pytest.approx(large.lesions[view].mean(), rel=0.2, abs=1e-6)
@@ -68,7 +68,7 @@ def test_heatmaps_are_those_of_the_chosen_breasts(data: dataset.Prepared, tmp_pa
     malignant = sorted((row for row in rows if row["malignant"] == "1"), key=lambda row: row["p"])
     benign = [row for row in rows if (row["benign"], row["malignant"]) == ("1", "0")]
     chosen = [malignant[-1], malignant[0], max(benign, key=lambda row: row["p"])]
-    shown = exam_figures.scored(run)
+    shown = figures.surest_exams(run)
     assert len(shown) == 3
     examples = {example["image"][..., 0].tobytes(): example["masks"][..., 0] for example in _examples(data)}
     indices = {exam.exam_id: exam.images for exam in exams_of(data, "test")}
@@ -78,12 +78,12 @@ def test_heatmaps_are_those_of_the_chosen_breasts(data: dataset.Prepared, tmp_pa
         assert f"{side}: p(malignant) = {row['p']:.2f}, p(benign) = {float(row['p_benign']):.2f}" in one.caption
         assert row["exam_id"] not in one.caption
         assert row["patient_id"] not in one.caption
-        assert set(one.image) == set(indices[row["exam_id"]])
-        for view, image in one.image.items():
+        assert set(one.images) == set(indices[row["exam_id"]])
+        for view, image in one.images.items():
             mask = examples[image.tobytes()]
             blurred = [cv2.GaussianBlur((mask == value).astype(np.float32), (0, 0), 7) for value in (2, 1)]
             np.testing.assert_allclose(one.heatmaps[view], np.stack(blurred, axis=-1), atol=1e-4)
-    figure = exam_figures.draw(shown)
+    figure = figures.exam_figure(shown)
     assert len(figure.axes) == 3 * 3 * 4
     outlines = sum(isinstance(found, ContourSet) for axes in figure.axes for found in axes.collections)
     assert outlines == 3 * sum(v in marks for one in shown for marks in one.lesions.values() for v in (1, 2))
@@ -97,30 +97,30 @@ def test_heatmaps_are_those_of_the_chosen_breasts(data: dataset.Prepared, tmp_pa
 def test_what_cannot_be_drawn_is_said(data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, out = exam_run(tmp_path / "run", data), tmp_path / "x.png"
     with pytest.raises(BadCheckpoint, match="takes no heatmaps"):
-        exam_figures.write("exam-heatmaps", run, out)
+        figures.write("exam-heatmaps", [run], out)
     with monkeypatch.context() as of_no_exams:
-        of_no_exams.setattr(exam_figures.exams, "exams_of", lambda *_: [])
+        of_no_exams.setattr(figures.exams, "exams_of", lambda *_: [])
         with pytest.raises(BadCheckpoint, match="val split has no outlined lesion"):
-            exam_figures.write("lesions", run, out, "val")
+            figures.write("lesions", [run], out, "val")
     readers = tmp_path / "readers.csv"
     exam_id = exams_of(data, "test")[0].exam_id
     readers.write_text(f"reader,exam_id,laterality,p_malignant\na,{exam_id},L,0.1\na,{exam_id},R,0.2\n")
     with pytest.raises(NotComparable, match="shows no readers"):
-        exam_figures.write("lesions", run, out, readers=readers)
+        figures.write("lesions", [run], out, readers=readers)
     with pytest.raises(BadCheckpoint, match="of its test split 1 exams"):
-        exam_figures.write("umap", run, out, readers=readers)
+        figures.write("umap", [run], out, readers=readers)
     with pytest.raises(BadCheckpoint, match="BI-RADS run"):
-        exam_figures.write("umap", exam_run(tmp_path / "birads", data, target="birads"), out)
+        figures.write("umap", [exam_run(tmp_path / "birads", data, target="birads")], out)
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(BadCheckpoint, match=r"pip install 'mammojax\[umap\]'"):
-        exam_figures.write("umap", run, out)
+        figures.write("umap", [run], out)
     assert not out.exists()
 
 
 def test_activations_are_those_that_the_predictions_come_from(data: dataset.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path, data, heatmaps=True)
     chosen = {exam.exam_id for exam in exams_of(data, "test")[:3]}
-    found, columns, hidden = exam_figures.activations(run, "test", chosen)
+    found, columns, hidden = embedding.activations(run, "test", chosen)
     assert {exam.exam_id for exam in found} == chosen
     config, facts, variables = restore_best(run)
     folder = data.path / "heatmaps" / f"{HEATMAPS}_p48s13"
@@ -146,7 +146,7 @@ def test_activations_are_those_that_the_predictions_come_from(data: dataset.Prep
 def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
     data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exam_figures, "embed", lambda vectors: vectors[:, :2])
+    monkeypatch.setattr(embedding, "embed", lambda vectors: vectors[:, :2])
     monkeypatch.setitem(sys.modules, "umap", ModuleType("umap"))
     run, rng = exam_run(tmp_path / "run", data), np.random.default_rng(1)
     exams = exams_of(data, "test")
@@ -157,13 +157,13 @@ def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
     own_means = [np.mean([own[e.exam_id, side] for side in "LR"]) for e in exams]
     reader_means = [np.mean([said[r, e.exam_id, side] for r in "ab" for side in "LR"]) for e in exams]
     layers = rng.normal(size=(2, len(exams), 4))
-    monkeypatch.setattr(exam_figures, "activations", lambda *_: (exams, *layers))
+    monkeypatch.setattr(embedding, "activations", lambda *_: (exams, *layers))
     crossed = np.array([(e.label[2:] == 1).any() for e in exams])
     for file, means, words in (
         (None, own_means, "this run's predictions"),
         (tmp_path / "readers.csv", reader_means, "mean of 2 readers"),
     ):
-        figure = exam_figures.embedding(run, "test", file)
+        figure = figures.umap(run, "test", file)
         assert words in figure.get_suptitle()
         for axes, vectors in zip(figure.axes, layers, strict=False):
             dots, crosses = axes.collections
@@ -180,8 +180,8 @@ def test_the_embedding_keeps_groups_apart_and_is_the_same_twice() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(40, 32)).astype(np.float32)
     vectors[20:] += 20
-    points = exam_figures.embed(vectors)
-    np.testing.assert_array_equal(exam_figures.embed(vectors), points)
+    points = embedding.embed(vectors)
+    np.testing.assert_array_equal(embedding.embed(vectors), points)
     middle = points[:20].mean(0), points[20:].mean(0)
     spread = max(points[:20].std(), points[20:].std())
     assert np.linalg.norm(middle[0] - middle[1]) > 3 * spread

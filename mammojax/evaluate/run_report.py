@@ -1,0 +1,309 @@
+"""The report of a finished run, WORKDIR/report.html, from the run's own files: of images, and of exams."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mammojax import metrics
+from mammojax.errors import BadDataset, NotPrepared
+from mammojax.evaluate import figures, plots, populations, table
+from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
+from mammojax.evaluate.report import TOO_FEW, Section, png, with_counts, write_page
+from mammojax.vocabulary import BIRADS, FINDINGS
+
+SPLITS = {"val": "val", "test": "test", "val_random10": "val, ten windows", "test_random10": "test, ten windows"}
+CATEGORIES = ("0_incomplete", "1_normal", "2_benign")  # BI-RADS, section IV-C
+_PATHS = (
+    "data_dir",
+    "source",
+    "init_from",
+    "patch_run",
+    "pretrained",
+)  # config fields that would show the machine's folders
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One image of the gallery: uint8 [H, W]; the patch net's malignant probability [H, W] or None; lesion marks uint8
+    [H, W] (1 benign, 2 malignant) or None; a caption without ids."""
+
+    image: np.ndarray
+    heatmap: np.ndarray | None
+    mask: np.ndarray | None
+    caption: str
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a run folder says of its run: config without paths, facts of its data, metrics.json, rows of
+    metrics.jsonl, versions.json."""
+
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    results: dict[str, Any]
+    log: list[dict[str, Any]]
+    versions: str
+
+    @classmethod
+    def read(cls, workdir: Path) -> "_Files":
+        saved = json.loads((workdir / "config.json").read_text())
+        results = json.loads((workdir / "metrics.json").read_text())
+        log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        return cls(
+            _without_paths(saved["config"]), saved["facts"], results, log, (workdir / "versions.json").read_text()
+        )
+
+    @property
+    def kept(self) -> str:
+        """The best epoch, in words; empty where there is none."""
+        best = next((row for row in reversed(self.log) if row["kind"] == "val" and row["best"]), None)
+        return f"{best['stage']}, epoch {best['epoch']}" if best else ""
+
+    def metrics(self, split: str) -> list[str]:
+        """Names of what was measured of a split with an interval."""
+        return [name for name, value in self.results[split].items() if isinstance(value, dict)]
+
+    def curves(self) -> str:
+        """Loss and validation score by epoch, as a data URL."""
+        figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        plots.training(left, right, self.log)
+        return png(figure)
+
+
+def _without_paths(config: Any) -> Any:
+    """A config of dicts in dicts whose fields that name folders or files of the machine read "…"."""
+    if not isinstance(config, dict):
+        return config
+    return {k: "…" if k in _PATHS and v else _without_paths(v) for k, v in config.items()}
+
+
+def _plot(draw: Callable[..., object], *arrays: Any, size: tuple[float, float] = (4.6, 4.3)) -> str:
+    """A plot of plots.py in a figure of its own, as a data URL."""
+    figure = Figure(figsize=size)
+    draw(figure.subplots(), *arrays)
+    return png(figure)
+
+
+def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[str, str]:
+    size = (4.6, 4.3) if len(classes) == 2 else (6.2, 5.2)
+    return "Confusion matrix", _plot(plots.confusion, matrix, classes, size=size)
+
+
+def write_image_report(
+    workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = ()
+) -> Path:
+    """Write WORKDIR/report.html of a run on patches or whole images; returns its path.
+
+    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/test.csv.
+    """
+    run = _Files.read(workdir)
+    names = sorted(run.metrics("test"), key=lambda name: (not name.startswith("auc"), name != "pr_auc", name))
+    with matplotlib.rc_context(plots.FONT):
+        sections = [
+            _results(run, names),
+            _image_counts(run.facts),
+            Section("Training", figures=[("Loss and validation score by epoch", run.curves())], layout="wide",
+                    note=f"Best epoch, kept across stages: {run.kept or 'none'}."),
+            _test_images(workdir, run),
+            *_gallery(gallery),
+        ]  # fmt: skip
+    made = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
+    cards = [(_words(name), *_card(run.results["test"][name])) for name in names[:4]]
+    write_page(workdir / "report.html", title, notes, [*sections, Section("How it was made", details=made)], cards)
+    return workdir / "report.html"
+
+
+def _results(run: _Files, names: Sequence[str]) -> Section:
+    splits = [split for split in ("val", "test") if split in run.results]
+    rows = [(_words(name), *(with_counts(run.results[split].get(name)) for split in splits)) for name in names]
+    note = (
+        "In brackets the 95 % interval, drawn by patient; with fewer than ten examples of a class there is none. n: how"
+        " many of each class were measured, in the order of the table below. The validation split chose the epoch that"
+        " was kept, so its numbers are optimistic."
+    )
+    return Section("Results", header=("", *splits), rows=rows, note=note)
+
+
+def _words(name: str) -> str:
+    """A metric's name as a reader would say it."""
+    return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
+
+
+def _card(interval: Mapping[str, Any]) -> tuple[str, str]:
+    """A number, and below it its interval and the counts of each class."""
+    value, _, rest = with_counts(interval).partition(" ")
+    return value, rest.replace("[", "" if TOO_FEW in rest else "95 % by patient: ").replace("]", "")
+
+
+def _image_counts(facts: dict[str, Any]) -> Section:
+    """How many images of each class a split has, and how they were made."""
+    classes = facts["classes"]
+    rows = [
+        (split, *(str(counts[name]) for name in classes), str(sum(counts.values())))
+        for split, counts in facts["counts"].items()
+    ]
+    if framing := facts.get("framing"):
+        size = f"{framing['size'][0]} × {framing['size'][1]} pixels, crop {framing['crop']}"
+        made = f"{size}; mean gray value {facts['mean']:.2f} of 255"
+    else:
+        made = f"patches of {facts['patch_size']} pixels of cropped exams, on their image's scale"
+    note = f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {made}; "
+    note += f"{facts['rejected']} files or rows left out."
+    return Section("Data", header=("split", *(name.replace("_", " ") for name in classes), "all"), rows=rows, note=note)
+
+
+def _test_images(workdir: Path, run: _Files) -> Section:
+    """Curves of the test images, where there are two classes and both occur, and the confusion matrix."""
+    pictures = []
+    frame = table.read_csv(workdir / "predictions" / "test.csv")
+    frame = frame[frame["label"] != ""]
+    if "p_malignant" in frame and both_classes(label := frame["label"].map(int).to_numpy()):
+        score, patient = frame["p_malignant"].map(float).to_numpy(), frame["patient_id"].to_numpy(dtype=str)
+        pictures.append(("ROC curve with its band", _plot(plots.roc, label, score, patient)))
+        pictures.append(("Scores by class", _plot(plots.scores, label, score)))
+    pictures.append(_confusion(run.results["test"]["confusion_matrix"], run.facts["classes"]))
+    return Section("Test set", figures=pictures)
+
+
+def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
+    """The images with their lesions outlined, the heatmaps beside them."""
+    if not items:
+        return []
+    pictures = []
+    for item in items:
+        panels = 1 + (item.heatmap is not None)
+        height, width = item.image.shape
+        figure = Figure(figsize=(2.1 * panels, 2.1 * height / width), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, panels))
+        for panel in axes:
+            plots.image(panel, item.image, brightest=255)
+        if item.mask is not None:
+            plots.outline(axes[0], item.mask, plots.OF_IMAGES)
+        if item.heatmap is not None:
+            plots.overlay(axes[1], item.heatmap, 0.55)
+        pictures.append((item.caption, png(figure, dpi=110, tight=False)))
+    text = "Left the mammogram with its outlined lesions (red malignant, blue benign), right what the patch classifier "
+    text += "takes for malignant."
+    return [Section("Surest and worst test images", text, figures=pictures, layout="gallery")]
+
+
+def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
+    """Write WORKDIR/report.html of a run on exams (Wu et al. 2019); returns its path.
+
+    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/, and shows up to three exams where
+    the data set still stands. A BI-RADS run has curves and a confusion matrix of its categories instead of breasts.
+
+    Raises:
+        NotComparable: the predictions of breasts cannot be used, see `table.read_breasts`.
+    """
+    run = _Files.read(workdir)
+    birads = run.config["model"]["target"] == "birads"
+    with matplotlib.rc_context(plots.FONT):
+        sections = _birads(workdir, run) if birads else _breasts(workdir, run)
+        sections += [_exam_training(run), _exam_counts(run), *([] if birads else _exams(workdir))]
+    sections.append(Section("Config", commands=[json.dumps(run.config, indent=2, ensure_ascii=False)]))
+    sections.append(Section("Versions", commands=[run.versions]))
+    write_page(workdir / "report.html", title, notes, sections)
+    return workdir / "report.html"
+
+
+def _breasts(workdir: Path, run: _Files) -> list[Section]:
+    """The test breasts by population, all numbers, curves and scores."""
+    splits = {split: table.read_breasts(workdir, split) for split in ("test", "test_random10")}
+    draws, seed = run.config.get("bootstrap_runs", RUNS), run.config["seed"]
+    measured = {SPLITS[split]: measure_breasts(breasts, draws, seed) for split, breasts in splits.items()}
+    breasts = splits["test_random10"]
+    described = {name: table.described(breasts, name) for name in table.POPULATIONS}
+    by = populations.sections({"split": "test split", "populations": described, "runs": measured, "by": {}}, "")
+    by = [replace(section, header=("predictions", *section.header[1:])) for section in by]
+    curves = []
+    for finding in FINDINGS:
+        label, score = breasts.label(finding), breasts.score(finding)
+        text, pictures = "All are alike, so there is no curve.", []
+        if both_classes(label):
+            text = "Every labelled breast; the mean of ten windows, moved and resized at random."
+            roc = _plot(plots.roc, label, score, breasts.patient, f"ROC, {finding} or not")
+            pictures.append((f"ROC curve of {finding} with its band", roc))
+            pictures.append((f"Scores of {finding} by class", _plot(plots.breast_scores, label, score, finding)))
+        curves.append(Section(f"Test breasts, {finding} or not", text, figures=pictures))
+    words = "AUC alone is the mean of the four labels' AUCs by exam, all others are by breast. Ten windows: the mean of"
+    return [*by, _exam_results(run, f"{words} their predictions."), *curves]
+
+
+def _birads(workdir: Path, run: _Files) -> list[Section]:
+    """All numbers, and the test exams' categories: each against the others, and which was taken for which."""
+    frame = table.read_csv(workdir / "predictions" / "test.csv")
+    frame = frame[frame["birads"] != ""]
+    truth = np.array([BIRADS.index(category) for category in frame["birads"]], int)
+    scores = frame[[f"p_{name}" for name in BIRADS]].map(float).to_numpy(np.float64)
+    patient = frame["patient_id"].to_numpy(dtype=str)
+    pictures = []
+    for k, category in enumerate(CATEGORIES):
+        if both_classes(label := (truth == k).astype(int)):
+            name = f"BI-RADS {category.replace('_', ', ')}, or not"
+            pictures.append((f"ROC curve of {name}", _plot(plots.roc, label, scores[:, k], patient, name)))
+    matrix = metrics.confusion_matrix(truth, scores.argmax(1), len(BIRADS)).tolist()
+    words = "AUC 0, 1, 2 are of that BI-RADS category against the others; AUC alone is their mean."
+    text = f"{len(frame)} test exams of {len(set(patient))} patients. A category that none or all have has no curve."
+    return [
+        _exam_results(run, words),
+        Section("BI-RADS of the test exams", text, figures=pictures),
+        Section("What they were taken for", "The likeliest of the three.", figures=[_confusion(matrix, CATEGORIES)]),
+    ]
+
+
+def _exam_results(run: _Files, text: str) -> Section:
+    """All metrics of metrics.json by split."""
+    splits = [split for split in SPLITS if split in run.results]
+    names = dict.fromkeys(name for split in splits for name in run.metrics(split))
+    rows = []
+    for name in sorted(names, key=lambda name: ("biopsied" in name, name.startswith("pr_"), name)):
+        word = name.replace("pr_auc", "PR AUC").replace("auc", "AUC").replace("_", " ")
+        cells = [with_counts(run.results[split].get(name)) for split in splits]
+        rows.append([word.replace("biopsied", "(biopsied)"), *cells])
+    text += " In brackets 95 % intervals, drawn by patient. n: negatives + positives; of AUC alone, of the rarest."
+    text += " The val numbers are optimistic: they chose the epoch."
+    return Section("All numbers", text, ("", *(SPLITS[split] for split in splits)), rows)
+
+
+def _exam_training(run: _Files) -> Section:
+    text = f"Kept: {run.kept}. " if run.kept else ""
+    text += "The training loss is summed over the halves that predict apart (CC and MLO), "
+    text += "the validation loss is of their averaged probabilities; both are nats an exam."
+    return Section("Training", text, figures=[("Loss and validation AUC by epoch", run.curves())])
+
+
+def _exam_counts(run: _Files) -> Section:
+    """How many exams, images and findings each split has (Table I)."""
+    rows, facts = [], run.facts
+    for split, findings in facts.get("findings", {}).items():
+        exams = run.results.get(split, {}).get("exams", "–")
+        counts = [findings[name][how] for name in FINDINGS for how in ("visible", "occult")]
+        rows.append([split, str(exams), str(sum(facts["counts"][split].values())), *map(str, counts)])
+    columns = (f"{name} breasts, {how}" for name in FINDINGS for how in ("visible", "occult"))
+    text = f"{facts['name']}, split “{facts['split']}”; {facts['rejected']} files or rows left out. "
+    text += "Exams: those that were predicted. Occult findings are in no image. A breast may have both kinds."
+    return Section("Data", text, ("split", "exams", "images", *columns), rows)
+
+
+def _exams(workdir: Path) -> list[Section]:
+    """The surest and the worst malignant breast and the worst benign one; else exams with outlined lesions."""
+    try:
+        exams = figures.surest_exams(workdir) or figures.outlined_exams(workdir)
+    except (NotPrepared, BadDataset):  # the data set or its heatmaps are gone, the rest of the report is not
+        return []
+    sections = []
+    for exam in exams:
+        heading, *lines = exam.caption.split("\n")
+        bare = replace(exam, caption="")
+        pictures = [(panel, png(figures.exam_figure([bare], [panel]))) for panel in exam.panels]
+        text = "".join(f"{line[0].upper()}{line[1:]}. " for line in lines) + "Occult findings have no outline."
+        sections.append(Section(heading, text, figures=pictures))
+    return sections
