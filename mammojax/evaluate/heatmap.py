@@ -42,9 +42,9 @@ def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
                 features.astype(jnp.float32), shape, strides=(1, 1), padding=padding, count_include_pad=False
             )
             dense = variables["params"]["classifier"]
-            seen = jax.nn.softmax(pooled @ dense["kernel"] + dense["bias"][None, None, None, :], axis=-1)
+            probability = jax.nn.softmax(pooled @ dense["kernel"] + dense["bias"][None, None, None, :], axis=-1)
             # Windows of an even side lie between positions: a position takes the mean of those on both sides of it.
-            return nn.avg_pool(seen, (2 - shape[0] % 2, 2 - shape[1] % 2), strides=(1, 1))
+            return nn.avg_pool(probability, (2 - shape[0] % 2, 2 - shape[1] % 2), strides=(1, 1))
 
         return nn.apply(apply, model)(variables, classifiers.as_input(images, mean, channels))
 
@@ -151,13 +151,13 @@ def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDic
     Returns:
         Their folder, inside the data set's, for `data.exams.Images`. It is named after the patch network's weights.
     """
-    there = folder(data, net.digest, exam)
-    todo = []
+    target = folder(data, net.digest, exam)
+    missing = []
     for split in ("train", "val", "test"):
-        (there / split).mkdir(parents=True, exist_ok=True)
-        paths = [there / split / f"{index}.png" for index in range(len(data.table(split)))]
-        todo += [(split, index, path) for index, path in enumerate(paths) if not path.is_file()]
+        (target / split).mkdir(parents=True, exist_ok=True)
+        paths = [target / split / f"{index}.png" for index in range(len(data.table(split)))]
+        missing += [(split, index, path) for index, path in enumerate(paths) if not path.is_file()]
     images = {split: exams.Images(data, split, {}) for split in ("train", "val", "test")}
-    for split, index, path in tqdm(todo, desc="heatmaps", unit="image", disable=None):
+    for split, index, path in tqdm(missing, desc="heatmaps", unit="image", disable=None):
         exams.write_heatmaps(path, net.heatmaps(images[split].pixels(index), exam))
-    return there
+    return target

@@ -50,24 +50,24 @@ def pointing(map_: np.ndarray, mask: np.ndarray, tolerance: int = 0) -> bool:
 
 def marks(map_: np.ndarray, distance: int) -> list[tuple[float, int, int]]:
     """The map's MARKS highest local maxima at least `distance` apart: (score, y, x), highest first."""
-    found = peak_local_max(map_, min_distance=distance, threshold_abs=1e-12, num_peaks=MARKS, exclude_border=False)
-    return sorted(((float(map_[y, x]), int(y), int(x)) for y, x in found), reverse=True)
+    maxima = peak_local_max(map_, min_distance=distance, threshold_abs=1e-12, num_peaks=MARKS, exclude_border=False)
+    return sorted(((float(map_[y, x]), int(y), int(x)) for y, x in maxima), reverse=True)
 
 
-def judged(found: Sequence[tuple[float, int, int]], mask: np.ndarray) -> tuple[list[tuple[float, bool]], int]:
+def hits(marks_: Sequence[tuple[float, int, int]], mask: np.ndarray) -> tuple[list[tuple[float, bool]], int]:
     """Which of an image's marks hit a lesion; a connected region of `mask` (bool [H, W]) is one.
 
     Returns:
         (score, hit) of each mark, but of several on one lesion only the highest; and the number of lesions.
     """
     count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    result, seen = [], set()
-    for score, y, x in sorted(found, reverse=True):
+    result, hit = [], set()
+    for score, y, x in sorted(marks_, reverse=True):
         region = int(regions[y, x])
-        if region not in seen:
+        if region not in hit:
             result.append((score, region > 0))
         if region:
-            seen.add(region)
+            hit.add(region)
     return result, count - 1
 
 
@@ -78,7 +78,7 @@ def froc(
     """Share of lesions hit at each number of false marks per image.
 
     Args:
-        marks_: (score, hit) of each image's marks, as `judged` tells them.
+        marks_: (score, hit) of each image's marks, as of `hits`.
         lesions: how many each image has.
         rates: mean false marks per image.
         weight: how often each image counts, [R, N] for R values at once; None: once.
@@ -157,8 +157,8 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
         example = source[k]
         image, mask = example["image"][None], example["masks"][..., 0] == 2
         for name, weights in nets.items():
-            made = saliency.saliency(config, facts, weights, image)[0]
-            rows[name].add(made, mask, tolerance, float(log_p(weights, image)))
+            map_ = saliency.saliency(config, facts, weights, image)[0]
+            rows[name].add(map_, mask, tolerance, float(log_p(weights, image)))
         if patch:
             grid = np.asarray(heatmap.heatmap(*patch, image)[0])
             rows["heatmap"].add(heatmap.malignant(grid, mask.shape), mask, tolerance)
@@ -195,14 +195,14 @@ class _Row:
         self.lesions: list[int] = []
 
     def add(self, map_: np.ndarray, mask: np.ndarray, tolerance: int, log_weight: float = 0.0) -> None:
-        found = [
+        weighted = [
             (log_weight + float(np.log(score)), y, x)
             for score, y, x in marks(map_, max(1, round(min(mask.shape) * 0.05)))
         ]
-        told, lesions = judged(found, mask)
+        marks_, lesions = hits(weighted, mask)
         self.inside.append(share(map_, mask))
         self.points.append(pointing(map_, mask, tolerance))
-        self.marks.append(told)
+        self.marks.append(marks_)
         self.lesions.append(lesions)
 
     def measured(self, patients: np.ndarray, malignant: int, runs: int, points: bool) -> dict[str, Any]:

@@ -292,11 +292,11 @@ class ExamPredictor:
             BadMammogram: the network needs views that the exam has not.
         """
         join, angles = self.config.model.join, tuple(self.config.model.angles)
-        there = [view for view in VIEWS if view in views and view[2:] in angles]
-        if not there or (join in ("breast-wise", "joint") and len({view[2:] for view in there}) < len(angles)):
+        present = [view for view in VIEWS if view in views and view[2:] in angles]
+        if not present or (join in ("breast-wise", "joint") and len({view[2:] for view in present}) < len(angles)):
             raise BadMammogram(f"a {join} network has not the views it needs; leave the exam out.")
-        paired = [view for view in there if {f"L-{view[2:]}", f"R-{view[2:]}"} <= set(there)]
-        return (paired or there) if join == "view-wise" else there
+        paired = [view for view in present if {f"L-{view[2:]}", f"R-{view[2:]}"} <= set(present)]
+        return (paired or present) if join == "view-wise" else present
 
     def probabilities(self, views: Mapping[str, Sequence[View]], exam_id: str, tta: str = "none") -> np.ndarray:
         """What the network says of an exam.

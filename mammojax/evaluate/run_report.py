@@ -114,9 +114,9 @@ def write_image_report(
             _test_images(workdir, run),
             *_gallery(gallery),
         ]  # fmt: skip
-    made = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
+    details = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
     cards = [(_words(name), *_card(run.results["test"][name])) for name in names[:4]]
-    write_page(workdir / "report.html", title, notes, [*sections, Section("How it was made", details=made)], cards)
+    write_page(workdir / "report.html", title, notes, [*sections, Section("How it was made", details=details)], cards)
     return workdir / "report.html"
 
 
@@ -151,10 +151,10 @@ def _image_counts(facts: dict[str, Any]) -> Section:
     ]
     if framing := facts.get("framing"):
         size = f"{framing['size'][0]} × {framing['size'][1]} pixels, crop {framing['crop']}"
-        made = f"{size}; mean gray value {facts['mean']:.2f} of 255"
+        framed = f"{size}; mean gray value {facts['mean']:.2f} of 255"
     else:
-        made = f"patches of {facts['patch_size']} pixels of cropped exams, on their image's scale"
-    note = f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {made}; "
+        framed = f"patches of {facts['patch_size']} pixels of cropped exams, on their image's scale"
+    note = f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {framed}; "
     note += f"{facts['rejected']} files or rows left out."
     return Section("Data", header=("split", *(name.replace("_", " ") for name in classes), "all"), rows=rows, note=note)
 

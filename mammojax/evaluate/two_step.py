@@ -117,10 +117,10 @@ def two_step(
         )
     if len(np.unique(labels)) < 2:
         raise BadDataset("the training images are all of one class; two-step needs malignant and other ones.")
-    seen = all_features(patch, data, "train", config.eval_batch)[0]
+    inputs = all_features(patch, data, "train", config.eval_batch)[0]
     forest = RandomForestClassifier(
         trees, max_depth=depth, min_samples_split=min_split, random_state=seed, n_jobs=-1
-    ).fit(seen, labels)
+    ).fit(inputs, labels)
     forest.set_params(n_jobs=1)  # several jobs add the trees' votes in any order, which moves the last digit
     output.mkdir(parents=True, exist_ok=True)
     results = {}

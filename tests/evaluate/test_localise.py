@@ -33,7 +33,7 @@ def test_a_map_that_is_the_mask_is_perfect_and_its_complement_worthless(seed: in
     assert localise.pointing(outside, mask, tolerance=40)
     assert not localise.pointing(np.zeros_like(inside), mask, tolerance=40)
     for map_, hit in ((inside, 1.0), (outside, 0.0)):
-        told, lesions = localise.judged(localise.marks(map_, 2), mask)
+        told, lesions = localise.hits(localise.marks(map_, 2), mask)
         assert localise.froc([told], [lesions], (0.0, 2.0)).tolist() == [[hit, hit]]
 
 
@@ -43,7 +43,7 @@ def test_froc_by_hand() -> None:
     one = np.zeros((20, 20), bool)
     one[8:12, 8:12] = True
     found = [[(0.4, 13, 13), (0.9, 3, 3), (0.8, 4, 4), (0.7, 0, 19)], [(0.6, 0, 0), (0.5, 9, 9)]]
-    told, lesions = zip(*(localise.judged(f, m) for f, m in zip(found, (two, one), strict=True)), strict=True)
+    told, lesions = zip(*(localise.hits(f, m) for f, m in zip(found, (two, one), strict=True)), strict=True)
     assert told == ([(0.9, True), (0.7, False), (0.4, True)], [(0.6, False), (0.5, True)])
     assert lesions == (2, 1)
     # Down the scores: hit, (the same lesion again), false, false, hit, hit: 1/3 at no false mark, 3/3 at one an image.
