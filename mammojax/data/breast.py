@@ -1,8 +1,8 @@
 """Where the breast is, how a mammogram is brought to one size, and how an image of an exam is cropped to the breast.
 
 The crop is that of Wu et al. 2019 (section III): the breast without markers, and the points that a window is placed by.
-What the paper leaves out is done as the published code does it, to the pixel; a background that is not 0, which that
-code does not know, is ours (`tissue_threshold`).
+Where the paper leaves something out, we follow the published code to the pixel. That code assumes a background of 0;
+the rule for any other background is ours (`tissue_threshold`).
 """
 
 import sys
@@ -49,14 +49,15 @@ def breast_mask(pixels: np.ndarray) -> np.ndarray:
 
 
 def tissue_threshold(pixels: np.ndarray) -> int:
-    """The gray value above which the breast is, markers and scanner strips aside, found from the image itself.
+    """The gray value above which the breast lies, from the image itself; markers and scanner strips do not count.
 
-    It is 0 where the background is 0, as Wu et al. 2019 take it to be. The rule is ours, on the copy of `breast_mask`:
-    of a background of 0 the largest region that is nowhere 0 is the breast, whose outline leaves free the two corners
-    of its box on the nipple's side. Where one of them is filled, by gray values that vary little and are darker than
-    what `breast_mask` says of the region, there is a background that is not 0. The threshold then is its median, and
-    over it four times what its darkest tenth lies below, as noise does (above there may be a rim of faint skin), but
-    at most half the way to the breast. It is looked for again above that, as film may lie on another background.
+    It is 0 where the background is 0, as Wu et al. 2019 assume. The rule is ours and works on the small copy that
+    `breast_mask` uses. On a background of 0 the breast is the largest region that is nowhere 0, and its outline leaves
+    the two corners of its box on the nipple's side free. Where gray values that vary little and are darker than the
+    breast of `breast_mask` fill one of these corners, the background is not 0. The threshold is then the background's
+    median plus four times the distance from the median down to its darkest tenth (noise; above the median there may be
+    a rim of faint skin), but at most half the way to the breast. The search goes on above that threshold, as film may
+    lie on another background.
 
     Args:
         pixels: uint16 [H, W].
@@ -80,18 +81,18 @@ def tissue_threshold(pixels: np.ndarray) -> int:
 
 
 def _background(small: np.ndarray, region: np.ndarray) -> int | None:
-    """The threshold over the background that a region [h, w] of a small image holds; None where it holds none."""
+    """The threshold above the background of a region [h, w] of a small image; None if it has no background."""
     darkest = np.percentile(small[region], 5)
     over = np.where(region, np.maximum(small, darkest) - darkest, 0)
-    breast = breast_mask((over * (65535 / max(1.0, float(over.max())))).astype(np.uint16))  # it looks at 8 bits
+    breast = breast_mask((over * (65535 / max(1.0, float(over.max())))).astype(np.uint16))  # it works on 8 bits
     if not breast.any():
         return None
     beside = region & (cv2.dilate(breast.astype(np.uint8), np.ones((21, 21), np.uint8)) == 0)
     top, left, bottom, right = breast_box(region, 0)
     high, wide = max(2, (bottom - top) // 8), max(2, (right - left) // 8)
     sides = (slice(left, left + wide), slice(right - wide, right))
-    held = [breast[:, side].sum() for side in sides]
-    nipple = [side for side, area in zip(sides, held, strict=True) if area <= 1.1 * min(held)]  # both where alike
+    areas = [breast[:, side].sum() for side in sides]
+    nipple = [side for side, area in zip(sides, areas, strict=True) if area <= 1.1 * min(areas)]  # both where alike
     ends = (slice(top, top + high), slice(bottom - high, bottom))
     filled = max(beside[end, side].mean() for end in ends for side in nipple)
     faintest = np.percentile(small[breast], 5)
@@ -113,7 +114,7 @@ def _small(array: np.ndarray) -> np.ndarray:
 
 
 def chest_side(mask: np.ndarray) -> str:
-    """The picture's edge at which the chest wall stands, "left" or "right": where the breast touches more of it.
+    """The image's edge at which the chest wall lies, "left" or "right": where the breast touches more of it.
 
     The band is a twentieth of the width, as film often leaves a dark margin.
     """
@@ -126,7 +127,7 @@ def chest_side(mask: np.ndarray) -> str:
 
 
 def breast_box(mask: np.ndarray, margin: float = 0.02) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of the breast, half-open, grown by `margin` of the picture; all of it if no breast."""
+    """(top, left, bottom, right) of the breast, half-open, grown by `margin` of the image; the image if no breast."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height, width = mask.shape
     if not len(rows):
@@ -231,7 +232,7 @@ class Crop:
             facing right; the upper third is left out, where the armpit may reach further.
         bottommost: (row, (first, last distance from the chest wall)): its lowest row, likewise.
         distance_from_starting_side: columns between the chest wall's edge of the image and the crop.
-        threshold: tissue was what is above it.
+        threshold: pixels above it are tissue.
     """
 
     box: tuple[int, int, int, int]
@@ -249,8 +250,8 @@ class Crop:
 def largest_breast(mask: np.ndarray, iterations: int = ITERATIONS) -> np.ndarray:
     """The largest 4-connected region that is left after erosion, grown again: bool [H, W] of bool [H, W].
 
-    `iterations` of erosion and dilation with a cross, beyond the border being nothing, are a ball of that radius in the
-    L1 distance, which one distance transform gives.
+    `iterations` steps of erosion or dilation with a cross, with nothing beyond the border, equal a ball of that radius
+    in the L1 distance; one distance transform computes it.
 
     Raises:
         NoTissue: nothing is left.
@@ -272,8 +273,8 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int | None = 0, itera
     Args:
         pixels: uint16 [H, W].
         faces_right: the nipple points to the right: left breasts where images are stored as they hang.
-        threshold: tissue is what is above it: 0 in the published code, whose images have a background of 0. None: found
-            from the image, see `breast.tissue_threshold`.
+        threshold: pixels above it are tissue: 0 in the published code, whose images have a background of 0. None: it
+            is computed from the image, see `tissue_threshold`.
         iterations: radius of the erosion in pixels; the published 100 is for images of about 3000 × 2000. Half of it is
             kept around the breast's box, but not behind it.
 
@@ -285,7 +286,7 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int | None = 0, itera
     breast = largest_breast(pixels > threshold, iterations)
     rows, columns = np.flatnonzero(breast.any(axis=1)), np.flatnonzero(breast.any(axis=0))
     height, width = pixels.shape
-    buffer = iterations // 2  # the published 50 of 100; smaller images would else be more buffer than breast
+    buffer = iterations // 2  # the published 50 of 100; smaller images would otherwise be more buffer than breast
     top, bottom = max(0, int(rows[0]) - buffer), min(height, int(rows[-1]) + 1 + buffer)
     left, right = int(columns[0]), int(columns[-1]) + 1
     if faces_right:
@@ -296,7 +297,7 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int | None = 0, itera
     wide = inside.shape[1]
 
     def distance(x: int) -> int:
-        return x if faces_right else wide - x  # not W − 1 − x: the published code's off-by-one, which its weights saw
+        return x if faces_right else wide - x  # not W − 1 − x: the off-by-one that the published weights saw
 
     upper = inside.shape[0] // 3
     lower = np.flatnonzero(inside[upper:].any(axis=0))
@@ -314,7 +315,7 @@ def crop(pixels: np.ndarray, faces_right: bool, threshold: int | None = 0, itera
 
 
 def warn_if_whole(name: str, cut: tuple[int, ...], image: tuple[int, ...], threshold: int) -> None:
-    """Say on the standard error that a crop of shape `cut` keeps (almost) all of the image of this name."""
+    """Warn on standard error that a crop of shape `cut` keeps (almost) all of the image of this name."""
     share = cut[0] * cut[1] / (image[0] * image[1])
     if share > WHOLE:
         tqdm.write(
@@ -327,8 +328,8 @@ def warn_if_whole(name: str, cut: tuple[int, ...], image: tuple[int, ...], thres
 def faces_right(pixels: np.ndarray, laterality: str, horizontal_flip: str) -> bool:
     """Whether the nipple points right in an image uint16 [H, W].
 
-    horizontal_flip says it: "NO", left breasts face right, as images are stored to hang; "YES", they are mirrored;
-    where it is empty the pixels tell.
+    `horizontal_flip` decides: with "NO" left breasts face right, as images are stored to hang; with "YES" they are
+    mirrored; where it is empty, the pixels decide.
     """
     if horizontal_flip in ("YES", "NO"):
         return (laterality == "L") == (horizontal_flip == "NO")

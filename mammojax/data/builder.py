@@ -18,20 +18,20 @@ from mammojax.data.recipe import WITHOUT_PATCHES, Recipe
 
 @dataclass(kw_only=True)
 class MammogramConfig(tfds.core.BuilderConfig):
-    """A builder's config: the recipe of what is made, and by how many processes. Its `name` is the folder's."""
+    """A builder's config: the recipe of the examples and the number of processes. Its `name` is the folder's."""
 
     recipe: Recipe
     workers: int = 1
 
 
 class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Examples of mammograms or patches, made of the rows of a data set's source.
+    """Examples of mammograms or patches, made from the rows of a data set's source.
 
     Features: image uint16 [H, W, 1]; image_id (a patch's ends in #k), patient_id, exam_id, laterality, view; label
     int64: 1 malignant, 0 not, -1 unknown, or the patch's index in its recipe's `classes`. "whole" and "exams" have
-    masks too, uint8 [H, W, 1]: 0 nothing, 1 benign, 2 malignant lesion. Images of "exams" are cropped, face right,
-    differ in size; `facts` (JSON) says what is known of them. "exam_patches" have mean and std of the image they were
-    cut from.
+    masks too, uint8 [H, W, 1]: 0 nothing, 1 benign, 2 malignant lesion. Images of "exams" are cropped, face right
+    and differ in size; `facts` (JSON) holds their labels, window and further columns. "exam_patches" have the mean and
+    std of the image they were cut from.
     """
 
     rejected: list[tuple[str, str]]

@@ -1,10 +1,10 @@
 """CBIS-DDSM as downloaded from TCIA: four CSVs and a tree of DICOMs (Lee et al. 2017, CC BY 3.0).
 
 Downloads differ in depth and file names (000000.dcm under UID folders; 1-1.dcm under dated ones), and the CSVs' crop
-and mask columns are swapped in some rows, as are some descriptions. So files are found by the folder of their image or
-lesion, such as Mass-Training_P_00001_LEFT_CC_1, elsewhere by the UIDs of their headers, and mask and crop are told
-apart by size and content, last by SeriesDescription. What stays ambiguous is listed and not used.
-An example is (patient, side, view): mass and calcification folders of one view are merged, with all their masks.
+and mask columns are swapped in some rows, as are some descriptions. So the reader finds files by the folder of their
+image or lesion, such as Mass-Training_P_00001_LEFT_CC_1, or else by the UIDs of their headers. It tells mask and crop
+apart by size and content, and only then by SeriesDescription. Ambiguous files are listed and not used. An example is
+(patient, side, view): mass and calcification folders of one view are merged, with all their masks.
 """
 
 import csv
@@ -31,9 +31,9 @@ class CsvRow:
     """One lesion of the CSVs.
 
     Attributes:
-        pathology: "BENIGN" or "MALIGNANT", or "" where the cell says nothing known.
+        pathology: "BENIGN" or "MALIGNANT", or "" where the cell holds another word.
         image_uids: StudyInstanceUID and SeriesInstanceUID of the full mammogram, as the path's cell has them.
-        lesion_uids: those of crop and mask, which the cells may have the wrong way round.
+        lesion_uids: those of crop and mask, which the cells may have swapped.
     """
 
     patient: str
@@ -89,7 +89,7 @@ def read_rows(source: Path) -> list[CsvRow]:
 
 
 def official_halves(rows: list[CsvRow]) -> dict[str, str]:
-    """Patient → "train" or "test"; the 31 patients who stand in both halves go to train."""
+    """Patient → "train" or "test"; the 31 patients of both halves go to train."""
     halves: dict[str, str] = {}
     for row in rows:
         if halves.get(row.patient) != "train":
@@ -108,8 +108,8 @@ def views(rows: list[CsvRow]) -> dict[tuple[str, str, str], list[CsvRow]]:
 def splits(rows: list[CsvRow], images: list[manifest.Image], split: str, seed: int) -> dict[str, str]:
     """Patient → train, val or test.
 
-    "shen": 85:15 and 90:10 of the official training patients, whose images the authors' own lie in; "all": the same of
-    all patients; "official": the official test, and 90:10 of the official training patients.
+    "shen": 85:15 and 90:10 of the official training patients, among whose images the authors' own lie; "all": the same
+    of all patients; "official": the official test, and 90:10 of the official training patients.
     """
     halves = official_halves(rows)
     training = [i for i in images if halves[i.patient_id] == "train"]
@@ -130,16 +130,16 @@ class Files:
     """
 
     def __init__(self, source: Path) -> None:
-        """Walk the tree once, through links as well; only headers of files in unknown folders are read."""
+        """Walk the tree once, links included; only headers of files in unknown folders are read."""
         self.by_folder: dict[str, list[Path]] = defaultdict(list)
         self.by_uid: dict[str, list[Path]] = defaultdict(list)
-        seen = set()
+        visited = set()
         for folder, below, names in os.walk(source, followlinks=True):
             real = os.path.realpath(folder)
-            if real in seen:  # a link to a folder above would never end
+            if real in visited:  # a link to a folder above would never end
                 below.clear()
                 continue
-            seen.add(real)
+            visited.add(real)
             owner = next((part for part in reversed(Path(folder).parts) if FOLDER.fullmatch(part)), None)
             paths = [Path(folder) / name for name in sorted(names) if name.lower().endswith(".dcm") and name[0] != "."]
             if owner:
@@ -162,7 +162,7 @@ def _uids(path: Path) -> set[str]:
 
 
 def read_tree(source: Path, rows: list[CsvRow]) -> manifest.Table:
-    """Join the rows with the files; every row that is left out stands in the table's `rejected` with its reason."""
+    """Join the rows with the files; `rejected` of the table lists every row left out, with its reason."""
     files, table = Files(source), manifest.Table([])
     for (patient, side, view), group in views(rows).items():
         table.rejected += [
@@ -171,13 +171,13 @@ def read_tree(source: Path, rows: list[CsvRow]) -> manifest.Table:
         ]  # fmt: skip
         group = [row for row in group if row.pathology]
         folders = dict(sorted((row.image_folder, row.image_uids) for row in group))
-        there = {folder: files.of(folder, uids) for folder, uids in folders.items()}
-        images = {folder: _full(there[folder], uids) for folder, uids in folders.items()}
+        files_of = {folder: files.of(folder, uids) for folder, uids in folders.items()}
+        images = {folder: _full(files_of[folder], uids) for folder, uids in folders.items()}
         full = next((path for path in images.values() if path), None)
         several = "several files could be the full mammogram; leave it one"
-        table.rejected += [(folder, several) for folder in folders if there[folder] and not images[folder]]
+        table.rejected += [(folder, several) for folder in folders if files_of[folder] and not images[folder]]
         if full is None:
-            why = several if any(there.values()) else "its full mammogram is not in the source folder"
+            why = several if any(files_of.values()) else "its full mammogram is not in the source folder"
             table.rejected += [(row.lesion_folder, why) for row in group]
             continue
         lesions = []
@@ -203,7 +203,7 @@ def read_tree(source: Path, rows: list[CsvRow]) -> manifest.Table:
 
 
 def _full(candidates: list[Path], uids: tuple[str, ...]) -> Path | None:
-    """The full mammogram among an image's files: the only one, else the one of the CSV's series; copies are one."""
+    """The full mammogram among an image's files: the only one, or that of the CSV's series; copies count as one."""
     if len(candidates) > 1:
         candidates = [path for path in candidates if set(uids) & _uids(path)] or candidates
         candidates = [path for path in candidates if set(uids) <= _uids(path)] or candidates
@@ -222,8 +222,8 @@ def _mask(candidates: list[Path], full: Path) -> tuple[Path | None, str]:
 
     A mask has its mammogram's size, or (some of CBIS-DDSM's) nearly that or its aspect, and two values; a crop has the
     size of a lesion and gray values. SeriesDescription decides last: where one series holds both, both are described
-    as masks, and others have theirs swapped. Only what the headers leave open is decoded: 3,500 masks of 20 million
-    pixels take a while.
+    as masks, and other series have their descriptions swapped. Pixels are decoded only where the headers do not decide:
+    3,500 masks of 20 million pixels take a while.
     """
     if not candidates:
         return None, "no mask in the source folder"

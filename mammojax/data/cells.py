@@ -1,7 +1,8 @@
-"""The cells of our CSVs: a text of the data is no formula to a spreadsheet, and reads back as it was.
+"""The cells of our CSVs: a spreadsheet runs no text of the data as a formula, and every text reads back as it was.
 
 A spreadsheet runs a cell that begins with =, +, -, @, a tab or a line's end (OWASP, "CSV Injection"), and an id or a
-file name may. Such a text is written behind an apostrophe, as a spreadsheet itself marks text, and read without it.
+file name may begin so. Such a text is written behind an apostrophe, as a spreadsheet itself marks text, and is read
+without it.
 """
 
 import csv
@@ -14,12 +15,12 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # the last fo
 
 
 def shielded(text: str) -> str:
-    """The text behind an apostrophe where it is a formula to a spreadsheet (or would read back as another text)."""
+    """The text, behind an apostrophe if a spreadsheet would run it as a formula (or it would read back changed)."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def plain(text: str) -> str:
-    """What `shielded` was given."""
+    """The text that `shielded` was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
@@ -31,18 +32,18 @@ class Writer:
         self._rows.writerow([shielded(column) for column in columns])
 
     def row(self, cells: Sequence[Any] | Mapping[str, Any]) -> None:
-        """A row: a cell for each column, in their order or by their names; of a mapping others are left out."""
+        """A row: a cell for each column, in their order or by their names; further keys of a mapping are left out."""
         values = [cells[column] for column in self._columns] if isinstance(cells, Mapping) else cells
         self._rows.writerow([_cell(c, v) for c, v in zip(self._columns, values, strict=True)])
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Several of them."""
+        """Write several rows, see `row`."""
         for cells in rows:
             self.row(cells)
 
 
 def read_table(file: TextIO) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a CSV of ours; a cell that is missing is empty, cells beyond the header are dropped."""
+    """Columns and rows of a CSV of ours; a missing cell is empty, cells beyond the header are dropped."""
     reader = csv.DictReader(file, restval="")
     columns = [plain(column) for column in reader.fieldnames or ()]
     return columns, [{plain(k): plain(v) for k, v in row.items() if k is not None} for row in reader]

@@ -1,6 +1,6 @@
-"""A compressed frame, from bytes to stored values: its own size is compared with the header's before it is decoded.
+"""A compressed frame, from bytes to stored values: its size is compared with the header's before it is decoded.
 
-A frame says in its first bytes how large it is, and its decoder takes memory for that: 11 kB of JPEG can ask for 4 GB.
+A frame's first bytes say how large it is, and its decoder allocates that much: 11 kB of JPEG can ask for 4 GB.
 The marker segments are those of ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 and T.814 (JPEG 2000, HTJ2K); RLE is that of
 DICOM PS3.5 Annex G.
 """
@@ -63,9 +63,9 @@ def decode(frame: bytes, syntax: str, rows: int, columns: int) -> np.ndarray:
 
 
 def check_rle(frame: bytes, rows: int, columns: int, bits: int) -> None:
-    """Raise BadCodestream where a gray frame's RLE header is not that of `bits` a pixel, or its segments too long.
+    """Raise BadCodestream where a gray frame's RLE header does not fit `bits` a pixel, or its segments are too long.
 
-    There is a segment for each byte of a pixel; the worst packing makes two bytes of each (literal runs of one).
+    There is a segment for each byte of a pixel; the worst packing makes two bytes of one (literal runs of length 1).
     """
     if len(frame) < 64:
         raise BadCodestream("the file is cut short, the RLE header in PixelData is not whole; copy it again")
@@ -102,8 +102,8 @@ def _jpeg_sizes(frame: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _without_boxes(frame: bytes) -> bytes:
-    """The codestream of JPEG 2000 that is wrapped in a JP2 file: DICOM forbids that, some write it. Its boxes could
-    make many channels of one (a palette), so no decoder sees them."""
+    """The JPEG 2000 codestream inside a JP2 file: DICOM forbids that wrapping, but some devices write it. Its boxes
+    could turn one channel into many (a palette), so no decoder sees them."""
     if frame[4:8] != b"jP  ":
         return frame
     at = 0
@@ -119,7 +119,7 @@ def _without_boxes(frame: bytes) -> bytes:
 
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
-    """Rows, columns and components of the SIZ segment, which stands first."""
+    """Rows, columns and components of the SIZ segment, which comes first."""
     if len(frame) < 45 or frame[:4] != b"\xff\x4f\xff\x51":
         raise BadCodestream("PixelData is no JPEG 2000 codestream, or the file is cut short; copy it again")
     width, height, left, top = struct.unpack(">4L", frame[8:24])

@@ -1,4 +1,4 @@
-"""A prepared data set: what TFDS wrote, and beside it what a run must know of it (dataset.json, index.csv)."""
+"""A prepared data set: the files that TFDS wrote, and beside them dataset.json and index.csv for the runs."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ class Prepared:
     def source(self, split: str, masks: bool = True) -> Any:
         """Random access to the examples of "train", "val" or "test"; see `builder.MammogramBuilder`.
 
-        Without `masks` those of whole images stay undecoded, which saves a tenth of the reading.
+        Without `masks`, the masks of whole images stay undecoded, which saves a tenth of the reading time.
         """
         if not self.table(split):
             return []
@@ -42,7 +42,7 @@ class Prepared:
         return self._builder.as_data_source(split, decoders=skip)
 
     def table(self, split: str) -> list[dict[str, str]]:
-        """A row an example, in the source's order: COLUMNS, and of exams their facts, as JSON."""
+        """One row per example, in the source's order: COLUMNS and, for exams, their facts as JSON."""
         return [row for row in self._rows if row["split"] == split]
 
     def labels(self, split: str) -> np.ndarray:
@@ -59,25 +59,25 @@ def find(recipe: Recipe) -> Prepared:
     """
     path = recipe.path
     if not (path / "dataset.json").is_file():
-        what = f"{recipe.name}/{recipe.config_name}"
-        raise NotPrepared(f"the data set {what} is not prepared; run: {recipe.command}")
+        data_set = f"{recipe.name}/{recipe.config_name}"
+        raise NotPrepared(f"the data set {data_set} is not prepared; run: {recipe.command}")
     return Prepared(path)
 
 
 def of_run(run: Path) -> Prepared:
-    """The data set a run was trained on, where it still stands.
+    """The data set that a run was trained on.
 
     Raises:
-        NotPrepared: it is gone.
+        NotPrepared: the data set is gone.
     """
     return find(Recipe.of_run(json.loads((run / "config.json").read_text())["config"], run))
 
 
 def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.ndarray:
-    """The rows of `patients` patients, int64 [M], in order: with and without a malignant row in the table's proportion.
+    """The rows of `patients` patients, int64 [M], in order; the share of patients with a malignant row is the table's.
 
     A smaller number's patients are among those of a greater one (Shen et al. 2019, Table 4: "training subsets with 20,
-    30, 40, 50 and 60 patients were sampled"; that they are nested is ours, it takes the draw out of the comparison).
+    30, 40, 50 and 60 patients were sampled"; nesting them is ours, it takes the draw out of the comparison).
 
     Raises:
         BadDataset: there are fewer patients.
@@ -88,7 +88,7 @@ def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.nda
     if patients > len(malignant):
         raise BadDataset(f"config.data.patients is {patients}, but the train split has {len(malignant)}; take fewer.")
     rng = np.random.default_rng(seed)
-    place: list[tuple[float, str]] = []  # each stratum spread evenly over 0 … 1: any beginning keeps the proportion
+    place: list[tuple[float, str]] = []  # strata spread evenly over 0 … 1: any first part keeps the proportion
     for stratum in (True, False):
         ids = rng.permutation(sorted(p for p, m in malignant.items() if m is stratum))
         place += [((k + 0.5) / len(ids), str(name)) for k, name in enumerate(ids)]
@@ -97,7 +97,7 @@ def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.nda
 
 
 def refuse_one_class(data: Prepared, only: np.ndarray | None = None) -> None:
-    """Refuse what nothing can be learned from or measured on, before hours of training.
+    """Refuse data that nothing can be learned from or measured on, before hours of training.
 
     Args:
         data: of whole images or patches.

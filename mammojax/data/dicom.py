@@ -26,8 +26,8 @@ from mammojax.data import codestream, projection
 from mammojax.data.silence import silence
 from mammojax.errors import BadMammogram
 
-MAX_PIXELS = 2**27  # 134 M: four times the largest detectors; more is a bomb or not a mammogram
-MIN_SIDE = 64  # pixels; what is smaller is an icon or a cut-out
+MAX_PIXELS = 2**27  # 134 M: four times the largest detectors; a larger image is a decompression bomb or no mammogram
+MIN_SIDE = 64  # pixels; smaller images are icons or cut-outs
 TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -44,13 +44,13 @@ class Mammogram:
 
     Attributes:
         pixels: uint16 [H, W], 0 … 65535, bright is dense.
-        laterality: "L", "R", or "" where nothing says.
+        laterality: "L", "R", or "" where the file does not say.
         view: one of projection.PROJECTIONS, such as "CC" and "MLO", or "".
         modifier: why the view is empty though the file says one: "spot compression", "magnification", …; else "".
         pixel_spacing: (row, column) in mm in the breast's plane, None where the header does not say.
-        patient_id, exam_id: as in the header: they identify a person, never print them.
+        patient_id, exam_id: as in the header. They identify a person; never print them.
         sop_class: UID, "" for a PNG.
-        for_processing: the raw detector image, not meant for reading: its gray scale differs from other images'.
+        for_processing: whether it is the raw detector image, not meant for reading, whose gray scale differs.
     """
 
     pixels: np.ndarray
@@ -69,7 +69,7 @@ def read_mammogram(path: str | Path, any_modality: bool = False) -> Mammogram:
 
     Args:
         path: the file.
-        any_modality: take DICOMs of whatever modality for mammograms.
+        any_modality: accept DICOMs of every modality as mammograms.
 
     Raises:
         BadMammogram: not a single gray mammogram, or one that cannot be decoded or shows nothing.
@@ -89,7 +89,7 @@ def read_mammogram(path: str | Path, any_modality: bool = False) -> Mammogram:
 
 
 def read_facts(path: str | Path, any_modality: bool = False) -> Mammogram:
-    """What `read_mammogram` says of a file, without its pixels (uint16 [0, 0]), which are not decoded.
+    """A file's mammogram as `read_mammogram` reads it, but without decoding the pixels (uint16 [0, 0]).
 
     Raises:
         BadMammogram: the header is not of a single gray mammogram.
@@ -117,9 +117,9 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _lenient(path: Path) -> Iterator[None]:
-    """Silent on values that break the standard in fields nobody needs; a broken field that is needed is a BadMammogram.
+    """Ignore broken values in fields nobody needs; turn a broken field that is needed into a BadMammogram.
 
-    pydicom parses a field when it is asked for it, and raises errors of many kinds then.
+    pydicom parses a field on access, and raises errors of many kinds then.
     """
     with silence:
         try:
@@ -135,7 +135,7 @@ def _lenient(path: Path) -> Iterator[None]:
 def peek(path: str | Path, *keywords: str) -> pydicom.Dataset:
     """Some fields of a DICOM header; pixels are not read. Empty where the file is no DICOM or its header is broken.
 
-    The deflated form, which would be inflated whole, is not looked at either.
+    A deflated file, which would have to be inflated whole, gives an empty one too.
     """
     try:
         with silence, Path(path).open("rb") as file:
@@ -181,7 +181,7 @@ def _read_png(path: Path) -> np.ndarray:
 
 
 def _header(path: Path) -> pydicom.Dataset:
-    """The parsed file, its deflated form refused before parsing: 1 MB of it can take 2 GB of memory."""
+    """The parsed file. Deflated files are refused before parsing: 1 MB can take 2 GB of memory."""
     try:
         with path.open("rb") as file:
             file.seek(128)
@@ -204,13 +204,13 @@ def _header(path: Path) -> pydicom.Dataset:
     if "PixelData" not in header:
         if "Rows" in header:
             raise BadMammogram(f"{path.name}: PixelData is absent, the file is cut short or has none; copy it again.")
-        what = "PixelData is absent" if magic == b"DICM" or "SOPClassUID" in header else "it is neither DICOM nor PNG"
-        raise BadMammogram(f"{path.name}: {what}; leave the file out.")
+        reason = "PixelData is absent" if magic == b"DICM" or "SOPClassUID" in header else "it is neither DICOM nor PNG"
+        raise BadMammogram(f"{path.name}: {reason}; leave the file out.")
     return header
 
 
 def _is_cut(header: pydicom.Dataset) -> bool:
-    """The last field is shorter than it says; or there is none, as pydicom drops all where a sequence does not end."""
+    """Whether the last field is cut, or no field is left: pydicom drops all if a sequence has no end."""
     last = header.get_item(max(header.keys())) if header else None
     if last is None:
         return True
@@ -219,7 +219,7 @@ def _is_cut(header: pydicom.Dataset) -> bool:
 
 
 def _refuse(path: Path, header: pydicom.Dataset) -> None:
-    """What is no single gray image of a plausible size is refused before its pixels are decoded."""
+    """Refuse, before decoding, a file that is not a single gray image of a plausible size."""
     if header.get("SOPClassUID") == TOMOSYNTHESIS:
         raise BadMammogram(f"{path.name}: SOPClassUID is breast tomosynthesis; use the 2-D or synthetic view.")
     frames = int(header.get("NumberOfFrames") or 1)
@@ -233,7 +233,7 @@ def _refuse(path: Path, header: pydicom.Dataset) -> None:
 
 
 def _refuse_others(path: Path, header: pydicom.Dataset, any_modality: bool) -> None:
-    """What is an image but no mammogram: another modality, a palette, an icon's size."""
+    """Refuse an image that is no mammogram: another modality, a palette, an icon's size."""
     modality, body, sop_class = (
         str(header.get(k) or "").upper() for k in ("Modality", "BodyPartExamined", "SOPClassUID")
     )
@@ -241,7 +241,7 @@ def _refuse_others(path: Path, header: pydicom.Dataset, any_modality: bool) -> N
     captured = sop_class in MAMMOGRAPHY or f"{sop_class}.".startswith(f"{SECONDARY_CAPTURE}.")
     film = modality in FILM and (breast or (captured and not body))
     if not (modality == "MG" or film or any_modality):
-        # A header's text may be anything, a name too: only what looks like a modality is repeated.
+        # A header's text may be anything, a name too: only a text that looks like a modality is repeated.
         word = modality if re.fullmatch("[A-Z]{2}", modality) else "another" if modality else "absent"
         raise BadMammogram(
             f"{path.name}: Modality is {word}, neither MG nor digitised film of a breast; leave the file out, or "
@@ -277,9 +277,9 @@ def _stored(path: Path, header: pydicom.Dataset) -> np.ndarray:
         else:
             if syntax == codestream.RLE:
                 codestream.check_rle(_frame(header), rows, columns, bits)
-            elif syntax in _NATIVE and len(header.PixelData) < (wanted := -(-rows * columns * bits // 8)):
+            elif syntax in _NATIVE and len(header.PixelData) < (needed := -(-rows * columns * bits // 8)):
                 raise codestream.BadCodestream(
-                    f"PixelData has {len(header.PixelData)} bytes, Rows × Columns need {wanted}; copy the file again"
+                    f"PixelData has {len(header.PixelData)} bytes, Rows × Columns need {needed}; copy the file again"
                 )
             if not syntax and meta is not None:
                 meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
@@ -331,7 +331,7 @@ def _read_dicom(path: Path, any_modality: bool) -> Mammogram:
 
 
 def _facts(path: Path, header: pydicom.Dataset, pixels: np.ndarray) -> Mammogram:
-    """What the header says, beside the pixels."""
+    """The mammogram of a header and its pixels."""
     view, modifier = projection.view(header, path)
     return Mammogram(
         pixels=pixels,
@@ -348,7 +348,7 @@ def _facts(path: Path, header: pydicom.Dataset, pixels: np.ndarray) -> Mammogram
 
 
 def _voi(values: np.ndarray, header: pydicom.Dataset, bounds: tuple[float, float]) -> np.ndarray:
-    """The first VOI LUT or window (PS3.3 C.11.2), as 0 … 1; without one, the whole range of `bounds`."""
+    """The values through the first VOI LUT or window (PS3.3 C.11.2), 0 … 1; without one, over the range of `bounds`."""
     if header.get("VOILUTSequence"):
         lut = header.VOILUTSequence[0]
         count, first, bits = (int(v) for v in lut.LUTDescriptor)
@@ -372,7 +372,7 @@ def _voi(values: np.ndarray, header: pydicom.Dataset, bounds: tuple[float, float
 
 
 def _spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
-    """Spacing in the breast's plane: at the detector ImagerPixelSpacing is magnified."""
+    """Pixel spacing in the breast's plane; ImagerPixelSpacing is the magnified one at the detector."""
     try:
         if header.get("ImagerPixelSpacing"):
             factor = float(header.get("EstimatedRadiographicMagnificationFactor") or 1)

@@ -23,11 +23,11 @@ from mammojax.errors import BadMammogram
 
 Example = dict[str, Any]
 Rejected = list[tuple[str, str]]
-"""(image, reason) of what is left out."""
+"""(image, reason) of everything left out."""
 
 
 def examples_of(image: Image, recipe: Recipe) -> tuple[list[Example], Rejected]:
-    """The examples of one image, and what of it was left out; a broken file is no exception.
+    """The examples of one image, and its parts that are left out; a broken file raises nothing.
 
     An example holds what `builder.MammogramBuilder` describes, and "digest", see `digest`. Patches depend on the
     recipe and the image's name alone.
@@ -47,16 +47,16 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
     """A whole image of the framing's size, or its patches (Shen et al. 2019)."""
     placement = recipe.framing.place(mammogram.pixels)
     lesions, avoid = [], []
-    somewhere = False  # a visible lesion stands nobody knows where
+    unlocated = False  # there is a visible lesion whose place is unknown
     for lesion in image.lesions:
         if lesion.mask is None and not lesion.outline:  # nothing to sample from
-            somewhere |= lesion.visible
+            unlocated |= lesion.visible
             effect = "is not drawn; the image is used" if recipe.kind == "whole" else "gives no patches"
             rejected.append((image.image, f"a lesion without mask {effect}"))
             continue
         stored = read_lesion(lesion, mammogram.pixels.shape, image.image, rejected)
         if stored is None:
-            somewhere = True
+            unlocated = True
             continue
         mask = placement.mask(stored)
         if not mask.any():
@@ -76,7 +76,7 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
     labelled = [(mask, patch_class(lesion.pathology, lesion.abnormality)) for mask, lesion in lesions]
     kind, seed = recipe.kind.removeprefix("patches_"), _patch_seed(image, recipe)
     patches = sample_patches(pixels, labelled, kind, recipe.patch_size, seed, avoid=avoid)
-    if somewhere:
+    if unlocated:
         rejected.append(
             (image.image, "one of its lesions has no mask; its background may show it and gives no patches")
         )
@@ -87,8 +87,8 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
 def _cropped(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Rejected) -> list[Example]:
     """An image of a screening exam, cropped and facing right, or its patches (Wu et al. 2019).
 
-    The example of an image says to which exam, breast and view it belongs and what is known of it, so that an exam may
-    have any number of images a view (the paper's footnote 2).
+    An image's example holds its exam, breast, view and labels, so that an exam may have any number of images of a view
+    (the paper's footnote 2).
     """
     if reason := why_unused(image.laterality, image.view, mammogram.modifier):
         rejected.append((image.image, reason))
@@ -106,18 +106,18 @@ def _cropped(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Rejec
 
     pixels = cut(mammogram.pixels)
     warn_if_whole(image.image, pixels.shape, mammogram.pixels.shape, breast.threshold)
-    masks, somewhere = _exam_masks(image, mammogram.pixels.shape, rejected)
+    masks, unlocated = _exam_masks(image, mammogram.pixels.shape, rejected)
     lesions = [(mask, malignant) for mask, malignant in ((cut(m), malignant) for m, malignant in masks) if mask.any()]
     if recipe.kind == "exams":
         return [_whole(image, pixels, lesions) | {"facts": json.dumps(_exam_facts(image, breast))}]
-    if not lesions and (somewhere or image.findings or image.pathology != "NORMAL"):
-        return []  # neither where its findings are nor that it has none is known
+    if not lesions and (unlocated or image.findings or image.pathology != "NORMAL"):
+        return []  # findings may lie anywhere in it, or it is unknown whether it has any
     patches = sample_exam_patches(
         pixels,
         lesions,
         recipe.patch_size,
         _patch_seed(image, recipe),
-        outside=not somewhere,
+        outside=not unlocated,
         threshold=breast.threshold,
     )
     x = pixels.astype(np.float64)
@@ -125,7 +125,7 @@ def _cropped(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Rejec
 
 
 def _whole(image: Image, pixels: np.ndarray, lesions: Sequence[tuple[np.ndarray, bool]]) -> Example:
-    """An image uint16 [H, W] with its lesions, (mask bool [H, W], malignant): malignant ones lie over benign ones."""
+    """An image uint16 [H, W] with its lesions, (mask bool [H, W], malignant): malignant masks cover benign ones."""
     masks = np.zeros(pixels.shape, np.uint8)
     for mask, malignant in sorted(lesions, key=lambda lesion: lesion[1]):
         masks[mask] = 1 + malignant
@@ -140,13 +140,13 @@ def _of_patches(image: Image, patches: Sequence[Patch], **scale: np.float32) -> 
 
 
 def _patch_seed(image: Image, recipe: Recipe) -> int:
-    """An image's own. Python's hash() changes from process to process: the patches must not."""
+    """An image's own seed. Python's hash() changes from process to process; the patches must not."""
     return int.from_bytes(hashlib.sha256(f"{recipe.seed}/{image.image}".encode()).digest()[:8], "little")
 
 
 def _exam_masks(image: Image, shape: tuple[int, ...], rejected: Rejected) -> tuple[list[tuple[np.ndarray, bool]], bool]:
-    """(mask bool of the image's shape, malignant) of the visible lesions, and whether another one is somewhere."""
-    masks, somewhere = [], any(visible for _, visible in image.findings) and not image.lesions
+    """(mask bool of the image's shape, malignant) of the visible lesions, and whether another one has no mask."""
+    masks, unlocated = [], any(visible for _, visible in image.findings) and not image.lesions
     for lesion in image.lesions:
         if not lesion.visible:  # occult: no patch shows it
             continue
@@ -156,38 +156,38 @@ def _exam_masks(image: Image, shape: tuple[int, ...], rejected: Rejected) -> tup
         else:
             stored = read_lesion(lesion, shape, image.image, rejected)
         if stored is None:
-            somewhere = True
+            unlocated = True
             continue
         if stored.shape != tuple(shape):
             stored = np.asarray(cv2.resize(stored, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST))
         masks.append((stored > 0, lesion.pathology == "MALIGNANT"))
-    return masks, somewhere
+    return masks, unlocated
 
 
 def _exam_facts(image: Image, breast: Crop) -> dict[str, Any]:
-    """What an image says of its breast: benign and malignant, 1, 0, or -1 unknown, and whether a visible finding says
-    so; where its window lies; the table's further columns."""
+    """The facts of an image: benign and malignant of its breast, 1, 0, or -1 unknown, and whether such a finding is
+    visible; the points that place its window; the table's further columns."""
     findings = image.findings or tuple((lesion.pathology, lesion.visible) for lesion in image.lesions)
     if not findings and image.pathology in ("BENIGN", "MALIGNANT"):
         findings = ((image.pathology, True),)
     facts: dict[str, Any] = {}
     for name in ("benign", "malignant"):
-        seen = [visible for pathology, visible in findings if pathology == name.upper()]
-        facts[name] = 1 if seen else (0 if image.pathology else -1)
-        facts[f"{name}_visible"] = any(seen)
+        visible_flags = [visible for pathology, visible in findings if pathology == name.upper()]
+        facts[name] = 1 if visible_flags else (0 if image.pathology else -1)
+        facts[f"{name}_visible"] = any(visible_flags)
     facts |= {"reach": breast.rightmost[1], "lowest": breast.bottommost[0], "threshold": breast.threshold}
     columns = {"density": image.density, **image.columns}
     return facts | {"columns": {column: cell for column, cell in columns.items() if cell}}
 
 
 def read_image(image: Image, rejected: Rejected) -> Mammogram | None:
-    """The mammogram of a row; None where it cannot be used, and (name, reason) goes to `rejected`."""
+    """The mammogram of a row; None where it cannot be used, and then `rejected` gets (name, reason)."""
     try:
         return read_mammogram(image.path)
     except BadMammogram as error:
         # The row names the image; a file's own name may hold the patient (INbreast).
         rejected.append((image.image, str(error).removeprefix(f"{image.path.name}: ")))
-    except Exception as error:  # a broken header raises what it likes
+    except Exception as error:  # a broken header raises errors of any kind
         rejected.append((image.image, f"it cannot be read ({type(error).__name__}); get the file again"))
     return None
 
@@ -197,7 +197,7 @@ def read_lesion(lesion: Lesion, shape: tuple[int, ...], name: str, rejected: Rej
 
     Args:
         lesion: with a mask or an outline.
-        shape: of its image; a mask's file may be of another.
+        shape: of its image; a mask's file may have another.
         name: the image's.
         rejected: gets (name, reason) where the mask cannot be read.
 
@@ -208,7 +208,7 @@ def read_lesion(lesion: Lesion, shape: tuple[int, ...], name: str, rejected: Rej
         return read_mask(lesion.mask) if lesion.mask else _filled(lesion.outline, shape)
     except BadMammogram as error:
         rejected.append((name, f"mask: {error}"))
-    except Exception as error:  # a broken header raises what it likes
+    except Exception as error:  # a broken header raises errors of any kind
         rejected.append((name, f"a mask cannot be read ({type(error).__name__}); get the file again"))
     return None
 
@@ -225,11 +225,11 @@ def _filled(outline: tuple[tuple[float, float], ...], shape: tuple[int, ...]) ->
 
 
 def digest(pixels: np.ndarray) -> bytes:
-    """What tells one picture from another, however its file is written: 16 bytes of uint16 [H, W]."""
+    """16 bytes that tell one image, uint16 [H, W], from another, however its file is written."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16, salt=b"%dx%d" % pixels.shape).digest()
 
 
 def png(array: np.ndarray) -> io.BytesIO:
-    """An array uint8 or uint16 [H, W], losslessly; level 1 is four times as fast as the default, a tenth larger."""
+    """An array uint8 or uint16 [H, W] as lossless PNG; level 1 is four times as fast as the default, a tenth larger."""
     _, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return io.BytesIO(data.tobytes())

@@ -1,4 +1,4 @@
-"""Screening exams of a prepared data set: which images, what labels, and the windows that a network learns from.
+"""Screening exams of a prepared data set: their images, their labels, and the windows that a network learns from.
 
 Each training epoch has all exams with a biopsy and as many random others (Wu et al. 2019, section IV-A.1: "all exams
 with biopsies in the training set (4,844 exams) but only a random subset of an equal number of exams without").
@@ -39,10 +39,11 @@ class View:
 
         Args:
             pixels: uint16 [H, W], cropped and facing right.
-            crop: where its breast reaches to.
+            crop: the points of its breast.
             angle: "CC" or "MLO".
             size: (height, width) of the window.
-            heatmaps: float32 [H, W, C - 1], in the order of the network's channels; None where it takes none.
+            heatmaps: float32 [H, W, C - 1], in the order of the network's channels; None for a network without
+                heatmaps.
         """
         channels = [pixels[..., None].astype(np.float32)]
         if heatmaps is not None:
@@ -50,7 +51,7 @@ class View:
         return cls(np.concatenate(channels, axis=-1), best_centre(pixels, crop, angle, size))
 
     def window(self, angle: str, size: tuple[int, int], rng: Random, noise: int = 0) -> np.ndarray:
-        """What a network sees of the view: its window, standardised, float32 [height, width, C] of `size`.
+        """The view's window as the network takes it, standardised: float32 [height, width, C] of `size`.
 
         Args:
             angle, size: as of `of`.
@@ -83,18 +84,18 @@ class Exam:
 
     @property
     def birads(self) -> int:
-        """Index in BIRADS, the most suspicious of its breasts: 0, then 2, then 1; -1 where any is another or none."""
-        said = {side.get("birads", "") for side in self.columns.values()} - {""}
-        if not said or said - set(BIRADS):
+        """Index in BIRADS of its most suspicious breast: 0, then 2, then 1; -1 if one has another or none."""
+        categories = {side.get("birads", "") for side in self.columns.values()} - {""}
+        if not categories or categories - set(BIRADS):
             return -1
-        return BIRADS.index(next(category for category in ("0", "2", "1") if category in said))
+        return BIRADS.index(next(category for category in ("0", "2", "1") if category in categories))
 
     def biopsied(self, side: str) -> bool:
         """Whether the breast, "L" or "R", was biopsied: as the column says, else where it has a benign or malignant
         finding, since those labels come from biopsies (section II)."""
-        said = self.columns[side].get("biopsied", "")
-        if said:
-            return is_yes(said)
+        cell = self.columns[side].get("biopsied", "")
+        if cell:
+            return is_yes(cell)
         return bool((self.label[[k for k, name in enumerate(LABELS) if name[0].upper() == side]] == 1).any())
 
 
@@ -117,7 +118,7 @@ def exams_of(data: Prepared, split: str) -> list[Exam]:
 def findings(rows: Iterable[dict[str, str]], splits: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
     """Breasts with findings in each split, {split: {"malignant": {"visible": n, "occult": n}, "benign": …}}.
 
-    Wu et al. 2019, Table I. A breast's finding is visible where one of its findings of that kind is in any image.
+    Wu et al. 2019, Table I. A breast's finding is visible if one of its findings of that kind is visible in any image.
     """
     breasts: dict[tuple[str, ...], dict[str, list[bool]]] = {}
     for row in rows:
@@ -133,11 +134,11 @@ def findings(rows: Iterable[dict[str, str]], splits: Sequence[str]) -> dict[str,
     return counts
 
 
-def refuse_one_class(learned: Sequence[Exam], data: Prepared, target: str, angles: Sequence[str]) -> None:
-    """Refuse what nothing can be learned from or measured on, before hours of training.
+def refuse_one_class(train_exams: Sequence[Exam], data: Prepared, target: str, angles: Sequence[str]) -> None:
+    """Refuse data that nothing can be learned from or measured on, before hours of training.
 
     Args:
-        learned: the training exams that are used.
+        train_exams: the training exams that are used.
         data: of kind "exams".
         target: "cancer" or "birads".
         angles: ("CC", "MLO") or one of them.
@@ -147,10 +148,10 @@ def refuse_one_class(learned: Sequence[Exam], data: Prepared, target: str, angle
             an image of one of `angles`.
     """
     remedy = "give the manifest more exams, another config.data.split or another config.data.seed"
-    labels = np.array([[e.birads] if target == "birads" else e.label for e in learned])
+    labels = np.array([[e.birads] if target == "birads" else e.label for e in train_exams])
     if (labels == labels[0]).all():
         alike = "one BI-RADS category" if target == "birads" else "the same four labels (no finding in any, or in all)"
-        raise BadDataset(f"the {len(learned)} training exams have {alike}, so nothing can be told apart; {remedy}.")
+        raise BadDataset(f"the {len(train_exams)} training exams have {alike}, so nothing can be told apart; {remedy}.")
     for split in ("val", "test"):
         every = exams_of(data, split)
         labelled = [e for e in every if (e.birads >= 0 if target == "birads" else (e.label >= 0).any())]
@@ -168,8 +169,8 @@ class Images:
         data: of kind "exams".
         split: "train", "val" or "test".
         sizes: (height, width) of the windows by "CC" and "MLO".
-        heatmaps: the folder that `evaluate.heatmap.write_channels` filled, and which of its two heatmaps, malignant
-            and benign, each further channel is; None for the image alone.
+        heatmaps: the folder that `evaluate.heatmap.write_channels` filled, and, for each further channel, the index
+            of its heatmap (malignant, benign); None for the image alone.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ def write_heatmaps(path: Path, heatmaps: np.ndarray) -> None:
 
 
 def read_heatmaps(path: Path, count: int = 2) -> np.ndarray:
-    """What `write_heatmaps` wrote, float32 [H, W, count], to within 1/131070.
+    """The heatmaps that `write_heatmaps` wrote, float32 [H, W, count], to within 1/131070.
 
     Raises:
         BadDataset: there is no such file, or it is broken.
@@ -245,7 +246,7 @@ def read_heatmaps(path: Path, count: int = 2) -> np.ndarray:
 
 
 class Windows:
-    """What a multi-view network learns from: example k of a run, made anew from its number alone.
+    """The training examples of a multi-view network: example k of a run depends on k and the seed alone.
 
     An example is {"image": {view: float32 [h, w, C], standardised}, "label": int32 [4] as LABELS or [1] of BIRADS,
     "image_id": the exam's id}. Where a view has several images one is drawn; each window moves and grows at random
@@ -257,11 +258,11 @@ class Windows:
 
     Args:
         data, heatmaps, sizes: see `Images`.
-        target: "cancer", an epoch being all biopsied exams and as many others; or "birads", all exams of BIRADS.
+        target: "cancer", whose epoch is all biopsied exams and as many others; or "birads", all exams of BIRADS.
         angles: ("CC", "MLO") or one of them.
-        noise: greatest move of a window and of its borders in pixels.
-        batch: an epoch is a multiple of it. Its last batch is filled with further exams without a biopsy, and where
-            there are no more of those with exams that the epoch already has: none is dropped.
+        noise: the most pixels by which a window and its borders move.
+        batch: an epoch is a multiple of it. Further exams without a biopsy fill its last batch; where there are no
+            more of those, exams that the epoch already has. No exam is dropped.
         epochs: how many there are.
         seed: of everything random.
 

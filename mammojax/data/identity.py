@@ -1,4 +1,4 @@
-"""Who is whose, where a table does not say: ids from DICOM headers as keyed hashes, and files that are one picture."""
+"""Patients where a table does not name them: ids from DICOM headers as keyed hashes, and files with the same image."""
 
 import contextlib
 import hashlib
@@ -13,11 +13,11 @@ from mammojax.data.dicom import peek
 
 KEY = ".id_key"
 NOBODY = ("", "anon", "anonymous", "anonymised", "anonymized", "removed", "none", "unknown", "deidentified")
-"""What stands in PatientID where somebody took the patient out."""
+"""Values of PatientID where somebody has removed the patient."""
 
 
 def id_key(folder: Path) -> bytes:
-    """The secret of the id hashes, made once for a folder and readable by its owner alone."""
+    """The key of the id hashes, created once in a folder and readable by its owner alone."""
     path = folder / KEY
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -27,7 +27,7 @@ def id_key(folder: Path) -> bytes:
 
 
 def hashed(value: str, key: bytes) -> str:
-    """An id from a header as 16 hex digits that only the key's owner can tell it by; "" stays ""."""
+    """An id from a header as 16 hex digits, which only the key's owner can compute; "" stays ""."""
     return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:16] if value else ""
 
 
@@ -38,7 +38,7 @@ def patient_in(path: Path) -> str:
 
 
 def copies(paths: Iterable[Path]) -> list[list[Path]]:
-    """Groups of different paths whose files have the same bytes. Most files are told apart by size or a small part."""
+    """Groups of different paths whose files have the same bytes. Sizes or a small part tell most files apart."""
     groups = [sorted(set(paths))]
     for telling in (_size, _part, _digest):
         parted = []

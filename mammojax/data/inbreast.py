@@ -1,9 +1,9 @@
 """INbreast as distributed: AllDICOMs/, AllXML/ and INbreast.csv (Moreira et al. 2012, Acad Radiol 19(2)).
 
 Labels as in Shen et al. 2019: BI-RADS 1 and 2 negative, 4, 5 and 6 positive, 3 left out ("typically not given at
-screening"). The set has no pathology, so a lesion is as malignant as its image is taken to be. What the files hold and
-the CSV does not, or says wrongly: the patient is the hash in the DICOM's name (the column reads "removed"), "ML" there
-means MLO, images without findings have no XML, names of findings are misspelt.
+screening"). The set has no pathology, so a lesion is as malignant as its image is taken to be. Where
+files and CSV differ: the patient is the hash in the DICOM's name (the column reads "removed"), "ML" in the name means
+MLO, images without findings have no XML, and names of findings are misspelt.
 """
 
 import csv
@@ -42,7 +42,7 @@ def pathology(birads: str) -> str | None:
 
 
 def abnormality(name: str) -> str:
-    """ "mass" or "calcification" of a region's name, however it is spelt; "" of one that tells nothing.
+    """ "mass" or "calcification" for a region's name, however it is spelt; "" for other names.
 
     Spiculated regions, distortions and asymmetries are masses to a classifier with two kinds of lesion.
     """
@@ -61,7 +61,7 @@ def read_regions(path: Path) -> list[tuple[str, tuple[tuple[float, float], ...]]
     try:
         regions = plistlib.loads(path.read_bytes())["Images"][0]["ROIs"]
         return [(str(region.get("Name", "")), tuple(_point(p) for p in region["Point_px"])) for region in regions]
-    except Exception as error:  # plistlib raises what its XML parser likes
+    except Exception as error:  # plistlib raises the many errors of its XML parser
         raise ValueError(f"it is no list of regions ({type(error).__name__}); get the file again") from None
 
 
@@ -84,7 +84,7 @@ def splits(images: list[manifest.Image], split: str, seed: int) -> dict[str, str
 
 
 def read_table(source: Path) -> manifest.Table:
-    """All images of the CSV that have a file and a label; the others stand in `rejected`.
+    """All images of the CSV that have a file and a label; `rejected` lists the others.
 
     Raises:
         BadManifest: the CSV or the folder of DICOMs is absent, or the CSV lacks a column.

@@ -1,4 +1,4 @@
-"""The one table that every data set becomes: an image a row, its lesions inside it."""
+"""The table that every data set becomes: one image per row, with its lesions."""
 
 import os
 from collections import defaultdict
@@ -29,14 +29,14 @@ _OWN = (
 )  # fmt: skip
 _KNOWN = (*_OWN, "density", "birads", "biopsied")
 BIRADS_ORDER = ("1", "2", "3", "0", "4", "4a", "4b", "4c", "5", "6")
-"""BI-RADS categories by suspicion; what is none of them counts as the most suspicious, as it must not pass for another.
+"""BI-RADS categories by suspicion; any other text counts as the most suspicious, as it must not pass for a category.
 """
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One finding: its mask's file, or its outline, (x, y) in pixels of the image; occult with neither; "BENIGN" or
-    "MALIGNANT"; "mass", "calcification" or ""."""
+    """One finding: the file of its mask, or its outline, (x, y) in pixels of the image, or neither; "BENIGN" or
+    "MALIGNANT"; "mass", "calcification" or ""; whether a view shows it (else it is occult)."""
 
     mask: Path | None
     pathology: str
@@ -52,15 +52,15 @@ class Image:
     Attributes:
         image: its name, verbatim from the table; unique.
         path: the file.
-        patient_id, exam_id, laterality ("L", "R", ""), view: as the table says.
+        patient_id, exam_id, laterality ("L", "R", ""), view: from the table.
         pathology: the worst of its rows: "NORMAL", "BENIGN", "MALIGNANT", or "" where unknown.
         lesions: in the table's order.
-        split: "train", "val", "test" where the table says, else "".
-        horizontal_flip: "NO" (left breasts face right), "YES" (mirrored), or "" where the pixels are to tell.
+        split: "train", "val", "test", or "" where the table has none.
+        horizontal_flip: "NO" (left breasts face right), "YES" (mirrored), or "" where the pixels decide.
         findings: (pathology, visible) of each row that says BENIGN or MALIGNANT, with or without a mask.
         columns: the table's further columns, such as density, birads, biopsied or age_band.
-        drawn_as: what its patient is sorted by when splits are drawn; "": patient_id. It differs where that is a keyed
-            hash, so that another key draws the same split.
+        drawn_as: the text by which its patient is sorted when splits are drawn; "": patient_id. It differs where
+            patient_id is a keyed hash, so that another key draws the same split.
     """
 
     image: str
@@ -86,14 +86,14 @@ class Image:
 
 @dataclass
 class Table:
-    """The images of a data set, and the (file or row, reason) of everything that was left out."""
+    """The images of a data set, and (file or row, reason) of everything left out."""
 
     images: list[Image]
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
 
 def unusable(image: Image) -> str:
-    """Why a row that no table of ours was read for cannot be used, or nothing."""
+    """Why a row that comes from a function, not from a file, cannot be used; "" if it can."""
     if not image.image or not image.patient_id:
         return "image or patient_id is empty"
     if image.pathology not in WORSE:
@@ -114,7 +114,7 @@ def worst(pathologies: Iterable[str]) -> str:
 
 
 def merged(column: str, values: Iterable[str]) -> str:
-    """What several rows of an image, or images of a breast, say: of birads and biopsied the worst, else the first."""
+    """One value for an image's rows, or a breast's images: the worst of birads and biopsied, else the first."""
     filled = [value for value in values if value]
     if column == "birads":
         place = {category: k for k, category in enumerate(BIRADS_ORDER)}
@@ -130,9 +130,9 @@ def is_yes(cell: str) -> bool:
 
 
 def read_map(text: str) -> dict[str, str]:
-    """What a manifest's words for pathologies mean: "0=BENIGN,1=MALIGNANT" as {"0": "BENIGN", "1": "MALIGNANT"}.
+    """The meaning of a manifest's words for pathologies: "0=BENIGN,1=MALIGNANT" → {"0": "BENIGN", "1": "MALIGNANT"}.
 
-    Words count in any case; nothing after "=" means unknown.
+    The case of words does not matter; nothing after "=" means unknown.
 
     Raises:
         BadManifest: a part has no "=", a pathology is none of ours, or a word has two meanings.
@@ -156,15 +156,15 @@ def read_manifest(
     """Read a manifest: CSV, a row for each image or lesion; docs/data.md describes the columns.
 
     Required columns: image, pathology. Optional: patient_id, exam_id, laterality, view, abnormality, mask, density,
-    birads, biopsied, visible, split, horizontal_flip. Paths are relative to the CSV. Rows that cannot be used stand in
-    `rejected` with their reason, as do images whose rows contradict each other; other columns are kept as they are.
-    Several names of one file are one image. Without patient_id an image's patient is that of its DICOM's header and of
-    its exam's images; without those the exam, and at last the image itself.
+    birads, biopsied, visible, split, horizontal_flip. Paths are relative to the CSV. `rejected` lists rows that
+    cannot be used, with their reason, and images whose rows contradict each other; other columns are kept as they are.
+    Several names of one file are one image. Without patient_id, an image's patient is that of its DICOM header and of
+    its exam's images; without those it is the exam, and at last the image itself.
 
     Args:
-        path: the CSV, or the folder of a manifest.csv.
-        words: what other words for pathologies mean, see `read_map`.
-        id_folder: where the key of the hashes of ids from headers lies; None: no header is read.
+        path: the CSV, or a folder with a manifest.csv.
+        words: the meaning of other words for pathologies, see `read_map`.
+        id_folder: the folder of the key that hashes ids from headers; None: no header is read.
 
     Raises:
         BadManifest: no such file, no such table (see `sheet.read_rows`), or no usable row.
@@ -175,7 +175,7 @@ def read_manifest(
     if not path.is_file():
         raise BadManifest(f'"{path.name}": there is no such manifest; give the path of a CSV or of its folder.')
     typed, wrong = read_rows(path, _REQUIRED, _KNOWN[len(_REQUIRED) :])
-    # An id copied from one of our tables may stand behind an apostrophe; a file is called what it is called.
+    # An id copied from one of our tables may begin with an apostrophe; file names stay as they are.
     rows = [(line, {c: v if c in ("image", "mask") else plain(v) for c, v in row.items()}) for line, row in typed]
     table = Table([], wrong)
     groups: dict[str, list[dict[str, str]]] = {}
@@ -193,18 +193,18 @@ def read_manifest(
         elif not file_path.is_file():
             table.rejected.append((name, "the file does not exist"))
         else:
-            # Rows of one image may leave a cell to another of its rows.
-            said = {column: merged(column, (row[column] for row in group)) for column in group[0]}
+            # A row may leave a cell empty that another row of its image fills.
+            cells = {column: merged(column, (row[column] for row in group)) for column in group[0]}
             lesions = [_lesion(row, path.parent, table) for row in group]
             table.images.append(
                 Image(
-                    image=name, path=file_path, patient_id=said.get("patient_id", ""),
-                    exam_id=said.get("exam_id", ""), laterality=said.get("laterality", "").upper()[:1],
-                    view=said.get("view", "").upper(), pathology=worst(row["pathology"].upper() for row in group),
-                    lesions=tuple(lesion for lesion in lesions if lesion), density=said.get("density", ""),
-                    split=said.get("split", "").lower(), horizontal_flip=said.get("horizontal_flip", "").upper(),
+                    image=name, path=file_path, patient_id=cells.get("patient_id", ""),
+                    exam_id=cells.get("exam_id", ""), laterality=cells.get("laterality", "").upper()[:1],
+                    view=cells.get("view", "").upper(), pathology=worst(row["pathology"].upper() for row in group),
+                    lesions=tuple(lesion for lesion in lesions if lesion), density=cells.get("density", ""),
+                    split=cells.get("split", "").lower(), horizontal_flip=cells.get("horizontal_flip", "").upper(),
                     findings=tuple((r["pathology"].upper(), _visible(r)) for r in group if _is_finding(r)),
-                    columns={column: value for column, value in said.items() if column not in _OWN},
+                    columns={column: value for column, value in cells.items() if column not in _OWN},
                 )
             )  # fmt: skip
     _name_patients(table, id_folder)
@@ -231,7 +231,7 @@ def _name_patients(table: Table, id_folder: Path | None) -> None:
             tie = roots[tie]
         return tie
 
-    for image in unnamed:  # ties that an image has both of are one patient's
+    for image in unnamed:  # an image with both ties joins them: they are one patient's
         first, *others = ties(image)
         for other in others:
             roots[root(other)] = root(first)
@@ -263,25 +263,25 @@ def _name_patients(table: Table, id_folder: Path | None) -> None:
 
 
 def _contradiction(rows: list[dict[str, str]]) -> str:
-    """What the rows of one image disagree on, as a reason to leave it out, or nothing."""
+    """The reason to leave out an image whose rows disagree, or ""."""
     for column in ("patient_id", "exam_id", "laterality", "view", "split", "horizontal_flip"):
         values = {row.get(column, "") for row in rows} - {""}
         if column in ("patient_id", "exam_id"):
             if len(values) > 1:
                 return f"its rows name different {column.removesuffix('_id')}s"
-        elif len(said := {v.upper()[:1] if column == "laterality" else v.upper() for v in values}) > 1:
-            return f"its rows say {column} {' and '.join(sorted(said))}; leave one"
+        elif len(answers := {v.upper()[:1] if column == "laterality" else v.upper() for v in values}) > 1:
+            return f"its rows say {column} {' and '.join(sorted(answers))}; leave one"
     return ""
 
 
 def _wrong(row: dict[str, str]) -> str:
-    """Why a row cannot be used, or nothing."""
+    """Why a row cannot be used, or ""."""
     if not row["image"]:
         return "image is empty"
     if row["pathology"].upper() not in WORSE:
-        said = row["pathology"]
+        word = row["pathology"]
         return (
-            f'pathology is "{said}"; write NORMAL, BENIGN, MALIGNANT or nothing, or say by a map ({said}=…) what it is'
+            f'pathology is "{word}"; write NORMAL, BENIGN, MALIGNANT or nothing, or say by a map ({word}=…) what it is'
         )
     if row.get("abnormality", "").lower() not in ABNORMALITIES:
         return f'abnormality is "{row["abnormality"]}"; write mass or calcification'
@@ -299,7 +299,7 @@ def _is_finding(row: dict[str, str]) -> bool:
 
 
 def _lesion(row: dict[str, str], root: Path, table: Table) -> Lesion | None:
-    """The lesion of a row, None where it has none; a mask that is not there is listed."""
+    """The lesion of a row, None where it has none; a missing mask is listed in `rejected`."""
     mask = root / row["mask"] if row.get("mask") else None
     is_lesion = _is_finding(row) and bool(mask or row.get("abnormality"))
     if mask is not None and not mask.is_file():
@@ -348,11 +348,11 @@ def splits(images: Sequence[Image], seed: int, column: str = "the manifest's spl
     Args:
         images: of one table.
         seed: of the draw.
-        column: what says the split of an image, in messages.
+        column: the name of an image's split column, for messages.
 
     Raises:
-        BadManifest: the images put one patient in two splits, or name the split of some patients only; or nothing but
-            headers names the patients, and they name one.
+        BadManifest: the images put one patient in two splits, or name the split of some patients only; or only
+            headers name the patients, and all name the same one.
     """
     patients = {image.patient_id for image in images}
     if len(patients) == 1 < len(images) and all(image.drawn_as for image in images):
@@ -375,9 +375,9 @@ def splits(images: Sequence[Image], seed: int, column: str = "the manifest's spl
 
 
 def leave_out_copies(table: Table) -> None:
-    """See that no picture is two patients': files with the same bytes are one, or nobody's where rows disagree.
+    """Keep each image to one patient: of files with the same bytes one stays, or none where their rows disagree.
 
-    A patient who is only named after the file is nobody, so a copy of his goes and the other image stays.
+    A patient who is only named after the file counts as no patient: that copy goes and the other image stays.
     """
     by_path = {image.path: image for image in table.images}
     gone: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """The NYU code's exam lists, pickles of plain dictionaries, as manifests.
 
-A pickle may run any code that it names, so only containers, strings and numbers are let through: nothing is looked up.
+A pickle may run any code that it names, so only containers, strings and numbers are read; no name is looked up.
 """
 
 import csv
@@ -54,13 +54,13 @@ def read_exam_list(path: Path) -> list[dict[str, Any]]:
 
 
 def write_manifest(source: Path, output: Path, images: str = "images", suffix: str = ".png") -> int:
-    """Write an exam list as a manifest, a row an image; the pathology stays empty.
+    """Write an exam list as a manifest, one row per image; the pathology stays empty.
 
     Args:
         source: the pickle.
         output: the CSV.
-        images: the folder of the images, as the manifest's paths are to say it.
-        suffix: of the image files, whose names in the list have none.
+        images: the folder of the images in the manifest's paths.
+        suffix: of the image files; their names in the list have none.
 
     Returns:
         The number of images.

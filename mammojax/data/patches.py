@@ -2,13 +2,13 @@
 
 Of whole images ("Setup and processing of the dataset"). S1: one patch centred on each lesion and one random background
 patch. S10: ten patches around each lesion whose overlap with it is at least 0.9, and as many of the background. S1g: as
-S1, twice as large. What the paper leaves out is the published code's: overlap is intersection over lesion *or* over
-patch; the cutoff falls by 0.05 after 1000 failures; ten background patches an image, not a lesion. Theirs tested the
-background against one lesion: ours against all. Where 1000 draws find no place clear of them, an image has fewer
-background patches rather than one that shows a lesion.
+S1, twice as large. Where the paper leaves something out, we follow the published code: overlap is intersection over
+lesion *or* over patch; the cutoff falls by 0.05 after 1000 failures; ten background patches an image, not a lesion. It
+tests the background against one lesion, ours against all. Where 1000 draws find no place clear of them, an image has
+fewer background patches rather than one that shows a lesion.
 
-Of exams no source tells how patches were drawn: the classes are the published network's, which patches stand for them
-is ours (`sample_exam_patches`).
+For exams no source says how patches were drawn: the classes are the published network's, the choice of patches for
+them is ours (`sample_exam_patches`).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 MIN_OVERLAP = 0.9
 MAX_BACKGROUND_OVERLAP = 0.35
 TRIES = 1000
-PER_LESION = 10  # of exams: patches that show a lesion; as many of its image show none
+PER_LESION = 10  # of exams: patches around each lesion; as many of its image show no lesion
 PER_NEGATIVE = 2  # of exams: patches of an image of a breast without finding
 EXAM_TRIES = 100
 
@@ -34,8 +34,9 @@ class Patch:
     Attributes:
         pixels: uint16 [P, P].
         label: its class.
-        top, left: its corner in the image; negative where zero padding lies.
-        overlap: the greater of intersection/lesion and intersection/patch (background: over all lesions); of exams NaN.
+        top, left: its corner in the image; negative in the zero padding.
+        overlap: the greater of intersection/lesion and intersection/patch (background: over all lesions); NaN for
+            exams.
     """
 
     pixels: np.ndarray
@@ -61,7 +62,7 @@ def sample_patches(
         lesions: (mask bool [H, W], class); an empty mask gives no patch.
         kind: "s1", "s10", or "s1g" (whose patches are twice `size`).
         size: side of a patch in pixels.
-        seed: all that the result depends on beside the other arguments.
+        seed: the result depends on it and the other arguments alone.
         per_lesion: patches a lesion, and of the background, in "s10".
         avoid: further masks, bool [H, W], that the background keeps clear of: lesions that give no patches.
 
@@ -101,7 +102,7 @@ def sample_patches(
 
 
 def _background(canvas: "_Canvas", masks: list[np.ndarray], count: int, rng: np.random.Generator) -> list[Patch]:
-    """`count` patches anywhere; where TRIES draws find none clear of all masks, fewer."""
+    """`count` patches anywhere, or fewer where TRIES draws find none clear of all masks."""
     tests = [(canvas.integral(mask), int(mask.sum())) for mask in masks]
     patches: list[Patch] = []
     for _ in range(count):
@@ -129,7 +130,7 @@ class _Canvas:
         self._pixels = np.pad(image, (self._half, side - self._half))
 
     def integral(self, mask: np.ndarray) -> np.ndarray:
-        """Summed-area table of a padded mask: any patch's share of it is four look-ups."""
+        """Summed-area table of a padded mask: four look-ups give any patch's share of it."""
         return cv2.integral(np.pad(mask.astype(np.uint8), (self._half, self._side - self._half)))
 
     def overlap(self, sums: np.ndarray, y: int, x: int, area: int) -> float:
@@ -150,19 +151,19 @@ def sample_exam_patches(
 ) -> list[Patch]:  # fmt: skip
     """The patches of one cropped image; a label is an index in EXAM_PATCH_CLASSES.
 
-    An image with lesions gives PER_LESION patches around each, centred on a random pixel of it, malignant where any of
-    a malignant lesion is in sight, else benign; and as many "outside" patches, centred on random tissue, that show none
-    of any lesion (where EXAM_TRIES draws find none: fewer). An image without gives PER_NEGATIVE "negative" ones.
-    Patches are shifted into the image, as the sliding window lies; too small an image is padded with zeros at its right
-    and below.
+    An image with lesions gives PER_LESION patches around each, centred on a random pixel of it, malignant where it
+    shows any part of a malignant lesion, else benign; and as many "outside" patches, centred on random tissue, that
+    show no part of a lesion (where EXAM_TRIES draws find none: fewer). An image without lesions gives PER_NEGATIVE
+    "negative" ones. Patches are shifted into the image, as the sliding window is; an image smaller than a patch is
+    padded with zeros at its right and lower edge.
 
     Args:
         pixels: uint16 [H, W].
         lesions: (mask bool [H, W], malignant) of each; no mask is empty.
         size: side of a patch in pixels.
-        seed: all that the result depends on beside the other arguments.
-        outside: False where a lesion may lie unseen: then patches of lesions only.
-        threshold: tissue is above it.
+        seed: the result depends on it and the other arguments alone.
+        outside: False where a lesion may lie anywhere: then only patches of lesions.
+        threshold: pixels above it are tissue.
 
     Returns:
         Lesion patches in the order of the lesions, then the others.

@@ -1,14 +1,15 @@
-"""Synthetic film mammograms, written to disk as CBIS-DDSM really is, so that the same reader reads them.
+"""Synthetic film mammograms, written to disk in CBIS-DDSM's own layout, so that the same reader reads them.
 
 Breast texture is a random field with the 1/f³ power spectrum measured on mammograms (Burgess 1999, "Mammographic
 structure"); on it lie benign masses (smooth), malignant masses (spiculated), benign calcifications (few, round) and
-malignant clusters (pleomorphic, linear). A task for software: what nets score on it says nothing of patients.
+malignant clusters (pleomorphic, linear). The task tests software: a network's score on it says nothing about patients.
 
 Contrasts on the 0 … 1 scale: masses 0.28, spicules 0.30, calcifications 0.60; texture sd 0.08; gain ±15 %. Index
 lesions are half malignant, half masses; a quarter of the patients has a further benign finding. Position and radius
-are drawn alike for benign and malignant, so that size and place do not tell them apart; nor do the brightness of the
-whole image or the features of the quickstart's net at random weights (AUC 0.4 to 0.6). A shortcut remains: the
-maxima of small random filters over the image, which see spicules and specks, reached 0.70 to 0.84.
+are drawn alike for benign and malignant, so that size and place do not separate them; neither does the
+brightness of the whole image, nor the features of the quickstart's network at random weights (AUC 0.4 to 0.6). A
+shortcut remains: the maxima of small random filters over the image, which respond to spicules and specks, reached 0.70
+to 0.84.
 """
 
 import csv
@@ -117,7 +118,7 @@ def draw(
         drawn = [DrawnFinding(f.kind, f.malignant, np.ascontiguousarray(f.mask[:, ::-1])) for f in drawn]
     text, scale = f"{side} {view}", (width / 700 if digital else height / 640)
     (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    corner = (4 if flip else width - text_width - 4, text_height + 6)  # burned in, on the side the chest wall is not
+    corner = (4 if flip else width - text_width - 4, text_height + 6)  # burned in, on the side opposite the chest wall
     marker = np.zeros(size, np.uint8)
     cv2.putText(marker, text, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, 242, 1, cv2.LINE_AA)
     canvas = np.maximum(canvas, marker / 255)
@@ -202,12 +203,12 @@ def write_phantom(
     contrast: float = 1.0,
     both_breasts: bool = False,
 ) -> None:
-    """Write a phantom data set in the on-disk shape of CBIS-DDSM: four CSVs, a DICOM tree in both download layouts.
+    """Write a phantom data set in CBIS-DDSM's layout: four CSVs, a DICOM tree in both download layouts.
 
-    As in CBIS-DDSM only views with a lesion are there: CC and MLO of the breast with the patient's index lesion, and of
-    the other one where it has a finding of its own. A fifth of the patients is official test. As in CBIS-DDSM too, the
-    crop and mask cells of some rows are the wrong way round, some masks are not of their image's size, and the cells
-    of masks end in a newline. The result depends on the arguments alone, `workers` excepted.
+    As in CBIS-DDSM, there are only views with a lesion: CC and MLO of the breast with the patient's index lesion, and
+    of the other breast if it has a finding of its own. A fifth of the patients is the official test set. As in
+    CBIS-DDSM, the crop and mask cells of some rows are swapped, some masks differ from their image in size, and the
+    cells of masks end in a newline. The result depends on the arguments alone, except `workers`.
 
     Args:
         root: a new folder.
@@ -232,7 +233,7 @@ def write_phantom(
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Write a CSV, header first, all of it or none."""
+    """Write a CSV, header first, completely or not at all."""
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -240,7 +241,7 @@ def write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
 
 
 def each(work: partial, count: int, workers: int) -> Iterator[Any]:
-    """work(0), work(1), … work(count − 1), in that order, by so many processes as `workers` says."""
+    """work(0), work(1), … work(count − 1), in that order, by `workers` processes."""
     if workers <= 1:
         yield from map(work, range(count))
         return
@@ -251,9 +252,9 @@ def each(work: partial, count: int, workers: int) -> Iterator[Any]:
 def _write_patient(
     root: Path, seed: int, size: tuple[int, int], contrast: float, both_breasts: bool, index: int
 ) -> list[tuple[str, list[str]]]:
-    """The views of one patient; their rows, each with the name of its table."""
+    """Write the views of one patient; return their rows, each with the name of its table."""
     rng = np.random.default_rng([seed, index])
-    # Four kinds of index lesion in turn, in random order within each four: halves are exact, neighbours unrelated.
+    # Four kinds of index lesion in turn, in random order within each four: halves are exact, neighbours independent.
     order = np.random.default_rng([seed, 1_000_000, index // 4]).permutation(4)[index % 4]
     kind, malignant = ("mass", "calc")[order % 2], bool(order // 2)
     side = "LR"[int(rng.integers(2))]
@@ -286,7 +287,7 @@ def _write_patient(
             if both_breasts:
                 rows.append((MANIFEST, listed))
     if both_breasts:
-        rng = np.random.default_rng([seed, index, 1])  # its own: the lesions do not depend on both_breasts
+        rng = np.random.default_rng([seed, index, 1])  # its own generator: lesions do not depend on both_breasts
         for side, view in itertools.product(sorted(set(SIDES) - set(breasts)), ("CC", "MLO")):
             path = root / "normal" / f"{patient}_{SIDES[side]}_{view}.dcm"
             uids = [generate_uid(entropy_srcs=[str(seed), path.name, level]) for level in LEVELS]
@@ -305,20 +306,20 @@ def _write_lesion(
     entropy: list[int],
     rng: np.random.Generator,
 ) -> tuple[str, tuple[str, str]]:
-    """Write crop and mask of one lesion; where the mask really lies, and the CSV cells of crop and mask."""
+    """Write crop and mask of one lesion; return the mask's real path, and the CSV cells of crop and mask."""
     mask = finding.mask.astype(np.uint8) * 255
     rows_at, columns_at = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     arrays = {"crop": pixels[rows_at[0] : rows_at[-1] + 1, columns_at[0] : columns_at[-1] + 1], "mask": mask}
     if rng.random() < 0.05:  # some of CBIS-DDSM's masks differ from their image in size
         larger = (mask.shape[1] + 2, mask.shape[0] + 2)
         arrays["mask"] = cv2.resize(mask, larger, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
-    said = ("crop", "mask") if finding.kind == "mass" else ("mask", "crop")
-    there = said[::-1] if rng.random() < 0.1 else said  # the CSV says the usual all the same
+    listed = ("crop", "mask") if finding.kind == "mass" else ("mask", "crop")
+    stored = listed[::-1] if rng.random() < 0.1 else listed  # the CSV lists the usual order all the same
     paths, cells = {}, {}
-    for place, what in enumerate(there):
-        # The old layout describes a crop as such; the new one calls both masks.
-        description = "cropped images" if what == "crop" and not layout else _MASK
-        paths[what], cells[said[place]] = _write(root, folder, description, arrays[what], layout, place, entropy)
+    for place, kind in enumerate(stored):
+        # The old layout describes a crop as a crop; the new one describes both as masks.
+        description = "cropped images" if kind == "crop" and not layout else _MASK
+        paths[kind], cells[listed[place]] = _write(root, folder, description, arrays[kind], layout, place, entropy)
     return paths["mask"], (cells["crop"], cells["mask"] + "\n")
 
 
@@ -327,7 +328,7 @@ def _write(
 ) -> tuple[str, str]:
     """Write one DICOM in the old (UID folders, 000000.dcm) or the new (named folders, 1-1.dcm) layout.
 
-    Returns its path below the root, and its CSV cell, which is in the old layout always.
+    Returns its path below the root, and its CSV cell, which is always in the old layout.
     """
     words = [*map(str, entropy), folder]
     study, series = (generate_uid(entropy_srcs=[*words, level]) for level in LEVELS[:2])

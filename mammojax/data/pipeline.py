@@ -13,7 +13,7 @@ from mammojax.data.exams import Windows
 
 Batch = dict[str, Any]
 WORTH_PROCESSES = 1_000_000_000
-"""Pixels an epoch from which on processes pay: about ten seconds of decoding, more than their start takes."""
+"""Pixels per epoch above which processes pay: about ten seconds of decoding, more than starting them takes."""
 _ARRAYS = ("image", "label", "weight")
 
 
@@ -42,10 +42,10 @@ class Batches(Iterator[Batch]):
     """A stream of batches whose position can be saved.
 
     Each batch is {"image": uint16 [B, H, W, 1], "label": int32 [B], "weight": float32 [B] (0 for padding),
-    "image_id": list of B names}; "exam_patches" are float32, standardised; exams are as `exams.Windows` says, each view
-    [B, h, w, C], "label" [B, R]. With a mesh the arrays lie on its devices, split over `data`, and the next batch is
-    on its way to them while the present one is used. The state counts the batches handed out, not those fetched
-    ahead, and says nothing of the workers: a run may be resumed with another number of them.
+    "image_id": list of B names}; "exam_patches" are float32, standardised; exams are examples of `exams.Windows`, each
+    view [B, h, w, C], "label" [B, R]. With a mesh the arrays lie on its devices, split over `data`, and the next batch
+    travels to them while the current one is used. The state counts the batches handed out, not those fetched ahead, and
+    does not depend on the workers: a run may be resumed with another number of them.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Batches(Iterator[Batch]):
     def _fetch(self) -> Batch | None:
         if (
             self._iterator is None
-        ):  # a slice, as grain's own state fits only the number of workers that it was saved with
+        ):  # a slice, as grain's own state fits only the number of workers with which it was saved
             self._iterator = iter(_read(self._dataset.slice(slice(self._position, None)), self._workers))
         batch = next(self._iterator, None)
         if batch is not None and self._sharding is not None:
-            there = {key: batch[key] for key in _ARRAYS}
-            batch |= jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), there)
+            arrays = {key: batch[key] for key in _ARRAYS}
+            batch |= jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), arrays)
         return batch
 
     def __next__(self) -> Batch:
@@ -82,7 +82,7 @@ class Batches(Iterator[Batch]):
         return json.dumps({"next_index": self._position})
 
     def set_state(self, state: str) -> None:
-        """Go on exactly after the batch at which `state` was taken, whatever the number of workers was then."""
+        """Continue exactly after the batch at which `state` was taken, whatever the number of workers was then."""
         self.close()
         self._position = json.loads(state)["next_index"]
 
@@ -105,11 +105,11 @@ class Paired(Iterator[Batch]):
         return next(self._images) | {"patch_image": patches["image"], "patch_label": patches["label"]}
 
     def get_state(self) -> str:
-        """The position after the last batch handed out, as JSON; both streams are endless and go in step."""
+        """The position after the last batch handed out, as JSON; both streams are endless and advance together."""
         return self._images.get_state()
 
     def set_state(self, state: str) -> None:
-        """Go on exactly after the batch at which `state` was taken."""
+        """Continue exactly after the batch at which `state` was taken."""
         self._images.set_state(state)
         self._patches.set_state(state)
 
@@ -120,10 +120,10 @@ class Paired(Iterator[Batch]):
 
 
 def reading_processes(workers: int, examples: int, pixels: int) -> int:
-    """How many processes read an epoch of `examples` of `pixels` pixels each: `workers`, or 0 where they do not pay.
+    """How many processes read an epoch of `examples` of `pixels` pixels each: `workers`, or 0 if they do not pay.
 
-    Smaller epochs are read by threads of this process, since to start processes and to hand over what they read takes
-    longer than what they save. The batches are the same either way.
+    Threads of this process read smaller epochs, since starting processes and passing their examples on takes longer
+    than they save. The batches are the same either way.
     """
     return workers if examples * pixels >= WORTH_PROCESSES else 0
 
@@ -137,9 +137,9 @@ def train_batches(
     only: np.ndarray | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Batches:
-    """An endless, seeded stream; every epoch has a shuffle of its own and each example once.
+    """An endless, seeded stream; every epoch has its own shuffle and holds each example once.
 
-    Rare classes are not repeated: Shen et al. 2019 balance them by weights in the loss (`train.losses`).
+    Rare classes are not repeated: Shen et al. 2019 balance classes by weights in the loss (`train.losses`).
 
     Args:
         source: random access to examples {"image", "label", "image_id", …}.
@@ -147,7 +147,7 @@ def train_batches(
         seed: of the shuffles.
         workers: processes that decode; 0 decodes in this one. The batches are the same whatever the number.
         only: int [M], the examples to use; None: all.
-        mesh: where the batches go; None leaves NumPy arrays.
+        mesh: the devices that get the batches; None leaves NumPy arrays.
 
     Raises:
         ValueError: the batch does not divide among the devices, or the source is empty.
@@ -166,13 +166,13 @@ def train_batches(
 
 
 def exam_batches(windows: Windows, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
-    """The stream of `exams.Windows`, in its own order, an epoch having `windows.per_epoch` examples."""
+    """The stream of `exams.Windows`, in its own order, with `windows.per_epoch` examples per epoch."""
     dataset = grain.MapDataset.source(windows).map(_Parse()).batch(batch, batch_fn=_stack)
     return Batches(dataset, windows.per_epoch // batch, workers, mesh)
 
 
 def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
-    """One pass in order; the last batch is filled up with repeats of weight 0, so that every batch has one shape."""
+    """One pass in order; repeats of weight 0 fill the last batch, so that all batches have one shape."""
     if mesh is not None and batch % mesh.size:
         raise ValueError(f"config.eval_batch is {batch}, which {mesh.size} devices cannot share; take a multiple.")
     steps = -(-len(source) // batch)

@@ -1,4 +1,4 @@
-"""Making a data set ready: TFDS writes its examples, and beside them stands what a run must know of it."""
+"""Preparing a data set: TFDS writes its examples, and we write dataset.json and index.csv beside them."""
 
 import argparse
 import contextlib
@@ -30,19 +30,19 @@ from mammojax.errors import BadDataset
 
 
 def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list[Path]:
-    """Make a data set ready: each kind once, into its recipe's folder. A second call does nothing.
+    """Prepare a data set: each kind once, in its recipe's folder. A second call does nothing.
 
     Args:
         recipe: of the data set.
-        kinds: the kinds to make; (): the recipe's own. With patches of whole images "whole" is always made, as the mean
-            gray value comes from it.
+        kinds: the kinds to prepare; (): the recipe's own. With patches of whole images "whole" is always prepared, as
+            the mean gray value comes from it.
         workers: processes; the result does not depend on their number.
 
     Returns:
         The folders, in the order of the kinds, "whole" first.
 
     Raises:
-        BadDataset, BadManifest: what was given cannot be used; nothing made before is lost.
+        BadDataset, BadManifest: the source cannot be used; nothing prepared before is lost.
     """
     kinds = kinds or (recipe.kind,)
     if not set(kinds) <= set(EXAM_KINDS):
@@ -64,7 +64,7 @@ def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list
 
 @contextlib.contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
-    """Hold a folder of data sets: whoever comes second waits, and finds what it wanted."""
+    """Lock a folder of data sets: a second process waits, and then finds its data set prepared."""
     data_dir.mkdir(parents=True, exist_ok=True)
     fd = os.open(data_dir / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)  # CLOEXEC: workers must not hold it
     try:
@@ -84,12 +84,12 @@ def _write_phantom(recipe: Recipe, workers: int) -> None:
 
 
 def _same_source(recipe: Recipe) -> None:
-    """Refuse to pass what was made of one download off as another's; a manifest's or phantom's folder tells already."""
+    """Refuse a data set prepared from another download; manifests and phantoms already differ by folder."""
     before = json.loads((recipe.path / "dataset.json").read_text()).get("source")
     if before and (now := source.digest(recipe)) and now != before:
-        what = "rows than it gives now" if recipe.is_outside else "CSVs than those of the source folder"
+        difference = "rows than it gives now" if recipe.is_outside else "CSVs than those of the source folder"
         raise BadDataset(
-            f"{recipe.name}/{recipe.config_name} was prepared from other {what}; "
+            f"{recipe.name}/{recipe.config_name} was prepared from other {difference}; "
             "remove that data set or give another --data-dir."
         )
 
@@ -98,12 +98,12 @@ def _builder(recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
     """The builder of one kind, ours or the one that the recipe names.
 
     Raises:
-        BadDataset: the examples of that one lack what ours have.
+        BadDataset: the examples of the recipe's builder lack a feature that ours have.
     """
     cls = source.outside_builder(recipe) or MammogramBuilder
 
     class Builder(cls, skip_registration=True):  # type: ignore[misc, valid-type, call-arg]
-        name = recipe.folder  # TFDS would take the class's
+        name = recipe.folder  # TFDS would take the class's name
         VERSION = tfds.core.Version(FORMAT_VERSION)
 
     config = MammogramConfig(name=recipe.config_name, recipe=recipe, workers=workers)
@@ -115,30 +115,30 @@ def _builder(recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
 
 
 def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
-    """Make one kind: TFDS writes, then dataset.json marks it complete; what an interruption left is removed first.
+    """Prepare one kind: TFDS writes, then dataset.json marks it complete; an interrupted call's files go first.
 
     Args:
         recipe: of the kind.
         workers: processes.
-        whole: the whole images of the same data set, whose mean their patches take; None: the examples' own.
+        whole: the whole images of the same data set, whose mean the patches use; None: the mean of the examples.
     """
-    what, path = f"{recipe.name}/{recipe.config_name}", recipe.path
-    _ = recipe.origin  # where there is none, nothing is removed
+    data_set, path = f"{recipe.name}/{recipe.config_name}", recipe.path
+    _ = recipe.origin  # raises without a source, before anything is removed
     logging.getLogger("absl").setLevel(logging.ERROR)  # it would print the source's path and the whole config
     shutil.rmtree(path.parent, ignore_errors=True)
     builder = _builder(recipe, workers)
-    rejected = _write_examples(builder, what)
+    rejected = _write_examples(builder, data_set)
     with (path / "rejected.csv").open("w", newline="") as file:
         Writer(file, ("file", "reason")).rows(rejected)
     counts, mean = _write_index(builder, path / "index.csv")
     if not sum(counts["train"].values()):
         shutil.rmtree(path)
         why = f"; the first of {len(rejected)} left out: {rejected[0][0]}, {rejected[0][1]}" if rejected else ""
-        raise BadDataset(f"{what}: the train split has no example{why}.")
+        raise BadDataset(f"{data_set}: the train split has no example{why}.")
     facts = {
         "name": recipe.name,
         "kind": recipe.kind,
-        **_made_by(recipe, path / "index.csv"),
+        **_settings_used(recipe, path / "index.csv"),
         "patch_size": recipe.patch_size,
         "split": recipe.split,
         "seed": recipe.seed,
@@ -154,14 +154,14 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
     for split in SPLITS:
         by_class = ", ".join(f"{c} {counts[split][k]}" for k, c in enumerate(recipe.classes) if counts[split][k])
         numbers.append(f"{split} {sum(counts[split].values())} ({by_class})")
-    print(f"prepared {what}: {'; '.join(numbers)}; {len(rejected)} left out (rejected.csv)", flush=True)
+    print(f"prepared {data_set}: {'; '.join(numbers)}; {len(rejected)} left out (rejected.csv)", flush=True)
 
 
-def _write_examples(builder: tfds.core.DatasetBuilder, what: str) -> list[tuple[str, str]]:
-    """Have TFDS write the examples in silence; the (file, reason) of what was left out, sorted.
+def _write_examples(builder: tfds.core.DatasetBuilder, data_set: str) -> list[tuple[str, str]]:
+    """Let TFDS write the examples silently; return (file, reason) of everything left out, sorted.
 
     Raises:
-        BadDataset: of one split everything was left out.
+        BadDataset: a split has no usable file.
     """
     tfds.disable_progress_bar()  # ours counts mammograms; TFDS's counts shards
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -172,13 +172,13 @@ def _write_examples(builder: tfds.core.DatasetBuilder, what: str) -> list[tuple[
             rejected = getattr(builder, "rejected", [])
             first = "; the first: {}, {}".format(*sorted(rejected)[0]) if rejected else ""
             raise BadDataset(
-                f"{what}: of one split no file can be used, {len(rejected)} were left out{first}."
+                f"{data_set}: of one split no file can be used, {len(rejected)} were left out{first}."
             ) from None
     return sorted(set(getattr(builder, "rejected", [])))
 
 
-def _made_by(recipe: Recipe, index: Path) -> dict[str, Any]:
-    """What images were framed or cropped by; of exams also how many breasts have which findings."""
+def _settings_used(recipe: Recipe, index: Path) -> dict[str, Any]:
+    """The framing or crop of the images; for exams also the numbers of breasts by finding."""
     if not recipe.of_exams:
         return {"framing": recipe.framing.to_json()}
     facts: dict[str, Any] = {"crop": {"threshold": recipe.threshold, "iterations": recipe.iterations}}
@@ -189,7 +189,7 @@ def _made_by(recipe: Recipe, index: Path) -> dict[str, Any]:
 
 
 def _write_index(builder: tfds.core.DatasetBuilder, path: Path) -> tuple[dict[str, Counter[int]], float]:
-    """Write index.csv; the labels' counts of each split, and the mean gray value of train, 0 … 255."""
+    """Write index.csv; return each split's label counts, and the mean gray value of train, 0 … 255."""
     counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     total, pixels = 0.0, 0
     with path.open("w", newline="") as file:
@@ -214,7 +214,7 @@ def _text(value: bytes | str) -> str:
 
 
 class _DataSets(tuple[str, ...]):
-    """The data sets that `prepare` takes: those listed, and any of one's own, "package.module:name"."""
+    """The data sets that `prepare` takes: those listed, and the user's own, "package.module:name"."""
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or extension.named(str(name))
@@ -255,7 +255,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax prepare` does; see `prepare`."""
+    """Run `mammojax prepare`; see `prepare`."""
     if args.name not in PHANTOMS and args.source is None:
         raise BadDataset(f"prepare {args.name} needs --source: the folder or file to read.")
     usual = "exams,exam_patches" if args.name == "phantom_exams" else "whole,patches_s10"

@@ -1,8 +1,8 @@
-"""The side and the view of a mammogram, as known words or not at all: no text of a header or a file name goes further.
+"""The side and the view of a mammogram as known words; no other text of a header or a file name is passed on.
 
 Views are those of DICOM PS3.16 CID 4014, coded in SNOMED CT (SCT) or its predecessor (SRT), and the short names of the
-ACR that ViewPosition holds. What is changed about a view (CID 4015: spot compression, magnification, a displaced
-implant, …) makes another picture of it, one that answers a question and is not of a screening exam.
+ACR that ViewPosition holds. A modifier (CID 4015: spot compression, magnification, a displaced implant, …) makes a
+diagnostic view of it, which is not part of a screening exam.
 """
 
 import re
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pydicom
 
-MAGNIFIED = 1.4  # what MQSA calls magnification begins here (21 CFR 900.12(b)(6)); contact views stay below 1.2
+MAGNIFIED = 1.4  # MQSA's magnification begins here (21 CFR 900.12(b)(6)); contact views stay below 1.2
 PROJECTIONS = ("CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO", "AT", "CV", "TAN")
-_WRITTEN = PROJECTIONS[:8]  # the others' short names are words of other meanings in a file name
+_WRITTEN = PROJECTIONS[:8]  # the others' short names have other meanings in a file name
 VIEW_CODES = {
     "399162004": "CC", "R-10242": "CC",
     "399368009": "MLO", "R-10226": "MLO",
@@ -49,7 +49,7 @@ _WORDS = {
 
 
 def laterality(header: pydicom.Dataset, path: Path) -> str:
-    """One of "L", "R", "": what the header says, else the file's name."""
+    """One of "L", "R", "": from the header, else from the file's name."""
     for keyword in ("ImageLaterality", "Laterality", "FrameLaterality"):
         if side := _SIDES.get(_text(header, keyword)):
             return side
@@ -61,10 +61,10 @@ def laterality(header: pydicom.Dataset, path: Path) -> str:
 
 
 def view(header: pydicom.Dataset, path: Path) -> tuple[str, str]:
-    """The view, one of PROJECTIONS or "", and what is changed about it, a value of MODIFIERS, "other modifier" or "".
+    """The view, one of PROJECTIONS or "", and its modifier, a value of MODIFIERS, "other modifier" or "".
 
-    A changed view is no view: ("", "magnification"). ViewPosition is taken where it is a known word, then
-    ViewCodeSequence; only where ViewPosition is empty a description or the file's name may say it.
+    A modified view is no view: ("", "magnification"). ViewPosition counts where it is a known word, then
+    ViewCodeSequence; a description or the file's name counts only where ViewPosition is empty.
     """
     if modifier := _modifier(header):
         return "", modifier
@@ -97,7 +97,7 @@ def from_name(text: str) -> tuple[str, str, str]:
 
 
 def why_unused(side: str, view: str, modifier: str) -> str:
-    """Why an image is none of an exam's four views, or nothing."""
+    """Why an image is none of an exam's four views, or ""."""
     if side in ("L", "R") and view in ("CC", "MLO"):
         return ""
     if modifier and not view:
@@ -106,7 +106,7 @@ def why_unused(side: str, view: str, modifier: str) -> str:
 
 
 def _modifier(header: pydicom.Dataset) -> str:
-    """What is changed about the view: by code (mostly inside ViewCodeSequence), magnification factor or words."""
+    """The modifier of the view: by code (mostly inside ViewCodeSequence), magnification factor or words."""
     items = [*(header.get("ViewModifierCodeSequence") or [])]
     for code in header.get("ViewCodeSequence") or []:
         items += code.get("ViewModifierCodeSequence") or []
@@ -118,7 +118,7 @@ def _modifier(header: pydicom.Dataset) -> str:
         if float(header.get("EstimatedRadiographicMagnificationFactor") or 1) >= MAGNIFIED:
             return "magnification"
     except (TypeError, ValueError):
-        pass  # a malformed factor is none
+        pass  # a malformed factor is no factor
     return from_name(_text(header, "SeriesDescription"))[2]
 
 

@@ -1,4 +1,4 @@
-"""What a prepared data set is made of, and how: its folder and the command that makes it follow from one recipe."""
+"""The recipe of a prepared data set, from which its folder and the command that prepares it follow."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ EXAM_KINDS = ("exams", "exam_patches")
 KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *EXAM_KINDS)
 WITHOUT_PATCHES = ("whole", "exams")
 FORMAT_VERSION = "1.0.0"
-"""Of the examples' format; the last part of every data set's path."""
+"""Version of the examples' format; the last part of every data set's path."""
 _SPLITS = ("shen", "official", "all")
 
 
@@ -32,21 +32,21 @@ class Recipe:
     Attributes:
         name: one of DATA_SETS, or "package.module:name", a function or TFDS builder outside of this package.
         kind: one of KINDS.
-        data_dir: where prepared data sets live.
+        data_dir: the folder of prepared data sets.
         source: the downloaded folder, or the manifest; None: a phantom is written below `data_dir`.
         split: "shen", "official" (of CBIS-DDSM) or "all".
         seed: of the split and of the patches.
-        patch_size: side of a patch in pixels of the framed image ("patches_s1g": twice that), of exams of the image.
-        label_map: what the words of a manifest mean, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
+        patch_size: side of a patch in pixels of the framed image ("patches_s1g": twice that), for exams of the image.
+        label_map: the meaning of a manifest's words, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
         size, crop, keep_aspect: the `Framing` of whole images, from which their patches are cut.
-        threshold, iterations: the crop of exams (`breast.crop`). Threshold None: it is found from each image; of a
-            phantom it is 0, the background that phantoms are drawn on.
+        threshold, iterations: the crop of exams (`breast.crop`). Threshold None: it is computed from each
+            image; for a phantom it is 0, the background of its images.
         patients, both_breasts: of "phantom" (`phantom.write_phantom`).
         exams, first_exam: of "phantom_exams" (`phantom_exams.write_exams`).
-        phantom_seed, contrast: of both.
+        phantom_seed, contrast: of both phantoms.
 
     Raises:
-        BadDataset: the fields contradict each other or the data set, or give images that show nothing.
+        BadDataset: the fields contradict each other or the data set, or the images are too small.
         BadManifest: `label_map` is no map.
     """
 
@@ -104,7 +104,7 @@ class Recipe:
 
         Args:
             config: a ConfigDict as the files of configs/ make it, or its dictionary in config.json.
-            workdir: the run folder; phantoms live in its data/ where the config names no other place.
+            workdir: the run folder; phantoms go to its data/ unless the config names another folder.
         """
         data, is_phantom = config["data"], config["data"]["name"] in PHANTOMS
         settings = ("split", "seed", "patch_size", "crop", "keep_aspect", "threshold", "iterations")
@@ -136,7 +136,7 @@ class Recipe:
 
     @property
     def of_exams(self) -> bool:
-        """Whether the images are cropped, of screening exams, and not framed."""
+        """Whether the images are those of screening exams: cropped, not framed."""
         return self.kind in EXAM_KINDS
 
     @property
@@ -158,7 +158,7 @@ class Recipe:
 
     @property
     def origin(self) -> Path:
-        """The folder or file that is read: the source, or where the phantom is written.
+        """The folder or file that is read: the source, or the phantom's folder.
 
         Raises:
             BadDataset: there is none.
@@ -171,7 +171,7 @@ class Recipe:
 
     @property
     def config_name(self) -> str:
-        """The name of the folder of this kind; it holds all that changes the examples, so that no two share a folder.
+        """The name of this kind's folder, with every field that changes the examples: no two recipes share a folder.
 
         Raises:
             BadDataset: the manifest, whose digest is part of the name, does not exist.
@@ -196,7 +196,7 @@ class Recipe:
 
     @property
     def folder(self) -> str:
-        """The name as a folder is called and as TFDS takes it: letters, digits and underscores."""
+        """The name as a folder name that TFDS accepts: letters, digits and underscores."""
         return re.sub(r"\W", "_", self.name)
 
     @property
@@ -206,7 +206,7 @@ class Recipe:
 
     @property
     def command(self) -> str:
-        """The command line that prepares this data set, as a shell takes it."""
+        """The command line that prepares this data set, quoted for a shell."""
         given = str(self.source or ("" if self.name in PHANTOMS else "DIR"))
         words = ["mammojax", "prepare", self.name, *(["--source", given] if given else [])]
         words += ["--data-dir", str(self.data_dir), "--kinds", self.kind]
@@ -230,7 +230,7 @@ class Recipe:
 
     @property
     def phantom_settings(self) -> Mapping[str, Any]:
-        """What a phantom is drawn by: arguments of `phantom.write_phantom` or `phantom_exams.write_exams`."""
+        """The phantom's settings: arguments of `phantom.write_phantom` or `phantom_exams.write_exams`."""
         common = {"seed": self.phantom_seed, "contrast": self.contrast}
         if self.name == "phantom_exams":
             return {"exams": self.exams, "first": self.first_exam, **common}

@@ -1,4 +1,4 @@
-"""The rows of a table that somebody typed: its separator, its header's spelling, its quotation marks; none is lost."""
+"""Reading a hand-made CSV: any separator, header spelling and quotation marks; no row is lost silently."""
 
 import csv
 import difflib
@@ -20,15 +20,15 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> t
 
     Args:
         path: the file.
-        required, optional: the columns that are known, in lower case; the header may have any case.
+        required, optional: the expected columns, in lower case; the header may have any case.
 
     Returns:
         (line, {column: cell without spaces at its ends}) of each row, other columns as the header spells them; and
         (file and line, reason) of each row that has more cells than the header.
 
     Raises:
-        BadManifest: it is no such CSV, a quotation mark swallows rows, a column is missing, stands there twice, or is
-            spelt nearly as a known one that is missing.
+        BadManifest: it is no such CSV, a quotation mark swallows rows, or a column is missing, doubled, or spelt
+            nearly like an expected one that is missing.
     """
     with path.open("rb") as binary:
         if binary.read(4) in SPREADSHEETS:
@@ -89,7 +89,7 @@ def _records(name: str, file: TextIO, separator: str) -> Iterator[tuple[int, lis
 
 
 def _separator(header: str, required: Sequence[str]) -> str:
-    """The separator by which a header has the required columns, else the one that gives most."""
+    """The separator that gives a header the required columns, else the one that gives most columns."""
 
     def fit(separator: str) -> tuple[bool, int]:
         cells = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=separator), [])]
@@ -99,15 +99,15 @@ def _separator(header: str, required: Sequence[str]) -> str:
 
 
 def _columns(name: str, header: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """The names of the columns: those that are known in lower case."""
-    known = (*required, *optional)
-    columns = [cell.strip().lower() if cell.strip().lower() in known else cell.strip() for cell in header]
+    """The names of the columns; expected ones in lower case."""
+    expected = (*required, *optional)
+    columns = [cell.strip().lower() if cell.strip().lower() in expected else cell.strip() for cell in header]
     for column in columns:
         if column and columns.count(column) > 1:
             raise BadManifest(f'{name}: two columns are called "{column}"; rename or remove one.')
-    missing = [column for column in known if column not in columns]
+    missing = [column for column in expected if column not in columns]
     for column in columns:
-        if column not in known and (near := _nearest(column, missing)):
+        if column not in expected and (near := _nearest(column, missing)):
             raise BadManifest(
                 f'{name}: the column "{column}" is not known: did you mean {near}? Rename it, or call it otherwise.'
             )
@@ -119,11 +119,11 @@ def _columns(name: str, header: list[str], required: Sequence[str], optional: Se
     return columns
 
 
-def _nearest(column: str, known: Sequence[str]) -> str:
-    """The known name that a misspelt one is near to, or nothing: "PatientID", "Patient" and "patinet_id" are near."""
+def _nearest(column: str, expected: Sequence[str]) -> str:
+    """The expected name nearest to a misspelt one, or "": "PatientID", "Patient" and "patinet_id" are near."""
     text = re.sub(r"[^a-z0-9]", "", column.lower())
     near = {}
-    for name in known:
+    for name in expected:
         plain = name.replace("_", "")
         alike = 1.0 if plain in (text, f"{text}id") else difflib.SequenceMatcher(None, text, plain).ratio()
         if alike >= NEAR:

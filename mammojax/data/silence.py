@@ -9,8 +9,8 @@ import warnings
 class Silence:
     """A context in which pydicom prints and logs nothing.
 
-    Filters and levels belong to the whole process: of several threads that read, the first sets them and the last puts
-    them back.
+    Filters and levels belong to the whole process: of several reading threads, the first sets them and the last
+    restores them.
     """
 
     def __init__(self) -> None:

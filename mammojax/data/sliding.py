@@ -1,9 +1,9 @@
-"""A patch classifier's windows over an image and the heatmap they add up to (Wu et al. 2019, section III-B).
+"""A patch classifier's windows over an image and the heatmap that they form (Wu et al. 2019, section III-B).
 
 Patches of 256 × 256 at a stride of 70 or a little less, so that they end at the image's edge; each pixel gets the mean
 probability of the patches over it. The published code chooses at random which steps are shorter, and draws from one
-generator for a whole run, so that its heatmaps depend on the order of the exams. Ours are spread evenly; `rng` gives
-the published choice.
+generator for a whole run, so that its heatmaps depend on the order of the exams. Ours are spread evenly; `rng`
+gives the published choice.
 """
 
 import random
@@ -15,7 +15,7 @@ PATCH, STRIDE = 256, 70
 
 
 def starts(length: int, patch: int = PATCH, stride: int = STRIDE, rng: random.Random | None = None) -> np.ndarray:
-    """Where patches begin along one axis, int64 [n], the first at 0 and the last at the far edge.
+    """The starts of patches along one axis, int64 [n]: the first patch at 0, the last at the far edge.
 
     Args:
         length: of the image's axis, at least `patch`.
@@ -68,10 +68,10 @@ def heatmaps(
         patches = np.zeros((batch, patch, patch), np.float32)
         for k, (top, left) in enumerate(chosen):
             patches[k] = x[top : top + patch, left : left + patch]
-        seen = np.asarray(classify(patches), np.float32)
+        probabilities = np.asarray(classify(patches), np.float32)
         if total is None:
-            total = np.zeros((*x.shape, seen.shape[1]), np.float32)
-        for (top, left), probability in zip(chosen, seen, strict=False):
+            total = np.zeros((*x.shape, probabilities.shape[1]), np.float32)
+        for (top, left), probability in zip(chosen, probabilities, strict=False):
             total[top : top + patch, left : left + patch] += probability[None, None]
             count[top : top + patch, left : left + patch] += 1
     assert total is not None  # noqa: S101  (every image has a patch)

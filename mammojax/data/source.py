@@ -1,4 +1,4 @@
-"""What a data set's source holds: its rows and its splits, and what tells one source from another."""
+"""A data set's source: its rows, its splits, and a digest that tells one source from another."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from mammojax.data.recipe import Recipe
 from mammojax.errors import BadDataset, BadManifest
 
 Read = tuple[manifest.Table, dict[str, str]]
-"""The images, and patient → "train", "val" or "test"; images of a patient without a split are not used."""
+"""The images, and patient → "train", "val" or "test"; images of patients without a split are not used."""
 
 
 def read(recipe: Recipe) -> Read:
     """The rows of a recipe's source.
 
     Raises:
-        BadManifest, BadDataset: the source is not there, or cannot be used.
+        BadManifest, BadDataset: the source does not exist or cannot be used.
     """
     origin = recipe.origin
     if recipe.is_outside:
@@ -37,8 +37,8 @@ def read(recipe: Recipe) -> Read:
 
 
 def digest(recipe: Recipe) -> str:
-    """Eight hex digits that tell one download from another by its tables; "" where the recipe's folder tells already,
-    or where the source is not there."""
+    """Eight hex digits that tell one download from another by its tables; "" where the recipe's folder already does,
+    or where the source does not exist."""
     if recipe.is_outside and recipe.source is not None and recipe.source.exists() and outside_builder(recipe) is None:
         rows = sorted(repr((i.image, i.patient_id, i.split, i.pathology)) for i in _images(recipe))
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8]
@@ -52,7 +52,7 @@ def outside_builder(recipe: Recipe) -> type[tfds.core.DatasetBuilder] | None:
     """The TFDS builder that a recipe names; None where it names none.
 
     Raises:
-        BadConfig: what it names cannot be imported.
+        BadConfig: the name cannot be imported.
         BadDataset: it names neither a builder nor a function.
     """
     if not recipe.is_outside:

@@ -1,6 +1,6 @@
 """The window of a cropped mammogram that a column sees, its centre and its augmentation (Wu et al. 2019, section III).
 
-Constants and order of random numbers are the published code's. All breasts face right.
+Constants and the order of random numbers follow the published code. All breasts face right.
 """
 
 import cv2
@@ -15,16 +15,16 @@ Random = np.random.RandomState | np.random.Generator
 
 
 def best_centre(pixels: np.ndarray, breast: Crop, view: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Where the window is centred when nothing moves it.
+    """The centre of the window before augmentation.
 
-    CC: its right edge at the breast's furthest reach, as high as holds the most of the breast (of equals the nearest
-    to the image's middle). Where that overhangs the crop's left edge, what counts is the window as `window` moves it
-    inside, at its full width. MLO: likewise to the right, its lower edge at the lowest tissue of the crop's rightmost
-    columns, as many as the window has.
+    CC: its right edge lies at the breast's furthest reach, at the height that shows the most of the breast (of equal
+    heights the nearest to the image's middle). Where it overhangs the crop's left edge, `window` moves it inside, and
+    the moved window counts, at its full width. MLO: the right edge likewise; its lower edge lies at the lowest tissue
+    of the crop's rightmost columns, as many columns as the window has.
 
     Args:
         pixels: uint16 [H, W], facing right.
-        breast: the crop's points, and its threshold, above which pixels are the breast's.
+        breast: the crop's points, and its threshold; pixels above it are the breast's.
         view: "CC" or "MLO".
         size: (height, width) of the window.
 
@@ -61,12 +61,12 @@ def window(
         view: "CC" or "MLO".
         centre: of the window, from `best_centre`.
         size: (height, width) of the window.
-        rng: draws two numbers where noise > 0 and then four always, in that order.
-        noise: most pixels by which the window moves, and by which each border moves then; 0 or NOISE.
+        rng: draws two numbers if noise > 0, and then always four.
+        noise: the most pixels by which the window moves, and by which each border then moves; 0 or NOISE.
 
     Returns:
-        float32 [height, width, C], not standardised. Too small an image is padded with zeros: a CC view above and
-        below, an MLO view below, either at the right.
+        float32 [height, width, C], not standardised. An image smaller than the window is padded with zeros: a CC
+        view above and below, an MLO view below, both at the right.
     """
     move = rng.uniform(-1, 1, 2) if noise else np.zeros(2)
     grow = rng.uniform(-1, 1, 4)
@@ -94,7 +94,7 @@ def window(
     top, left = start
     edges = (top, x.shape[0] - top - size[0], left, x.shape[1] - left - size[1])
     vertical = min(noise, *edges)
-    # The margins bound it where a window is wider than high, as no published one is.
+    # The margins bound it where a window is wider than high; no published one is.
     horizontal = min(int(np.round(vertical * size[1] / size[0])), *edges[2:])
     reach = np.array([vertical, vertical, horizontal, horizontal])
     borders = np.array([top, top + size[0], left, left + size[1]]) + np.round(reach * grow).astype(int)
@@ -105,7 +105,7 @@ def window(
 
 
 def standardise(cut: np.ndarray) -> np.ndarray:
-    """The first channel with its mean taken off and divided by its standard deviation; heatmaps stay as they are."""
+    """The window with its first channel standardised (mean 0, standard deviation 1); heatmaps stay as they are."""
     result = np.array(cut, np.float32)
     image = result[..., 0]
     result[..., 0] = (image - image.mean()) / max(float(image.std()), 1e-5)
