@@ -1,1 +1,1 @@
-"""The networks, in flax.linen: a file a network; they know nothing of data, training or evaluation."""
+"""The networks, in flax.linen, one file each; they know nothing of data, training or evaluation."""

@@ -1,7 +1,7 @@
 """The patch classifier and the whole-image classifier made from it (Shen et al. 2019, "Converting a classifier …").
 
-Both are a trunk and something on top; the whole-image net keeps the trunk, drops the patch classifier and puts
-a head in its place (head.py), so the patch net's `params["trunk"]` fit into it as they are.
+Both are a trunk with a top. The whole-image network keeps the trunk and replaces the patch classifier by a head
+(head.py), so the patch network's `params["trunk"]` fit into it unchanged.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ Array = jax.Array
 
 
 def centre(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
-    """What the network sees of a gray image on the 0..255 scale: float32 [B, H, W, channels], `mean` subtracted.
+    """The network's input for a gray image on the 0..255 scale: float32 [B, H, W, channels], `mean` subtracted.
 
     The paper subtracts one scalar, the mean of its training images, and repeats the gray image three times.
     """
@@ -31,9 +31,9 @@ def centre(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
 
 
 def as_input(image_BxHxWx1: Array, mean: float | None, channels: int) -> Array:
-    """What the network sees of a stored image: gray, 0..65535, uint16 or float → `centre` of it on the 0..255 scale.
+    """The network's input for a stored image: gray, 0..65535, uint16 or float → `centre` of it on the 0..255 scale.
 
-    Where mean is None the images come standardised, as Wu et al. 2019's patches, and are repeated as they are.
+    If mean is None, the images are standardised already, as Wu et al. 2019's patches, and are only repeated.
     """
     if mean is None:
         return centre(image_BxHxWx1, 0.0, channels)
@@ -43,9 +43,9 @@ def as_input(image_BxHxWx1: Array, mean: float | None, channels: int) -> Array:
 class PatchClassifier(nn.Module):
     """Trunk → global average pooling → dropout → Dense: float [B, H, W, C] → (logits, intermediates).
 
-    Logits are float32 [B, classes]. `intermediates` holds the trunk's, "features" (the trunk's output) and "pooled".
-    Params: "trunk" and "classifier".
-    Give `frozen` to hold the running statistics of chosen BatchNorms while `train`; see `layers.Frozen`.
+    Logits are float32 [B, classes]. `intermediates` holds the trunk's intermediates, "features" (the trunk's output)
+    and "pooled". Params: "trunk" and "classifier". `frozen` keeps the running statistics of chosen BatchNorms while
+    `train`; see `layers.Frozen`.
     """
 
     trunk: nn.Module
@@ -64,10 +64,10 @@ class PatchClassifier(nn.Module):
 class WholeImageClassifier(nn.Module):
     """Trunk → head: float [B, H, W, C] → (logits float32 [B, classes], intermediates).
 
-    `intermediates` holds the trunk's, "features" (the trunk's output) and the head's as "head/block1", … "head/pooled".
-    Params: "trunk" and "head". `head` is a spec that `parse_head` reads, or a ready `Head`, which then overrules
+    `intermediates` holds the trunk's, "features" (the trunk's output) and the head's, "head/block1" … "head/pooled".
+    Params: "trunk" and "head". `head` is a spec that `parse_head` reads, or a `Head` or another module, which overrides
     the fields after it. With `auxiliary_classes` there is also "auxiliary", a patch classifier's Dense layer on the
-    same trunk: called with `auxiliary`, x are patches and the logits float32 [B, auxiliary_classes].
+    same trunk: with `auxiliary`, x holds patches and the logits are float32 [B, auxiliary_classes].
     """
 
     trunk: nn.Module
@@ -119,12 +119,12 @@ def build(model: ConfigDict) -> nn.Module:
     stride_on and conv_bias, for "densenet121" blocks and padding; for "resnet50", EfficientNets and heads bn_momentum
     and bn_epsilon; for "whole" also head and auxiliary_classes.
 
-    A trunk or a head from outside this package is "package.module:Class", a flax module that takes those of these
-    fields which it has: a trunk (x, train, frozen) → (features [B, h, w, C], intermediates), a head (features, train,
+    A trunk or a head from outside this package is "package.module:Class", a flax module that gets those of these
+    fields that it has: a trunk (x, train, frozen) → (features [B, h, w, C], intermediates), a head (features, train,
     frozen) → (logits float32 [B, classes], intermediates). See docs/extend.md.
 
     Raises:
-        ValueError: naming the field.
+        ValueError: names the field.
     """
     choices: dict[str, tuple[Any, ...]] = {
         "task": ("patch", "whole", "exam_patch"),
@@ -148,7 +148,7 @@ def build(model: ConfigDict) -> nn.Module:
     if extension.named(head):
         head = extension.build(_module(head, "head"), _fields(model))
     else:
-        parse_head(head)  # a bad spec must fail here, not when the net is first traced
+        parse_head(head)  # a bad spec must fail here, not at the network's first trace
     return WholeImageClassifier(
         trunk, head, model.classes, model.dropout, model.bn_momentum, model.bn_epsilon, jnp.dtype(model.dtype),
         model.auxiliary_classes,
@@ -166,7 +166,7 @@ def _trunk(model: ConfigDict) -> nn.Module:
 
 
 def _fields(model: ConfigDict) -> dict[str, Any]:
-    """The fields of config.model as networks take them."""
+    """The fields of config.model as the networks' attributes."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.to_dict().items()}
     return fields | {"dtype": jnp.dtype(model.dtype)}
 

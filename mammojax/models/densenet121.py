@@ -1,7 +1,7 @@
 """DenseNet-121 (Huang et al. 2017): trunk of the patch classifier of Wu et al. 2019 (section IV-B).
 
 torchvision's network. The published patch model pads as TensorFlow's "SAME" does (`docs/reproduce.md`), which
-differs from torchvision's padding in the first convolution and the max pool alone.
+differs from torchvision's padding only in the first convolution and the max pool.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
 
 PADDINGS: dict[str, tuple[Any, Any]] = {"torch": (((3, 3), (3, 3)), ((1, 1), (1, 1))), "same": ("SAME", "SAME")}
-"""Of the first convolution, and of its max pool."""
+"""Padding of the first convolution, and of the max pool."""
 
 BN_MOMENTUM, BN_EPSILON = 0.9, 1e-5
 
@@ -70,7 +70,7 @@ class DenseNet121(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1×1 to four times `growth`, BN, ReLU, 3×3: [B, H, W, C] → [B, H, W, growth], what the layer adds."""
+    """BN, ReLU, 1×1 to four times `growth`, BN, ReLU, 3×3: [B, H, W, C] → [B, H, W, growth], the new channels."""
 
     growth: int
     dtype: Any = jnp.float32

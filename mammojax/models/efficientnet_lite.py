@@ -25,7 +25,7 @@ BLOCKS = (
     (1, 3, 1, 6, 320),
 )
 SCALES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))
-"""Width and depth of Lite 0, 1, 2; the first and the last group of blocks are not repeated more."""
+"""Width and depth of Lite 0, 1, 2; the first and the last group of blocks are not deepened."""
 STEM, HEAD = 32, 1280
 
 
@@ -84,7 +84,7 @@ class EfficientNetLite(nn.Module):
 
     Attributes:
         variant: 0, 1 or 2.
-        width: channels of the stem; 32 in the published networks, to which all others are in proportion.
+        width: channels of the stem; 32 in the published networks; all other widths scale with it.
         bn_momentum: share of the old running statistic that a step keeps; published 0.99.
         bn_epsilon: published 1e-3.
         dtype: of the computation; float32 or bfloat16.

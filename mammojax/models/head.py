@@ -1,4 +1,4 @@
-"""What turns trunk features into a whole image's logits (Shen et al. 2019, "Network design"), written as text.
+"""The head, from trunk features to a whole image's logits (Shen et al. 2019, "Network design"), written as text.
 
 Blocks, the paper's all-convolutional design: "512-512-1024x2,512-512-1024x2" ([L-M-N]×K, bottleneck units),
 "256x1,128x1" (N×K, VGG blocks). With the patch classifier's heatmap before them: "heatmap7,512-512-1024x2,…". Fully
@@ -48,34 +48,34 @@ _GRAMMAR = re.compile(
 
 
 def parse_head(text: str) -> Spec:
-    """Read a head spec; the module's docstring shows them.
+    """Read a head spec; the module's docstring has examples.
 
     Raises:
-        ValueError: the text is none; the sentence names the part that cannot be read.
+        ValueError: the text is no head spec; the sentence names the part that cannot be read.
     """
-    found = _GRAMMAR.fullmatch(text.replace(" ", ""))
-    assert found is not None  # noqa: S101  (`blocks` takes any rest)
-    if found["fc1"]:
-        if not found["window"]:
+    match = _GRAMMAR.fullmatch(text.replace(" ", ""))
+    assert match is not None  # noqa: S101  (`blocks` takes any rest)
+    if match["fc1"]:
+        if not match["window"]:
             raise ValueError(
                 f'model.head: {text!r} has fully connected layers on no heatmap; write "heatmap7,pool5,…".'
             )
         blocks: tuple[tuple[tuple[int, ...], int], ...] = ()
-        fc: tuple[int, ...] = (int(found["fc1"]), int(found["fc2"]))
+        fc: tuple[int, ...] = (int(match["fc1"]), int(match["fc2"]))
     else:
-        blocks, fc = tuple(_block(block, text) for block in found["blocks"].split(",")), ()
-    return Spec(int(found["window"] or 0), bool(found["softmax"]), int(found["pool"] or 1), blocks, fc)
+        blocks, fc = tuple(_block(block, text) for block in match["blocks"].split(",")), ()
+    return Spec(int(match["window"] or 0), bool(match["softmax"]), int(match["pool"] or 1), blocks, fc)
 
 
 def _block(block: str, text: str) -> tuple[tuple[int, ...], int]:
-    found = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*-[1-9]\d*)?)x([1-9]\d*)", block)
-    if not found:
+    match = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*-[1-9]\d*)?)x([1-9]\d*)", block)
+    if not match:
         raise ValueError(
             f"model.head: {block!r} in {text!r} is no block; write L-M-NxK for K bottleneck units"
             ' ("512-512-1024x2") or NxK for K convolutions ("256x1"), blocks separated by commas, "heatmap7" and'
             ' "pool5" before them, or "fc64-32" after those two.'
         )
-    return tuple(int(width) for width in found[1].split("-")), int(found[2])
+    return tuple(int(width) for width in match[1].split("-")), int(match[2])
 
 
 class ConvUnit(nn.Module):
@@ -98,13 +98,13 @@ class Head(nn.Module):
 
     *Blocks*: each halves height and width, a bottleneck block in its first unit (stride on the first 1×1, projected
     shortcut), a VGG block in a 2×2 max pool after its last; then global average pooling, dropout, Dense. Convolutions
-    have biases, whatever the trunk's have. *Heatmap*: average pool of `window` × `window`, stride 1, valid; Dense to
-    the five patch classes at every position, whose parameters are the patch classifier's own Dense; ReLU or softmax;
-    max pool. *Fully connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus another
-    Dense to the classes straight from the heatmap; it fits one image size.
+    have biases, whether the trunk's have them or not. *Heatmap*: average pool of `window` × `window`, stride 1, valid;
+    Dense to the five patch classes at every position, whose parameters are the patch classifier's own Dense; ReLU or
+    softmax; max pool. *Fully connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus
+    another Dense to the classes straight from the heatmap; it fits one image size.
 
     Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits. `intermediates` holds "heatmap"
-    (before its max pool), "block1", "block2", …, and "pooled" [B, C], what the logits are computed of.
+    (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are computed.
 
     Raises:
         ValueError: the feature map is too small for the pools.

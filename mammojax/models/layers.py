@@ -1,6 +1,6 @@
-"""The layers that all networks here share: 1×1 convolution, BatchNorm that can be frozen, pooling, the rectifier.
+"""The layers that the networks share: 1×1 convolution, BatchNorm that can be frozen, pooling, the rectifier.
 
-The rectifier has the backward rule of guided back-propagation on request.
+Inside `guided()` the rectifier has the backward rule of guided back-propagation.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ def never(path: str) -> bool:
 def norms(
     module: nn.Module, train: bool, frozen: Frozen, momentum: float, epsilon: float, dtype: Any
 ) -> Callable[[jax.Array, str], jax.Array]:
-    """What applies the BatchNorms inside one module, (x, name) → x normalised.
+    """The function that applies the BatchNorms of one module, (x, name) → x normalised.
 
-    Each takes batch statistics while it trains unfrozen, else the running ones.
+    A BatchNorm uses batch statistics while it trains unfrozen, else the running ones.
     """
 
     def norm(x: jax.Array, name: str) -> jax.Array:
@@ -43,7 +43,7 @@ def norms(
 class Conv1x1(nn.Module):
     """1×1 convolution, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features]; parameters as `nn.Conv` has them.
 
-    Written as a strided slice and a product over channels: the same mathematics, a third faster to train on a CPU.
+    A strided slice and a product over channels compute it: the same mathematics, a third faster to train on a CPU.
     """
 
     features: int
@@ -137,7 +137,7 @@ def relu6(x: jax.Array) -> jax.Array:
 def guided() -> Iterator[None]:
     """Networks traced inside differentiate by guided back-propagation (Springenberg et al. 2015).
 
-    It matters while a function is traced, not while it runs: enter it inside the function that is jitted.
+    It acts while a function is traced, not while it runs: enter it inside the jitted function.
     """
     token = _GUIDED.set(True)
     try:

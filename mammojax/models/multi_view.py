@@ -1,7 +1,7 @@
-"""The four multi-view networks of Wu et al. 2019: a ResNet-22 column a view, joined in one of four ways (Fig. 5).
+"""The four multi-view networks of Wu et al. 2019: one ResNet-22 column per view, joined in one of four ways (Fig. 5).
 
-Between the two fully connected layers of each branch there are as many activations as features go in, so that all
-branches together have 1,024 with the paper's columns of 256 (Fig. 5's caption).
+The hidden layer of each branch is as wide as its input, so that with the paper's columns of 256 features all branches
+together have 1,024 activations (Fig. 5's caption).
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from mammojax.vocabulary import BIRADS, LABELS, VIEWS
 Array = jax.Array
 
 BOTH = "CC+MLO"
-"""The one prediction of the networks that do not predict from CC and from MLO apart."""
+"""The key of the prediction of networks that do not predict from CC and MLO separately."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "join": ("view-wise", "image-wise", "breast-wise", "joint"),
@@ -36,16 +36,17 @@ class MultiView(nn.Module):
 
     The images are standardised, all breasts face right (Table II: 2677×1942 CC, 2974×1748 MLO; sizes may differ
     between CC and MLO, not between sides); C is 1, or 3 with heatmaps. View-wise and image-wise networks leave out a
-    half, CC or MLO, whose two views are both absent.
+    half, CC or MLO, if both of its views are absent.
 
-    `predictions` are logits, float32 [B, 4, 2]: rows as LABELS, the last axis (absent, present). There is one array a
+    `predictions` are logits, float32 [B, 4, 2]: rows as LABELS, the last axis (absent, present). There is one array per
     *half*: keys "CC" and "MLO" for view-wise and image-wise, one key, "CC+MLO", for breast-wise and joint. The loss is
     summed over halves, `probabilities` averages them. With target "birads" an array is [B, 1, 3], classes as BIRADS.
 
-    `intermediates` holds each column's as "L-CC/stem_conv" …, its output as "L-CC/features" [B, 16·width], and each
-    branch's "<branch>/hidden" (after the first Dense and ReLU) and "<branch>/logits" as its last Dense gives them.
+    `intermediates` holds each column's intermediates as "L-CC/stem_conv" …, its output as "L-CC/features" [B,
+    16·width], and each branch's "<branch>/hidden" (after the first Dense and ReLU) and "<branch>/logits" from its last
+    Dense.
 
-    Branches, also the names of their Dense layers, "<branch>_hidden" and "<branch>_logits":
+    Branches, whose names are those of their Dense layers too, "<branch>_hidden" and "<branch>_logits":
         view-wise: "CC" and "MLO", each of the left and the right view; four labels.
         image-wise: the four views, each alone. A branch has the four rows of the published network, of which the first
             two, (benign, malignant) of the breast it shows, are used; Wu et al.'s parameter count needs all four.
@@ -55,12 +56,12 @@ class MultiView(nn.Module):
     Attributes:
         join: "view-wise", "image-wise", "breast-wise" (the paper's "side-wise" too) or "joint".
         angles: ("CC", "MLO"), or one of them alone; breast-wise and joint need both.
-        tie: which columns are one: "sides" (left and right; params "column_CC", "column_MLO"; the paper's default) or
-            "all" (params "column"; supplement I-B).
+        tie: the columns that share their weights: "sides" (left and right; params "column_CC", "column_MLO"; the
+            paper's default) or "all" (params "column"; supplement I-B).
         target: "cancer", or "birads" with a view-wise join: the network that is pretrained on BI-RADS (Fig. 7).
         width, blocks, padding, dtype: of the columns, see `ResNet22`.
-        noise: standard deviation of the Gaussian noise added to all channels while it trains; it draws from the
-            stream "dropout".
+        noise: standard deviation of the Gaussian noise added to all channels in training, drawn from the stream
+            "dropout".
 
     Raises:
         ValueError: a view is absent.
@@ -112,7 +113,7 @@ class MultiView(nn.Module):
         return predictions, intermediates
 
     def _angles(self, images: Mapping[str, Array]) -> list[str]:
-        """The halves to predict from, those whose views are there; ValueError where half of one is absent."""
+        """The halves whose views are given; ValueError where only one view of a half is absent."""
         halves_alone = self.join in ("view-wise", "image-wise") and not self.is_initializing()
         angles = [a for a in self.angles if not halves_alone or f"L-{a}" in images or f"R-{a}" in images]
         needed = [view for view in VIEWS if view[2:] in (angles or self.angles)]
@@ -139,7 +140,7 @@ def _rows(left: Array, right: Array) -> Array:
 
 
 def probabilities(predictions: Mapping[str, Array]) -> Array:
-    """Logits of the halves → their averaged probabilities, float32 [B, 4, 2] (or [B, 1, 3]), as the paper averages."""
+    """Logits of the halves → the mean of their probabilities, float32 [B, 4, 2] (or [B, 1, 3]), as in the paper."""
     return jnp.mean(jnp.stack([nn.softmax(logits, axis=-1) for logits in predictions.values()]), axis=0)
 
 

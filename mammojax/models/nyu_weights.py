@@ -1,7 +1,7 @@
 """The torch files that Wu et al. published → our networks and their variables, by the names of their state dicts.
 
 Four files hold a multi-view network, view-wise or image-wise, for one or three channels; a fifth the patch classifier.
-They were made by the published code, so the networks pad as that code does (`docs/reproduce.md`).
+The published code trained them, so the networks pad as that code does (`docs/reproduce.md`).
 """
 
 import re
@@ -24,10 +24,10 @@ Arrays = dict[str, np.ndarray]
 
 
 class Published(NamedTuple):
-    """What a published file holds.
+    """The contents of a published file.
 
     Attributes:
-        network: a `MultiView`, or a `PatchClassifier` on a `DenseNet121`, as the weights want it.
+        network: a `MultiView`, or a `PatchClassifier` on a `DenseNet121`, with the settings that the weights need.
         channels: of its input; 1, or 3 (image, benign heatmap, malignant heatmap; the patch classifier: gray thrice).
         variables: {"params": …, "batch_stats": …}, float32.
     """
@@ -61,7 +61,7 @@ def load(path: str | Path) -> Published:
 
 
 def _network(path: Path, arrays: Arrays) -> tuple[nn.Module, str, Any]:
-    """The network that these tensors are of, the name of its first kernel, and its input's shapes by channels."""
+    """The network of these tensors, the name of its first kernel, and its input's shapes by channels."""
 
     def image(channels: int) -> Any:
         return jax.ShapeDtypeStruct((1, 128, 128, channels), jnp.float32)
@@ -81,7 +81,7 @@ def _network(path: Path, arrays: Arrays) -> tuple[nn.Module, str, Any]:
 
 
 def _canonical(path: Path, arrays: Arrays) -> Arrays:
-    """Arrays by the names that `_name` gives, without counters; names for one and the same tensor become one.
+    """Arrays by the names that `_name` gives, without counters; several names of one tensor become one.
 
     A column is listed under up to three names, cc, l_cc and r_cc.
     """
@@ -114,7 +114,7 @@ def _variables(path: Path, shapes: dict[str, Any], arrays: Arrays) -> dict[str, 
             if name in values and values[name].shape != shape
         ),
     }
-    if wrong := "; ".join(f"{what}: {', '.join(found)}" for what, found in lists.items() if found):
+    if wrong := "; ".join(f"{kind}: {', '.join(entries)}" for kind, entries in lists.items() if entries):
         raise PretrainedMismatch(
             f"{path.name} does not hold the weights of this published network; {wrong}. Remedy: give one of the files"
             " of the authors' `models` folder, as it is."

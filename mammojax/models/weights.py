@@ -1,9 +1,9 @@
 """Published trunk weights → our variables: Keras HDF5 files, torchvision `.pth` and `.safetensors`.
 
-What the network must be for them, `settings` tells by their names: Keras weights want `stride_on="1x1"`,
+`settings` reads from their names the settings that the network needs: Keras weights need `stride_on="1x1"`,
 `conv_bias=True` and the BN epsilon of their release, torchvision ones `stride_on="3x3"`, `conv_bias=False` and 1e-5.
 Keras ImageNet weights expect pixels on the 0..255 scale with a mean subtracted, as ours are; torchvision ones
-expect them divided by a standard deviation too: see `input_std`.
+expect them also divided by a standard deviation: see `input_std`.
 """
 
 import itertools
@@ -31,13 +31,13 @@ STEMS = {
 }
 TORCH_ONLY = ("densenet121", *LITES)
 TORCH_STD = (58.395, 57.12, 57.375)
-"""What torchvision's ImageNet networks divide their input's red, green and blue by, on the 0..255 scale."""
+"""The divisors of red, green and blue in torchvision's ImageNet networks, on the 0..255 scale."""
 LITE_STD = (128.0, 128.0, 128.0)
-"""Of EfficientNet-Lite, which is given (x - 127) / 128."""
+"""The divisors of EfficientNet-Lite, whose input is (x - 127) / 128."""
 EPSILONS = {"torch": 1e-5, "keras": 1.001e-5, "keras 2.0": 1e-3}
-"""Of a ResNet50's BatchNorms, by dialect: Keras changed it together with the layers' names, in 2019."""
+"""Epsilon of a ResNet50's BatchNorms, by dialect: Keras changed it together with the layers' names, in 2019."""
 
-# What a complete file holds beyond the trunk, by dialect; nothing else may be left over.
+# The further arrays of a complete file, by dialect; nothing else may be left over.
 NOT_TRUNK = {
     "keras": r"(predictions|fc1|fc2|fc1000)/.*",  # the ImageNet classifier
     "torch": r"(_?fc|classifier)\..*|.*\.num_batches_tracked",  # the same, and counters that inference never reads
@@ -53,7 +53,7 @@ TORCH_LEAVES = {"scale": "weight", "kernel": "weight", "bias": "bias", "mean": "
 
 
 class PretrainedMismatch(ValueError):
-    """The file's weights are not those of this trunk; lists the names missing, surplus and of another shape."""
+    """The file's weights do not fit this trunk; the message lists names missing, surplus and of another shape."""
 
 
 def load(
@@ -63,11 +63,11 @@ def load(
 
     Args:
         path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, or torchvision's, see `read_tensors`.
-        trunk: one of STEMS; those of TORCH_ONLY from torch's files alone.
+        trunk: one of STEMS; those of TORCH_ONLY only from torch files.
         variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
-        input_std: where the file's network expects each input channel divided by a standard deviation, that, on the
+        input_std: the standard deviation by which the file's network expects each input channel divided, on the
             0..255 scale: TORCH_STD for torchvision's ImageNet weights. It is folded into the first convolution, so
-            that the network goes on being fed pixels on the 0..255 scale.
+            that the network still takes pixels on the 0..255 scale.
 
     Returns:
         `variables` with every leaf of params["trunk"] and batch_stats["trunk"] replaced, float32.
@@ -102,14 +102,14 @@ def load(
 
 
 def settings(path: str | Path) -> dict[str, Any]:
-    """What a network must be for the weights of a file: fields of `config.model` and their values.
+    """The settings that a file's weights need: fields of `config.model` and their values.
 
-    Always trunk, width and channels; of a ResNet50 also blocks, stride_on, conv_bias and bn_epsilon, of a DenseNet-121
-    blocks and padding; pretrained_std of colour networks. Names and shapes tell the trunk and its size, the dialect
-    (Keras before 2019, Keras since, torchvision) tells the rest.
+    Always trunk, width and channels; for a ResNet50 also blocks, stride_on, conv_bias and bn_epsilon, for a
+    DenseNet-121 blocks and padding; for colour networks pretrained_std. Names and shapes give the trunk and its size,
+    the dialect (Keras before 2019, Keras since, torchvision) gives the rest.
 
     Raises:
-        PretrainedMismatch: the names are of none of the trunks.
+        PretrainedMismatch: the names fit none of the trunks.
         ValueError, ModuleNotFoundError: as `load`.
     """
     path = Path(path)
@@ -145,7 +145,7 @@ def settings(path: str | Path) -> dict[str, Any]:
 
 
 def _lite(arrays: dict[str, np.ndarray], width: int) -> str:
-    """Which EfficientNet-Lite a file is of: by its number of blocks, and by the channels of the last one."""
+    """Which EfficientNet-Lite a file holds, by its number of blocks and the channels of the last one."""
     blocks = len({name.split(".")[1] for name in arrays if name.startswith("_blocks.")})
     last = arrays["_conv_head.weight"].shape[1] if "_conv_head.weight" in arrays else 0
     for variant, name in enumerate(LITES):
@@ -185,7 +185,7 @@ def _compare(
     if not (missing or surplus or misshapen):
         return
     lists = [("missing", missing), ("surplus", surplus), ("of another shape", misshapen)]
-    wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists if names)
+    wrong = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in lists if names)
     remedy = "check that model.trunk, model.width and model.blocks are those of the file"
     conv_biases = {theirs[leaf] for leaf in theirs if leaf[-1] == "bias" and (*leaf[:-1], "kernel") in theirs}
     if not surplus and not misshapen and missing and set(missing) <= conv_biases:
@@ -289,10 +289,10 @@ def read_tensors(path: Path, others: str = "") -> dict[str, np.ndarray]:
 
     Args:
         path: `.p`, `.pt` or `.pth` of tensors by name, or with those one level down under "model"; or `.safetensors`.
-        others: what else the caller takes, for the sentence on an unknown suffix.
+        others: further suffixes that the caller takes, for the sentence on an unknown suffix.
 
     Raises:
-        ValueError: no such file, of another suffix, torn, or one that holds anything but tensors by name: nothing else
+        ValueError: no such file, of another suffix, torn, or one that holds anything but tensors by name; nothing else
             is read from a pickle.
         ModuleNotFoundError: a torch file, and torch is not installed.
     """
@@ -346,8 +346,8 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for layer, values in layers.items():
         # The order is Keras's own contract; the variables' names changed between releases.
-        known = {1: ("kernel",), 2: ("kernel", "bias"), 4: tuple(KERAS_LEAVES.values())}
-        names = known.get(len(values), tuple(map(str, range(len(values)))))
+        leaf_names = {1: ("kernel",), 2: ("kernel", "bias"), 4: tuple(KERAS_LEAVES.values())}
+        names = leaf_names.get(len(values), tuple(map(str, range(len(values)))))
         arrays.update({f"{layer}/{name}": value for name, value in zip(names, values, strict=True)})
     return arrays
 

@@ -10,7 +10,7 @@ import ml_collections
 
 
 def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: str) -> jax.Array:
-    """Sample each image at matrix @ (row, column, 1) of every output pixel; outside the image the edge goes on.
+    """Sample each image at matrix @ (row, column, 1) of every output pixel; outside the image the edge continues.
 
     Args:
         images_BxHxWx1: float32.
@@ -28,7 +28,7 @@ def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: s
     height, width = images_BxHxWx1.shape[1:3]
     rows, columns = jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None, :]
 
-    def one(image_HxW: jax.Array, m: jax.Array) -> jax.Array:
+    def sample(image_HxW: jax.Array, m: jax.Array) -> jax.Array:
         y = jnp.clip(m[0, 0] * rows + m[0, 1] * columns + m[0, 2], 0, height - 1)
         x = jnp.clip(m[1, 0] * rows + m[1, 1] * columns + m[1, 2], 0, width - 1)
         flat = image_HxW.reshape(-1)
@@ -42,7 +42,7 @@ def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: s
         lower = flat[below * width + left] * (1 - dx) + flat[below * width + right] * dx
         return upper * (1 - dy) + lower * dy
 
-    return jax.vmap(one)(images_BxHxWx1[..., 0], matrices_Bx2x3)[..., None]
+    return jax.vmap(sample)(images_BxHxWx1[..., 0], matrices_Bx2x3)[..., None]
 
 
 def random_matrices(key: jax.Array, count: int, size: tuple[int, int], config: ml_collections.ConfigDict) -> jax.Array:
@@ -80,7 +80,7 @@ def augment(key: jax.Array, images_BxHxWx1: jax.Array, config: ml_collections.Co
         key: a JAX random key.
         images_BxHxWx1: float32 on the 0 … 255 scale.
         config: flip_horizontal, flip_vertical (bool), rotation (degrees), zoom (low, high), shear (radians),
-            translation (share of each side, by which the image moves at most; in neither paper), intensity (gray
+            translation (the largest move, as a share of each side; in neither paper), intensity (gray
             values of 255), order "nearest" or "linear".
 
     Returns:

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: the latest state to go on from, and the best weights to use.
+"""Checkpoints on disk: the latest state, to resume from, and the best weights, to use.
 
-Layout of a run: `checkpoints/latest/<step>`, the last two of them (state and the host's side of it: stage, iterator,
-best so far), and `checkpoints/best` (params and batch_stats alone). Everything is saved as NumPy, so a run restores on
-any devices. Each checkpoint holds the SHA-256 of its own files and takes its place by a rename, so it is there whole or
-not at all, and what a disk or a copy has changed is refused: orbax keeps no checksum of the arrays themselves.
+Layout of a run: `checkpoints/latest/<step>`, the last two of them (state and the host's part: stage, iterator,
+best so far), and `checkpoints/best` (params and batch_stats alone). Everything is saved as NumPy arrays, so a run
+restores on any devices. Each checkpoint holds the SHA-256 of its own files and gets its name by a rename, so it is
+there whole or not at all. A checkpoint that a disk or a copy has changed is refused; orbax keeps no checksum of arrays.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from mammojax.errors import BadCheckpoint
 
 Tree = Any
 _DIGESTS = "sha256.json"
-logging.getLogger("absl").addFilter(lambda record: "OCDBT" not in record.getMessage())  # says so at every save
+logging.getLogger("absl").addFilter(lambda record: "OCDBT" not in record.getMessage())  # a notice at every save
 
 
 class _Damaged(ValueError):
-    """A checkpoint whose arrays cannot be read, or are not those that were saved."""
+    """A checkpoint whose arrays cannot be read or are not those saved."""
 
 
 def _numpy(tree: Tree) -> Tree:
@@ -61,18 +61,18 @@ def _read(folder: Path) -> tuple[Tree, dict[str, Any]]:
     """The arrays of one checkpoint and its metadata.
 
     Raises:
-        _Damaged: its files are not those that were written, it cannot be read, or it holds a number that is not finite.
-            A checkpoint of an older run has no digests; its numbers are looked at alone.
+        _Damaged: its files have changed, it cannot be read, or it holds a number that is not finite. A checkpoint of an
+            older run has no digests; only its numbers are checked.
     """
     try:
-        if (folder / _DIGESTS).is_file():  # before orbax reads: what it meets in a damaged file it tells on the console
+        if (folder / _DIGESTS).is_file():  # before orbax reads: it prints its errors on a damaged file
             for name, digest in json.loads((folder / _DIGESTS).read_text()).items():
                 if _sha256(folder / name) != digest:
                     raise _Damaged(f"{name} is not what was written")
         tree, metadata = ocp.load(folder), ocp.metadata(folder).custom_metadata
     except _Damaged:
         raise
-    except Exception as error:  # a damaged file makes json, orbax or tensorstore raise whatever they like
+    except Exception as error:  # a damaged file makes json, orbax or tensorstore raise errors of any kind
         raise _Damaged(f"it cannot be read ({type(error).__name__})") from error
     for name, array in _named(tree).items():
         if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
@@ -80,13 +80,13 @@ def _read(folder: Path) -> tuple[Tree, dict[str, Any]]:
     return tree, metadata or {}
 
 
-def differences(saved: Tree, wanted: Tree) -> list[str]:
-    """What keeps two trees from being the same: a line for each leaf missing, surplus or of another shape."""
+def differences(saved: Tree, expected: Tree) -> list[str]:
+    """The differences of two trees: a line for each leaf missing, surplus or of another shape."""
 
     def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
         return {name: tuple(leaf.shape) for name, leaf in _named(tree).items()}
 
-    ours, theirs = shapes(wanted), shapes(saved)
+    ours, theirs = shapes(expected), shapes(saved)
     lines = [f"missing {name}" for name in ours if name not in theirs]
     lines += [f"surplus {name}" for name in theirs if name not in ours]
     lines += [
@@ -98,14 +98,14 @@ def differences(saved: Tree, wanted: Tree) -> list[str]:
 class Latest:
     """The last two states of a run; a save that was cut off leaves those before it.
 
-    Where the newest is damaged it is put aside, as `checkpoints/damaged_<step>`, and the run goes on from the one
-    before it; the console says so.
+    A damaged newest state is moved to `checkpoints/damaged_<step>`, and the run goes on from the one before it; a
+    printed line says so.
 
     Args:
         workdir: the run folder.
 
     Raises:
-        BadCheckpoint: there are states and none of them can be used.
+        BadCheckpoint: there are states, but none can be used.
     """
 
     def __init__(self, workdir: Path) -> None:
@@ -115,33 +115,33 @@ class Latest:
         self._host, self._leaves = _newest(self._folder)
 
     def save(self, step: int, state: Tree, host: dict[str, Any]) -> None:
-        """Save the state (any pytree of arrays) and the host's side (JSON) as one checkpoint; the last two are kept."""
+        """Save the state (any pytree of arrays) and the host's part (JSON) as one checkpoint; the last two are kept."""
         leaves = {f"{i:04d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(jax.device_get(state)))}
-        fresh, there = self._folder / "new", self._folder / str(step)
+        fresh, target = self._folder / "new", self._folder / str(step)
         _write(fresh, leaves, {"host": json.dumps(host)})
-        shutil.rmtree(there, ignore_errors=True)
-        fresh.rename(there)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
         for old in _steps(self._folder)[2:]:
             shutil.rmtree(old)
 
     def host(self) -> dict[str, Any] | None:
-        """The host's side of the newest checkpoint that this object found, None where there was none."""
+        """The host's part of the newest checkpoint when this object was made, None where there was none."""
         return self._host
 
     def state(self, like: Tree) -> Tree:
-        """The state that belongs to `host`, in the shape of `like`; it is handed out once.
+        """The state that belongs to `host`, in the shape of `like`; it can be taken once.
 
         Raises:
             BadCheckpoint: it was written by a network or a stage of another shape.
         """
         leaves, structure = jax.tree.flatten(like)
-        wanted = {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}
-        if wrong := differences(self._leaves, wanted):
+        expected = {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}
+        if wrong := differences(self._leaves, expected):
             raise BadCheckpoint(
                 f"the checkpoint of this run does not fit its config ({len(wrong)} arrays differ: {wrong[0]}); "
                 "use another --workdir or the config the run was started with."
             )
-        saved, self._leaves = self._leaves, {}  # so that a second copy of it does not stay in memory
+        saved, self._leaves = self._leaves, {}  # so that no second copy stays in memory
         return jax.tree.unflatten(structure, [saved[name] for name in sorted(saved)])
 
 
@@ -151,7 +151,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def _newest(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
-    """Host's side and arrays of the newest usable checkpoint of `folder`; damaged newer ones are put aside.
+    """Host's part and arrays of the newest usable checkpoint of `folder`; damaged newer ones are moved aside.
 
     Raises:
         BadCheckpoint: see `Latest`.
@@ -171,16 +171,16 @@ def _newest(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]
             print(f"checkpoints/latest/{bad.name} is damaged: {why}; going on from step {step.name}", flush=True)
         return host, leaves
     if damaged:
-        told = "; ".join(f"step {step.name}: {why}" for step, why in damaged.items())
+        reasons = "; ".join(f"step {step.name}: {why}" for step, why in damaged.items())
         raise BadCheckpoint(
-            f'no state in "{folder}" can be used ({told}). Copy the folder back from where it is whole and start again,'
-            " or train anew in another --workdir; this run's best weights are not touched."
+            f'no state in "{folder}" can be used ({reasons}). Copy the folder back from where it is whole and start'
+            " again, or train anew in another --workdir; this run's best weights are not touched."
         )
     return None, {}
 
 
 def save_best(workdir: Path, variables: Tree) -> None:
-    """Write the best weights, whole or not at all: a folder beside them is filled, then takes their place."""
+    """Write the best weights, whole or not at all: a folder beside them is filled, then replaces them."""
     folder = (workdir / "checkpoints").absolute()
     fresh, old, best = folder / "best.new", folder / "best.old", folder / "best"
     _write(fresh, _numpy(variables), {})
@@ -236,16 +236,16 @@ def restore_best(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, 
 
 
 def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | None:
-    """The run whose weights a run began with: the one trained `inside` it, else the one that its config.init_from
-    names, which may be gone; None where that is empty."""
+    """The run whose weights a run started from: the one trained `inside` it, else the one that its config.init_from
+    names, which may be gone; None where init_from is empty."""
     if (run / inside / "config.json").is_file():
         return run / inside
     return Path(init_from) if init_from else None
 
 
 def patch_run(run: Path, init_from: str) -> Path | None:
-    """The patch run that a whole-image run started from, or that the run it started from holds; None where neither is
-    at hand. `init_from` is that of the run's config, which may be empty."""
+    """The patch run that a whole-image run started from, or the one inside the run it started from; None where neither
+    exists. `init_from` is that of the run's config and may be empty."""
     start = started_from(run, init_from)
     for folder in (start, start / "patch") if start else ():
         if (folder / "config.json").is_file() and read_config(folder)[0].model.task == "patch":

@@ -37,21 +37,22 @@ def train(
     workdir: Path,
     loss: Loss,
 ) -> dict[str, Any]:
-    """Train through the config's stages; leave the best weights in `workdir/checkpoints/best`.
+    """Train through the config's stages; write the best weights to `workdir/checkpoints/best`.
 
     Args:
         config: fields seed, batch, stages, monitor, checkpoint_steps, balance_loss.
         model: a network of mammojax.models.
-        variables: where to start, unless the workdir holds a checkpoint of this run.
+        variables: the start, unless the workdir holds a checkpoint of this run.
         batches: an endless stream; `batches.steps_per_epoch` steps are one epoch.
-        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one that chooses the best epoch, the
-            highest, of "loss" the lowest (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
-            stages). Where it cannot be computed, as an AUC of one class, the loss chooses instead; the console says so.
+        validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one whose highest value (of "loss"
+            the lowest) chooses the best epoch (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
+            stages). If it cannot be computed, as an AUC of one class, the loss chooses instead, and a printed line
+            says so.
         workdir: the run folder.
         loss: the task's.
 
     Returns:
-        {"value", "epoch", "stage", "monitor"} of the best epoch; "monitor" is what chose it.
+        {"value", "epoch", "stage", "monitor"} of the best epoch; "monitor" names the metric that chose it.
 
     Raises:
         Stopped: on SIGTERM, after saving.
@@ -59,7 +60,7 @@ def train(
     """
     plan = stages.from_config(config.stages)
     for stage in plan:
-        stages.labels(stage, variables["params"])  # a bad pattern is said before hours of training, not after
+        stages.labels(stage, variables["params"])  # a bad pattern is refused before hours of training, not after
     # Start order: own checkpoint → init_from → pretrained file → random. The last three are run.py's `variables`.
     latest = Latest(workdir)
     saved = latest.host()
@@ -67,8 +68,8 @@ def train(
     if saved:
         batches.set_state(progress.batches)
     log = _Log(workdir, progress.log_bytes, progress.step)
-    with _sigterm() as told, contextlib.closing(log):
-        run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, told)
+    with _sigterm() as stop_signals, contextlib.closing(log):
+        run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, stop_signals)
         params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), run.devices)
         key = jax.random.key_data(jax.random.key(config.seed))
         carried = _Carried(jnp.int32(progress.step), params, batch_stats, key)
@@ -79,13 +80,13 @@ def train(
 
 @dataclass
 class Progress:
-    """Where a run stands, the host's side of a checkpoint: plain numbers and text, JSON on disk.
+    """The progress of a run, the host's part of a checkpoint: plain numbers and text, JSON on disk.
 
     Attributes:
-        stage: the index of the stage it is in.
+        stage: index of the current stage.
         stage_step, step: steps done in that stage, and in the whole run.
         best: of the best epoch so far, see `train`.
-        sums: what the steps of this epoch have returned, added up (`step.make_step`).
+        sums: the sum of the values that this epoch's steps returned (`step.make_step`).
         log_bytes: the length of metrics.jsonl.
         batches: the position in the stream of batches.
     """
@@ -99,16 +100,16 @@ class Progress:
     batches: Any = None
 
     def __post_init__(self) -> None:
-        self.sums += self.sums[:1] * (3 - len(self.sums))  # of an older run, which kept the weighted loss alone
+        self.sums += self.sums[:1] * (3 - len(self.sums))  # of an older run, which kept only the weighted loss
 
     def add(self, terms: jax.Array) -> None:
-        """Add what one step returned."""
+        """Add the values that one step returned."""
         self.sums = [a + float(b) for a, b in zip(self.sums, np.asarray(terms), strict=True)]
 
 
 @dataclass
 class _Run:
-    """What all stages and epochs of a run have in common."""
+    """The parts of a run that all stages and epochs share."""
 
     config: ml_collections.ConfigDict
     model: nn.Module
@@ -119,7 +120,7 @@ class _Run:
     latest: Latest
     log: "_Log"
     progress: Progress
-    told_to_stop: list[bool]
+    stop_signals: list[bool]
 
     @property
     def devices(self) -> jax.NamedSharding:
@@ -129,7 +130,7 @@ class _Run:
 
 @dataclass
 class _Carried:
-    """What passes from stage to stage: the state without the optimizer's moments, which every stage has its own."""
+    """The state that passes from stage to stage, without the optimizer's moments: every stage has its own."""
 
     step: jax.Array
     params: Tree
@@ -153,7 +154,7 @@ def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, res
     with tqdm(total=total, initial=done, desc=stage.name, unit="step", disable=None, leave=False) as bar:
         for epoch in range(done // length, stage.epochs):
             first = run.progress.stage_step % length
-            # Asked before an epoch, not after one: a run that is resumed here stops here too.
+            # Checked before an epoch, not after one: a run that is resumed here stops here too.
             if not first and _stale(stage, epoch, run.progress.best):
                 break
             state = run_epoch(run, stage, epoch, state, step, first, bar)
@@ -163,7 +164,7 @@ def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, res
 def run_epoch(
     run: _Run, stage: stages.Stage, epoch: int, state: TrainState, step: Callable[..., Any], first: int, bar: tqdm
 ) -> TrainState:
-    """Epoch `epoch` of a stage, counted from 0, from its step `first` on; then validation, and a checkpoint.
+    """Train epoch `epoch` of a stage, counted from 0, from its step `first` on; then validate and save a checkpoint.
 
     Raises:
         Stopped, Diverged: see `train`.
@@ -180,7 +181,7 @@ def run_epoch(
         waiting = terms
         progress.stage_step, progress.step = progress.stage_step + 1, progress.step + 1
         bar.update()
-        last, stopping = k + 1 == length, bool(run.told_to_stop)
+        last, stopping = k + 1 == length, bool(run.stop_signals)
         if last or stopping or progress.stage_step % run.config.checkpoint_steps == 0:
             progress.add(waiting)
             waiting, on_host = None, jax.device_get(state)
@@ -232,7 +233,7 @@ def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, im
 
 
 def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> bool:
-    """Whether the last `stage.patience` epochs of this stage brought nothing better (Wu et al. 2019: 20)."""
+    """Whether the last `stage.patience` epochs of this stage brought no improvement (Wu et al. 2019: 20)."""
     if not stage.patience or best is None:
         return False
     return epochs - (best["epoch"] if best["stage"] == stage.name else 0) >= stage.patience
@@ -243,9 +244,9 @@ def _finite(tree: Tree) -> bool:
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-def _diverged(what: str, stage: stages.Stage, epoch: int) -> Diverged:
+def _diverged(quantity: str, stage: stages.Stage, epoch: int) -> Diverged:
     field = f"config.stages.{stage.key}.learning_rate"
-    return Diverged(f"{what} is not a number in {stage.name}, epoch {epoch}", field)
+    return Diverged(f"{quantity} is not a number in {stage.name}, epoch {epoch}", field)
 
 
 def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
@@ -260,21 +261,21 @@ def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[list[bool]]:
-    """A list that SIGTERM puts something into; the handler that was there before comes back at the end."""
-    told: list[bool] = []
+    """A list that gets an item on SIGTERM; the previous handler is restored at the end."""
+    stop_signals: list[bool] = []
     try:
-        previous = signal.signal(signal.SIGTERM, lambda *_: told.append(True))
-    except ValueError:  # only the main thread may set handlers: a notebook's worker goes without
-        yield told
+        previous = signal.signal(signal.SIGTERM, lambda *_: stop_signals.append(True))
+    except ValueError:  # only the main thread may set handlers; a notebook's worker has none
+        yield stop_signals
         return
     try:
-        yield told
+        yield stop_signals
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
 class _Log:
-    """metrics.jsonl and TensorBoard events; on resuming, what was written after the checkpoint is cut off."""
+    """metrics.jsonl and TensorBoard events; on resuming, lines written after the checkpoint are cut off."""
 
     def __init__(self, workdir: Path, kept_bytes: int, step: int) -> None:
         path = workdir / "metrics.jsonl"
@@ -285,7 +286,7 @@ class _Log:
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step or None)
 
     def write(self, row: dict[str, Any]) -> None:
-        """One line; a number that could not be computed is null, as JSON has no NaN."""
+        """Write one line; a number that could not be computed is null, as JSON has no NaN."""
         row = {name: None if isinstance(x, float) and not np.isfinite(x) else x for name, x in row.items()}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()

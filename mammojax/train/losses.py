@@ -30,7 +30,7 @@ def cross_entropy(logits_BxK: jax.Array, labels_B: jax.Array) -> jax.Array:
 
 
 def exam_loss(predictions: Mapping[str, jax.Array], labels_BxR: jax.Array) -> jax.Array:
-    """The loss of each exam, summed over its labels and over the halves that predict apart.
+    """The loss of each exam, summed over its labels and over the halves that predict separately.
 
     Wu et al. 2019, section IV-A.1: "the model is actually trained to optimize the loss, which treats the predictions
     for the two views separately": eight binary cross-entropies for a view-wise network, of CC and of MLO.
@@ -48,6 +48,6 @@ def exam_loss(predictions: Mapping[str, jax.Array], labels_BxR: jax.Array) -> ja
 
 
 def exam_classes(predictions: Mapping[str, jax.Array]) -> jax.Array:
-    """The classes that the probabilities, averaged over the halves, prefer: int [B, R]; `predictions` as above."""
+    """The classes of the highest probability, averaged over the halves: int [B, R]; see `exam_loss`."""
     halves = [jnp.exp(jax.nn.log_softmax(logits.astype(jnp.float32))) for logits in predictions.values()]
     return jnp.argmax(jnp.mean(jnp.stack(halves), axis=0), axis=-1)

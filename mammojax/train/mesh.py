@@ -7,7 +7,7 @@ from jax.sharding import AxisType
 def data_mesh(batch: int) -> jax.sharding.Mesh:
     """A mesh over as many of the devices as divide the batch, axis `data`.
 
-    A batch of 2 on eight devices uses two of them: a whole-image batch is small by the paper (Shen et al. 2019).
+    A batch of 2 on eight devices uses two of them: the paper's whole-image batch is small (Shen et al. 2019).
     """
     devices = jax.devices()
     count = max(n for n in range(1, len(devices) + 1) if batch % n == 0)

@@ -21,19 +21,19 @@ class Stage:
 
     Attributes:
         key: its name in the config ("stage1", …); stages run in the order of these names.
-        name: what the log and the report call it.
+        name: its name in the log and the report.
         learn: regular expressions on parameter paths such as "trunk/stage4_unit3/conv1/kernel" (re.fullmatch).
         freeze: likewise for the parameters that stay; `learn` wins where both match.
         fix_statistics: paths of BatchNorm layers that keep their running statistics although they may learn.
         move_frozen_statistics: the published code's behaviour: frozen BatchNorm layers normalise with the batch and
-            go on averaging. The default, as the paper's "frozen" says, is False.
+            keep averaging. The default is False, the meaning of the paper's "frozen".
         learning_rate, schedule: "constant", or "cosine" down to zero over the stage.
         slow, slow_factor: regular expressions of learning parameters whose rate is `learning_rate` times the factor.
         weight_decay: factor of L2 on kernels in the gradient, before Adam (or decoupled: `decoupled_decay`, AdamW).
         decay: regular expressions of the kernels it acts on. The published code of Shen et al. 2019 decays the new top
-            layers alone, the paper says nothing of it; all is the default.
+            layers alone, the paper does not mention it; the default is all.
         epochs: length.
-        patience: the stage ends before that where so many epochs in a row brought no better `monitor`; 0: never.
+        patience: the stage ends earlier after so many epochs in a row without a better `monitor`; 0: never.
     """
 
     key: str
@@ -63,7 +63,7 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
     """The stages of a config, in the order of their keys.
 
     Raises:
-        BadConfig: a schedule or a number that makes no sense.
+        BadConfig: a schedule or a number is invalid.
     """
     result = []
     for key in sorted(stages):
@@ -95,7 +95,7 @@ def labels(stage: Stage, params: Tree) -> Tree:
     """ "learn", "slow" (learns at the lower rate) or "freeze" for each parameter, in the tree's shape.
 
     Raises:
-        BadConfig: a pattern that matches no parameter, a parameter that no pattern covers, or a stage that learns none.
+        BadConfig: a pattern matches no parameter, no pattern covers a parameter, or the stage learns none.
     """
     names = paths(params)
     for field in ("learn", "freeze", "slow", "decay"):
@@ -120,7 +120,7 @@ def labels(stage: Stage, params: Tree) -> Tree:
 def frozen_statistics(stage: Stage) -> Callable[[str], bool]:
     """Which BatchNorm layers keep their running statistics in this stage: a predicate on the layer's path.
 
-    Zero updates do not stop a BatchNorm, so a frozen one is run in inference mode too.
+    Zero updates do not stop a BatchNorm's statistics, so a frozen one also runs in inference mode.
     """
 
     def frozen(path: str) -> bool:
@@ -134,7 +134,7 @@ def frozen_statistics(stage: Stage) -> Callable[[str], bool]:
 def optimizer(stage: Stage, params: Tree) -> optax.GradientTransformation:
     """Adam for the learning parameters, exact zeros and no moments for the others.
 
-    The learning rate is left out: the loop multiplies by it, so that one compiled step serves every rate. Adam's
+    The learning rate is not included: the step multiplies by it, so that one compiled step serves every rate. Adam's
     β 0.9/0.999, ε 1e-8 are the paper's library defaults. Weight decay acts on kernels only.
     """
 

@@ -1,4 +1,4 @@
-"""What a training step carries from one batch to the next."""
+"""The state that a training step carries from one batch to the next, and its start."""
 
 import zlib
 from typing import Any
@@ -17,13 +17,13 @@ Tree = Any
 
 @flax.struct.dataclass
 class TrainState:
-    """Parameters, statistics, optimizer moments and the key of randomness.
+    """Parameters, statistics, optimizer moments and the random key.
 
     Attributes:
         step: int32 scalar, steps done in the whole run.
         params: float32 tree.
         batch_stats: float32 tree, {} for a network without BatchNorm.
-        opt_state: the optimizer's, of the present stage (its shape changes at a stage boundary).
+        opt_state: the optimizer's, of the current stage (its shape changes at a stage boundary).
         key: uint32 [2], raw threefry key; step k of the run uses fold_in(key, k), so a resumed run draws the same.
     """
 
@@ -41,10 +41,12 @@ Size = tuple[int, int] | dict[str, tuple[int, int]]
 def abstract_variables(model: nn.Module, size: Size, channels: int) -> dict[str, Tree]:
     """Shapes and dtypes of a network's variables for images [1, H, W, channels]; nothing is computed."""
 
-    def image(one: tuple[int, int]) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((1, *one, channels), jnp.float32)
+    def image(height_width: tuple[int, int]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *height_width, channels), jnp.float32)
 
-    inputs = {view: image(one) for view, one in size.items()} if isinstance(size, dict) else image(size)
+    inputs = (
+        {view: image(height_width) for view, height_width in size.items()} if isinstance(size, dict) else image(size)
+    )
     return jax.eval_shape(model.init, jax.random.key(0), inputs)
 
 
@@ -67,7 +69,7 @@ def init_variables(model: nn.Module, size: Size, channels: int, seed: int) -> di
             limit = np.sqrt(6 / (fan_in + shape[-1]))
             return rng.uniform(-limit, limit, shape).astype(np.float32)
         values = rng.standard_normal(shape, np.float32)
-        while (far := np.abs(values) > 2).any():  # truncated at two sd, whose own sd is 0.8796
+        while (far := np.abs(values) > 2).any():  # truncated at two sd; the truncated normal's sd is 0.8796
             values[far] = rng.standard_normal(int(far.sum()), np.float32)
         return values * np.float32(np.sqrt(2 / fan_in) / 0.87962566)
 
@@ -78,18 +80,18 @@ def init_variables(model: nn.Module, size: Size, channels: int, seed: int) -> di
 def transfer(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, Tree]:
     """Put trained weights into a network's variables.
 
-    The same network takes everything; a whole-image network takes the trunk of a patch classifier, its Dense layer as
-    the head's heatmap where the head has one, and keeps the rest of its own random head (Shen et al. 2019, "Converting
-    patch to whole image classifiers"). From another whole-image network it takes the trunk alone. A multi-view network
-    takes the columns of another and keeps its own random Dense layers; where it has heatmap channels and the other has
-    not, the first convolution's kernel is repeated for them (Wu et al. 2019, section IV-C).
+    The same network takes all weights. A whole-image network takes the trunk of a patch classifier, its Dense layer as
+    the head's heatmap if the head has one, and keeps the rest of its own random head (Shen et al. 2019, "Converting
+    patch to whole image classifiers"). From another whole-image network it takes only the trunk. A multi-view network
+    takes the columns of another and keeps its own random Dense layers; if it has heatmap channels and the other has
+    none, the first convolution's kernel is repeated for them (Wu et al. 2019, section IV-C).
 
     Args:
         trained: {"params", "batch_stats"} of a run.
         variables: likewise, freshly initialised.
 
     Raises:
-        BadCheckpoint: the weights fit neither way; the first arrays that differ are named.
+        BadCheckpoint: the weights fit in none of these ways; the message names the first arrays that differ.
     """
     wrong = differences(trained, variables)
     if not wrong:
@@ -116,9 +118,9 @@ def _columns(trained: dict[str, Tree], variables: dict[str, Tree]) -> dict[str, 
     taken = {kind: {name: trained[kind].get(name, {}) for name in names} for kind in variables}
     for name in names:
         stem = taken["params"][name].get("stem_conv", {}).get("kernel")
-        wanted = variables["params"][name]["stem_conv"]["kernel"].shape[2]
-        if stem is not None and stem.shape[2] == 1 < wanted:
-            repeated = {"kernel": np.repeat(np.asarray(stem), wanted, axis=2)}
+        channels = variables["params"][name]["stem_conv"]["kernel"].shape[2]
+        if stem is not None and stem.shape[2] == 1 < channels:
+            repeated = {"kernel": np.repeat(np.asarray(stem), channels, axis=2)}
             taken["params"][name] = {**taken["params"][name], "stem_conv": repeated}
     ours = {kind: {name: variables[kind][name] for name in names} for kind in variables}
     if wrong := differences(taken, ours):

@@ -14,18 +14,18 @@ from mammojax.train.state import TrainState
 
 Tree = Any
 ARRAYS = ("image", "label", "patch_image", "patch_label")
-"""What a step takes of a batch."""
+"""The arrays of a batch that a step takes."""
 
 
 class Terms(NamedTuple):
-    """What a loss says beside the scalar that is learned from.
+    """A loss's values beside the scalar that is minimised.
 
     Attributes:
-        plain: float32 [B], the loss of each example, neither weighted nor with an auxiliary part: the quantity that
-            validation measures.
-        weighted: float32 scalar, their mean with the weights that balance the classes, where the config asks for them.
-        classes: int, the classes that the network prefers, of the labels' shape.
-        batch_stats: the BatchNorm statistics that the pass has moved, {} without BatchNorm.
+        plain: float32 [B], the loss of each example, neither weighted nor with an auxiliary part: the loss that
+            validation reports.
+        weighted: float32 scalar, their mean, weighted to balance the classes if the config asks for that.
+        classes: int, the predicted classes, in the labels' shape.
+        batch_stats: the BatchNorm statistics after the pass, {} without BatchNorm.
     """
 
     plain: jax.Array
@@ -35,10 +35,10 @@ class Terms(NamedTuple):
 
 
 Network = Callable[..., tuple[tuple[Any, dict[str, jax.Array]], Tree]]
-"""A network in training, its variables bound: images → ((logits, intermediates), moved variables)."""
+"""A network in training with its variables bound: images → ((logits, intermediates), updated variables)."""
 
 Loss = Callable[[dict[str, jax.Array], jax.Array], Callable[[Network], tuple[jax.Array, Terms]]]
-"""What a task trains by: (batch, key of augmentation) → (network → (scalar to be learned from, Terms))."""
+"""A task's loss: (batch, key of augmentation) → (network → (scalar to minimise, Terms))."""
 
 
 def make_step(
@@ -46,7 +46,7 @@ def make_step(
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """One jitted step of a stage.
 
-    The step takes the state, a batch (ARRAYS, as the task's loss knows them) and the learning rate (data, not code: all
+    The step takes the state, a batch (ARRAYS, as the task's loss takes them) and the learning rate (data, not code: all
     rates share one compiled program). It returns the new state and float32 [3]: the mean plain loss, the share of
     correct labels, and the weighted loss; see `Terms`. The statistics of learning BatchNorms are those of the whole
     batch, whatever the number of devices: under jit the mean over the sharded axis is global.
