@@ -1,4 +1,4 @@
-"""Finished runs beside and with each other, from their predictions alone: ensembles, two views, operating points.
+"""Comparing and averaging finished runs by their predictions: ensembles, two views, operating points.
 
 Shen et al. 2019: "Augmented prediction and model averaging" (flips averaged, the malignant scores of the best models
 averaged) and "Combining the CC and MLO views for prediction" (the mean of a breast's two views, compared with single
@@ -32,13 +32,13 @@ def over_repeats(
     """Mean over repeats (seeds or folds) of an AUC, or of the difference between two on the same images.
 
     Args:
-        repeats: (a, b) of each: AUC of a minus AUC of b; b None: AUC of a alone.
+        repeats: (a, b) of each repeat: AUC of a minus AUC of b; with b None, AUC of a.
         runs, seed: of the draws of patients.
         finding: of FINDINGS.
 
     Returns:
-        The mean with its interval, without one where a repeat has too few of a class; each repeat's patients are drawn
-        anew, which covers the test images' chance but not that of training.
+        The mean with its interval, or without one where a repeat has too few of a class. Each repeat draws its own
+        patients, which covers the chance of the test images but not that of training.
     """
     values, drawn, few = [], [], False
     for k, (a, b) in enumerate(repeats):
@@ -58,17 +58,17 @@ def over_repeats(
 
 
 def difference(a: Predictions, b: Predictions, finding: str = "malignant") -> metrics.Interval:
-    """AUC of a minus AUC of b, which are `table.aligned`, on the same draws of patients."""
+    """AUC of a minus AUC of b, both `table.aligned`, on the same draws of patients."""
     return metrics.paired_bootstrap(
         metrics.roc_auc, a.label(finding), a.score(finding), b.score(finding), a.patient, RUNS
     )
 
 
 def two_views(pairs: pd.DataFrame, runs: int = RUNS, seed: int = 0) -> dict[str, metrics.Interval]:
-    """Breast-level AUC of each view and of their mean; "gain" is that of the mean minus the mean of the two AUCs.
+    """Breast-level AUC of each view and of their mean; "gain" is the AUC of the mean minus the mean of the two AUCs.
 
     Args:
-        pairs: as `table.by_breast` gives them.
+        pairs: from `table.by_breast`.
         runs, seed: of the draws of patients.
     """
     label, patient = pairs["malignant"].to_numpy(), pairs["patient_id"].to_numpy(dtype=str)
@@ -87,12 +87,12 @@ def two_views(pairs: pd.DataFrame, runs: int = RUNS, seed: int = 0) -> dict[str,
 
 
 def threshold(predictions: Predictions, sensitivity: float) -> float:
-    """The highest score at which at least `sensitivity` of the malignant images is called malignant (score ≥ it); NaN
+    """The highest score at which at least `sensitivity` of the malignant images count as malignant (score ≥ it); NaN
     where none is malignant."""
     if not (predictions.label() == 1).any():
         return float("nan")
     _, tpr, at = metrics.roc_curve(predictions.label(), predictions.score())
-    return float(at[1:][np.argmax(tpr[1:] >= sensitivity - 1e-12)])  # at[0] is no score
+    return float(at[1:][np.argmax(tpr[1:] >= sensitivity - 1e-12)])  # at[0] is infinite, no score
 
 
 def operating_point(
@@ -102,7 +102,7 @@ def operating_point(
     called, label = (predictions.score() >= at).astype(int), predictions.label()
 
     def share(of: int) -> metrics.Interval:
-        """How many of the images labelled `of` are called so."""
+        """The share of the images labelled `of` that are called so."""
 
         def statistic(weights: np.ndarray | None) -> np.ndarray | float:
             return metrics.accuracy(label[among], called[among], None if weights is None else weights[:, among])
@@ -116,26 +116,26 @@ def operating_point(
 
 
 def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86) -> dict[str, Any]:
-    """Everything about some runs that `mammojax compare` prints.
+    """The numbers that `mammojax compare` prints.
 
     Args:
         runs: folders of whole-image runs, measured on the same images.
         split: "test" or "val".
-        sensitivity: what operating points aim at; 0.86 is the U.S. average that Shen et al. take.
+        sensitivity: the aim of the operating points; 0.86 is the U.S. average that Shen et al. use.
 
     Returns:
         {"split", "images", "rows": [{"name", "auc", "auc_flips", "gain_flips", "two_views"}], "ensemble_gain",
         "operating": [{"name", "chosen_on_val", "read_on_test"}]}; intervals are as `metrics.Interval.to_json` has them.
-        The last row is the ensemble where there are several runs; its gain is over the best single run, whose choice
-        on these very images makes it a modest one. Operating points are of flips averaged; "read_on_test" is what the
-        paper did ("determined the model specificity to be 80.1% at a similar sensitivity of 86.1%"). With the
-        validation split there is "read_on_val" alone. A point whose threshold no malignant image gives is None.
+        With several runs the last row is the ensemble; its gain is over the best single run, chosen on these very
+        images, so the gain is a cautious one. Operating points use averaged flips; "read_on_test" is the paper's way
+        ("determined the model specificity to be 80.1% at a similar sensitivity of 86.1%"). With the validation split
+        there is only "read_on_val". A point is None where no malignant image gives a threshold.
 
     Raises:
         NotComparable: see `table.read_all_images`.
     """
     plain = table.read_all_images(runs, split)
-    flips = table.aligned([plain[0], *table.read_all_images(runs, f"{split}_flips")])[1:]  # pairs need one order
+    flips = table.aligned([plain[0], *table.read_all_images(runs, f"{split}_flips")])[1:]  # pairs need the same order
     val = table.read_all_images(runs, "val_flips")
     if len(runs) > 1:
         for group in (plain, flips, val):
@@ -169,7 +169,7 @@ def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86
 
 
 def auc(predictions: Predictions) -> dict[str, Any]:
-    """The AUC of malignant or not with its interval, as `metrics.Interval.to_json` has it."""
+    """The AUC of malignant against not malignant with its interval, as `metrics.Interval.to_json` has it."""
     label = predictions.label()
     return metrics.bootstrap(metrics.roc_auc, label, predictions.score(), predictions.patient, RUNS).to_json(label)
 
@@ -184,7 +184,7 @@ def roc_figure(predictions: Sequence[Predictions]) -> Figure:
     """ROC curves of single runs and their ensemble (Fig. 3); the last of several is drawn as the ensemble."""
     with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(6.0, 5.4))
-        curves = [(one.name, one.label(), one.score()) for one in predictions]
+        curves = [(run.name, run.label(), run.score()) for run in predictions]
         plots.rocs(figure.subplots(), curves, "ROC, flips averaged (AUC in the legend)")
     return figure
 
@@ -242,8 +242,12 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
     rows, shares = [], ("sensitivity", "specificity")
     for kind in [key for key in result["operating"][0] if key != "name"]:
         for point in result["operating"]:
-            one = point[kind]
-            cells = [f"{one['threshold']:.3f}", *(interval_text(one[k]) for k in shares)] if one else "–––"
+            shares_at = point[kind]
+            cells = (
+                [f"{shares_at['threshold']:.3f}", *(interval_text(shares_at[k]) for k in shares)]
+                if shares_at
+                else "–––"
+            )
             rows.append([point["name"], kind.replace("_", " "), *cells])
     return [*sections, report.Section("Operating points", text, ("run", "threshold", "at", *shares), rows)]
 
@@ -257,6 +261,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax compare` does; see `write`."""
+    """Run `mammojax compare`; see `write`."""
     write(args.runs, args.output, args.split, args.sensitivity)
     return 0

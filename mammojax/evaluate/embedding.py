@@ -1,4 +1,4 @@
-"""What a network makes of exams, as points in a plane (Wu et al. 2019, section VI-A): activations, and UMAP of them."""
+"""A network's activations on exams, and their UMAP embedding in the plane (Wu et al. 2019, section VI-A)."""
 
 import warnings
 from collections.abc import Collection
@@ -23,7 +23,7 @@ from mammojax.vocabulary import VIEWS
 def whole_exams(
     config: ml_collections.ConfigDict, data: dataset.Prepared, split: str, only: Collection[str] | None
 ) -> list[exams.Exam]:
-    """The exams of a split that have all views of a network, or those of them whose ids are in `only`."""
+    """The exams of a split that have all views of a network; with `only`, those of them with these ids."""
     views = {view for view in VIEWS if view[2:] in config.model.angles}
     whole = [exam for exam in exams.exams_of(data, split) if views <= set(exam.images)]
     return [exam for exam in whole if only is None or exam.exam_id in only]
@@ -32,7 +32,7 @@ def whole_exams(
 def activations(
     run: Path, split: str = "test", only: Collection[str] | None = None
 ) -> tuple[list[exams.Exam], np.ndarray, np.ndarray]:
-    """What the network makes of the exams that have all of its views, each view's first image in a window unmoved.
+    """The network's activations on the exams that have all of its views, each view's first image in an unmoved window.
 
     Args:
         run: the run folder.
@@ -44,13 +44,13 @@ def activations(
         float32 [N, 1024], those of the first fully connected layers, after their ReLU (section VI-A).
 
     Raises:
-        BadCheckpoint, NotPrepared, BadDataset: the run, its data set or its heatmaps are not there.
+        BadCheckpoint, NotPrepared, BadDataset: the run, its data set or its heatmaps are missing.
     """
     predictor, data = ExamPredictor(*restore_best(run)), dataset.of_run(run)
     config, network = predictor.config, multi_view.build(predictor.config.model)
     images = exams.Images(data, split, predictor.sizes, heatmap.channels_of(data, config, predictor.facts))
     views = [view for view in VIEWS if view[2:] in config.model.angles]
-    rng = np.random.RandomState(0)  # windows unmoved do not depend on it
+    rng = np.random.RandomState(0)  # unmoved windows do not depend on it
 
     @jax.jit
     def apply(variables: Any, windows: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -70,13 +70,13 @@ def activations(
 
 
 def embed(vectors: np.ndarray) -> np.ndarray:
-    """UMAP with the Euclidean distance, float32 [N, 2] of [N, D]; the same each time.
+    """UMAP with the Euclidean distance, float32 [N, D] → float32 [N, 2]; deterministic.
 
     Raises:
         BadCheckpoint: umap-learn is not installed.
     """
-    neighbours = min(15, len(vectors) - 1)  # its default, and no more than there are
-    # A seed allows one thread only; left unsaid it would warn of that.
+    neighbours = min(15, len(vectors) - 1)  # UMAP's default, or as many as there are
+    # A seed allows one thread only; without n_jobs=1 UMAP would warn.
     return load_umap().UMAP(n_neighbors=neighbours, metric="euclidean", random_state=0, n_jobs=1).fit_transform(vectors)
 
 
@@ -84,7 +84,9 @@ def load_umap() -> Any:
     """The module umap. Raises BadCheckpoint where umap-learn is not installed."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)  # for a part we do not use
+            warnings.filterwarnings(
+                "ignore", "Tensorflow not installed", ImportWarning
+            )  # needed only by a part that we do not use
             import umap
 
             return umap

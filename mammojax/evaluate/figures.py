@@ -1,7 +1,7 @@
-"""The papers' figures from finished runs: which images they show, and how the panels lie.
+"""The papers' figures from finished runs: the choice of images and the layout of panels.
 
 Shen et al. 2019: Fig. 2, 4, 5 and App. 2 of arXiv v1 (Fig. 3 is compare's). Wu et al. 2019: Fig. 2, 6 and 10 (Fig. 8
-and 9 are readers'), where views hang as for reading: right breasts at the left, mirrored, CC above MLO. No figure holds
+and 9 are readers'), where views hang as for reading: right breasts at the left, mirrored, CC above MLO. No figure shows
 an id. Each function returns a matplotlib Figure; `write` is the command line's `mammojax figure NAME`.
 """
 
@@ -31,10 +31,10 @@ from mammojax.vocabulary import FINDINGS, PATCH_CLASSES
 NAMES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 EXAM_NAMES = ("lesions", "exam-heatmaps", "umap")
 LARGEST = 800  # pixels of the longer side of an exam's images as drawn: many whole mammograms would take gigabytes
-FEWEST = 15  # exams of an embedding, the neighbours that UMAP looks at
+FEWEST = 15  # exams of an embedding: UMAP's number of neighbours
 HUNG = (("R-CC", "L-CC"), ("R-MLO", "L-MLO"))
 UNDATED: Any = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-"""By suffix, metadata that keeps dates out of the files: the same run gives the same bytes."""
+"""Metadata by suffix that keeps dates out of the files, so that the same run gives the same bytes."""
 
 
 def write(name: str, runs: Sequence[Path], output: Path, split: str = "test", readers: Path | None = None) -> None:
@@ -42,19 +42,19 @@ def write(name: str, runs: Sequence[Path], output: Path, split: str = "test", re
 
     Args:
         name: of NAMES or EXAM_NAMES.
-        runs: their folders; the figures of one run take the first.
+        runs: run folders; figures of one run take the first.
         split: "test" or "val".
         readers: of umap, a reader study's CSV.
 
     Raises:
-        BadCheckpoint: a run cannot be drawn so. NotComparable: readers for another figure of exams than umap. Others:
-            see the figures.
+        BadCheckpoint: the figure does not fit a run. NotComparable: readers for a figure other than umap. Others: see
+            the figures.
     """
     if readers is not None and name in ("lesions", "exam-heatmaps"):
         raise NotComparable(f"the figure {name} shows no readers; leave --readers out, it is for umap.")
     if name in NAMES:
         for run in runs:
-            restore_best(run)  # a folder that is no run is said before anything is drawn
+            restore_best(run)  # a folder that is no run is refused before anything is drawn
     with matplotlib.rc_context(plots.FONT | {"svg.hashsalt": name}):
         match name:
             case "saliency":
@@ -82,9 +82,9 @@ def write(name: str, runs: Sequence[Path], output: Path, split: str = "test", re
 def saliency(run: Path, split: str = "test") -> Figure:
     """Fig. 4a–c: a true positive, a false positive and a false negative with their guided gradients.
 
-    The operating point is the score at which Youden's index is greatest on this split (the paper names none); of each
-    kind the surest image is shown, and kinds that do not occur are left out. Red dots are gradients above the cutoff,
-    their size by strength; outlines are lesions, malignant blue and benign green.
+    The operating point is the score at which Youden's index is greatest on this split (the paper names none); the
+    figure shows the surest image of each kind, and leaves out kinds that do not occur. Red dots are gradients above the
+    cutoff, their size by strength; outlines are lesions, malignant blue and benign green.
     """
     config, facts, variables = _whole_image_run(run)
     data, predictions = dataset.of_run(run), table.read_images(run, split)
@@ -177,7 +177,7 @@ def intensity(runs: Sequence[Path]) -> Figure:
 
 
 def loss(runs: Sequence[Path]) -> Figure:
-    """arXiv v1, App. 2: train and validation loss by epoch; the gap between the two is what overfitting looks like."""
+    """arXiv v1, App. 2: train and validation loss by epoch; their gap shows overfitting."""
     figure = Figure(figsize=(4.6 * len(runs), 3.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
     panels[0].set_ylabel("loss (nats)")
@@ -191,7 +191,7 @@ def loss(runs: Sequence[Path]) -> Figure:
 
 
 def _titles(runs: Sequence[Path]) -> list[str]:
-    """What to call the runs: their folders; a nested patch run with the run around it; whole paths of namesakes."""
+    """Titles of the runs: their folders; for a nested patch run the run around it too; for namesakes whole paths."""
     folders = [run.absolute() for run in runs]
     names = [f"{f.parent.name}/{f.name}" if f.name == "patch" else f.name for f in folders]
     return names if len(set(names)) == len(set(folders)) else [str(run) for run in runs]
@@ -209,7 +209,7 @@ class ExamPicture:
     """An exam to draw.
 
     Attributes:
-        caption: what stands above it, without ids.
+        caption: the text above it, without ids.
         images: by view uint16 [H, W], cropped, facing right, at most LARGEST pixels high and wide.
         lesions: by view uint8 [H, W], of plots.MARKS.
         heatmaps: by view float32 [H, W, 2], the probabilities of FINDINGS; empty without a patch network.
@@ -222,7 +222,7 @@ class ExamPicture:
 
     @property
     def panels(self) -> tuple[str, ...]:
-        """What `exam_figure` shows side by side."""
+        """The panels that `exam_figure` shows side by side."""
         return ("image", "malignant", "benign") if self.heatmaps else ("image", "lesions")
 
 
@@ -230,7 +230,7 @@ def outlined_exams(run: Path, split: str = "test", count: int = 3) -> list[ExamP
     """Exams of a split with outlined lesions: first those with malignant and benign ones, then those with malignant.
 
     Raises:
-        BadCheckpoint: the run is none of exams. NotPrepared: its data set is gone.
+        BadCheckpoint: not an exam run. NotPrepared: its data set is gone.
     """
     _exam_run(run)
     data = dataset.of_run(run)
@@ -256,8 +256,8 @@ def surest_exams(run: Path, split: str = "test") -> list[ExamPicture]:
     not malignant with the highest; with heatmaps where the network takes them. Kinds that do not occur are left out.
 
     Raises:
-        BadCheckpoint: the run is none of exams. NotComparable: it has no predictions of breasts. NotPrepared: its data
-            set is gone. BadDataset: its heatmaps are.
+        BadCheckpoint: not an exam run. NotComparable: it has no predictions of breasts. NotPrepared: its data set is
+            gone. BadDataset: its heatmaps are.
     """
     config, facts = _exam_run(run)
     breasts, data = table.read_breasts(run, split), dataset.of_run(run)
@@ -290,7 +290,7 @@ def surest_exams(run: Path, split: str = "test") -> list[ExamPicture]:
 
 
 def _picture(source: Any, exam: exams.Exam, caption: str, folder: Path | None = None) -> ExamPicture:
-    """An exam's images, one a view: the first with an outlined lesion, else the first; heatmaps of `folder`."""
+    """An exam's images, one per view: the first with an outlined lesion, else the first; heatmaps from `folder`."""
     picture = ExamPicture(caption)
     for view, indices in exam.images.items():
         examples = [source[index] for index in indices]
@@ -309,10 +309,10 @@ def _small(pixels: np.ndarray, interpolation: int) -> np.ndarray:
 
 def exam_figure(pictures: Sequence[ExamPicture], panels: Sequence[str] = ()) -> Figure:
     """One exam above the other: its images; beside them the same with lesions filled, or, where there are heatmaps,
-    with each of them laid over (`plots.exam_view`). `panels` are some of the pictures'; else all."""
+    with each of them laid over (`plots.exam_view`). `panels` selects some of the panels; (): all."""
     panels = panels or pictures[0].panels
     headings = {"image": "image", "lesions": "lesions: malignant red, benign green"}
-    # Places in inches, not by constrained layout: of figures within figures it is not the same twice.
+    # Positions in inches: constrained layout of figures within figures differs from call to call.
     side, panel_width = 1.6, 3.4
     texts = [0.6 + 0.17 * picture.caption.count("\n") if picture.caption else 0.3 for picture in pictures]
     heights = [
@@ -362,8 +362,9 @@ def exam_heatmaps(run: Path, split: str = "test") -> Figure:
 def umap(run: Path, split: str = "test", readers: Path | None = None) -> Figure:
     """Fig. 10: exams embedded by the columns' features and by the first fully connected layers' activations.
 
-    The warmer and larger a point, the higher p(malignant), the mean of both breasts: of all readers where their CSV is
-    given, and only exams that they read are shown; else the run's own. A cross marks exams with a malignant breast.
+    The warmer and larger a point, the higher p(malignant), the mean of both breasts: of all readers if their CSV is
+    given, and then only the exams that they read are shown; else the run's own. A cross marks exams with a malignant
+    breast.
 
     Raises:
         BadCheckpoint: too few exams, or no umap-learn. BadManifest: of `reader_file.read`. Others: see
@@ -377,7 +378,7 @@ def umap(run: Path, split: str = "test", readers: Path | None = None) -> Figure:
             f'"{run}": of its {split} split {count} exams have all views and both breasts scored; an embedding needs '
             f"{FEWEST} or more."
         )
-    embedding.load_umap()  # that it is missing is said before the long part
+    embedding.load_umap()  # a missing module is refused before the long part
     whole, columns, hidden = embedding.activations(run, split, by_exam)
     score = np.array([by_exam[exam.exam_id] for exam in whole])
     malignant = np.array([(exam.label[2:] == 1).any() for exam in whole])
@@ -398,7 +399,7 @@ def umap(run: Path, split: str = "test", readers: Path | None = None) -> Figure:
 def _scores_of_exams(
     run: Path, config: ml_collections.ConfigDict, split: str, readers: Path | None
 ) -> tuple[dict[str, float], str]:
-    """p(malignant) by exam_id, the mean of its breasts where both have one, and in words whose scores these are."""
+    """p(malignant) by exam_id, the mean of its breasts where both have one, and the source of these scores in words."""
     sides: dict[str, dict[str, float]] = {}
     if readers is not None:
         group = reader_file.read(readers)
@@ -431,6 +432,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax figure` does; see `write`."""
+    """Run `mammojax figure`; see `write`."""
     write(args.name, args.run, args.output, args.split, args.readers)
     return 0

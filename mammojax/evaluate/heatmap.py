@@ -1,7 +1,7 @@
 """A patch classifier slid over whole images, as a heatmap of its classes.
 
-Shen et al. 2019, Fig. 4d: the trunk once over the image. Wu et al. 2019, section IV-B: patch by patch, the heatmaps
-being further channels of the image.
+Shen et al. 2019, Fig. 4d: the trunk runs once over the image. Wu et al. 2019, section IV-B: the network runs patch by
+patch, and the heatmaps become further channels of the image.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     """Softmax of the patch classes at every position of the trunk's grid.
 
     The trunk runs once over the image; its features are averaged over a window of a patch's own feature map (7 × 7 for
-    224 pixels; s1g patches are twice as wide), stride 1, and given to the patch net's Dense layer.
+    224 pixels; s1g patches are twice as wide), stride 1, and passed to the patch network's Dense layer.
 
     Args:
         config, facts, variables: of a patch run (`restore_best`).
@@ -72,7 +72,7 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
 def enlarge(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A heatmap [h, w] as float32 [height, width] of `size`, bilinear.
 
-    A value of the grid stands for the patch whose middle is the middle of its square of 32 × 32 pixels.
+    A value of the grid belongs to the patch whose centre is the centre of the value's square of 32 × 32 pixels.
     """
     return cv2.resize(np.asarray(grid, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -88,13 +88,13 @@ class PatchNet:
 
     Attributes:
         config: of its run.
-        digest: of its weights, 16 letters; a network that was trained on its heatmaps fits no other's.
+        digest: of its weights, 16 letters; a network trained on its heatmaps needs the same patch network.
 
     Args:
         run: its run folder.
 
     Raises:
-        BadCheckpoint: the run is none of a patch classifier of exams.
+        BadCheckpoint: the run is not a patch classifier of exams.
     """
 
     def __init__(self, run: Path) -> None:
@@ -124,17 +124,17 @@ class PatchNet:
 
 
 def order(exam: ml_collections.ConfigDict) -> list[int]:
-    """Which of FINDINGS each heatmap channel is: the paper lists malignant first, the published code benign."""
+    """The index in FINDINGS of each heatmap channel: the paper lists malignant first, the published code benign."""
     return [FINDINGS.index(name) for name in exam.heatmaps]
 
 
 def folder(data: Prepared, digest: str, exam: ml_collections.ConfigDict) -> Path:
-    """Where the heatmaps of a data set lie that the patch network of this digest made, by config.exam's patches."""
+    """The folder of a data set's heatmaps from the patch network of this digest, with config.exam's patches."""
     return data.path / "heatmaps" / f"{digest}_p{exam.patch}s{exam.stride}"
 
 
 def channels_of(data: Prepared, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> exams.Heatmaps | None:
-    """Where the heatmap channels of a run's images lie and in which order they are taken; None for images alone.
+    """The folder of the heatmap channels of a run's images, and their order; None for images alone.
 
     Args:
         data: of kind "exams".
@@ -146,7 +146,7 @@ def channels_of(data: Prepared, config: ml_collections.ConfigDict, facts: Mappin
 
 
 def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDict) -> Path:
-    """Write the heatmaps of every image of a data set of exams, once; what is there already is not made again.
+    """Write the heatmaps of every image of a data set of exams, once; existing ones are kept.
 
     Returns:
         Their folder, inside the data set's, for `data.exams.Images`. It is named after the patch network's weights.

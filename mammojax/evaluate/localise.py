@@ -1,10 +1,10 @@
-"""Does a map light up where the lesion is? Saliency and heatmaps against lesion outlines, on any data set with masks.
+"""Does a map light up at the lesion? Saliency maps and heatmaps against lesion outlines, on any data set with masks.
 
 Three measures, each with a patient-clustered interval. *Share*: how much of a map's sum lies inside the outlines, per
 malignant image. *Pointing game* (Zhang et al. 2018): does the map's maximum lie inside one, within a tolerance, on
 malignant images. *FROC*: the share of malignant lesions hit against false marks per image, over malignant and other
 images; marks are the map's local maxima, a lesion is hit by a mark inside its outline, and a mark on a benign lesion is
-false. Shen et al. 2019 show single saliency maps (Fig. 4) and measure none of these: they are ours.
+false. Shen et al. 2019 show single saliency maps (Fig. 4) and measure none of these; the measures are ours.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from mammojax.models import classifiers
 from mammojax.train.checkpoint import patch_run, restore_best
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # false marks per image at which FROC is read
-MARKS = 10  # at most so many of a map's maxima are marks
+MARKS = 10  # the most maxima of a map that count as marks
 
 
 def share(map_: np.ndarray, mask: np.ndarray) -> float:
@@ -55,7 +55,7 @@ def marks(map_: np.ndarray, distance: int) -> list[tuple[float, int, int]]:
 
 
 def hits(marks_: Sequence[tuple[float, int, int]], mask: np.ndarray) -> tuple[list[tuple[float, bool]], int]:
-    """Which of an image's marks hit a lesion; a connected region of `mask` (bool [H, W]) is one.
+    """Which of an image's marks hit a lesion; each connected region of `mask` (bool [H, W]) is a lesion.
 
     Returns:
         (score, hit) of each mark, but of several on one lesion only the highest; and the number of lesions.
@@ -78,8 +78,8 @@ def froc(
     """Share of lesions hit at each number of false marks per image.
 
     Args:
-        marks_: (score, hit) of each image's marks, as of `hits`.
-        lesions: how many each image has.
+        marks_: (score, hit) of each image's marks, from `hits`.
+        lesions: their number in each image.
         rates: mean false marks per image.
         weight: how often each image counts, [R, N] for R values at once; None: once.
 
@@ -103,7 +103,7 @@ def froc(
 
 
 def random_variables(variables: Any, seed: int) -> Any:
-    """Variables of the same shapes that learned nothing: he-normal kernels, fresh scales and statistics."""
+    """Untrained variables of the same shapes: he-normal kernels, fresh scales and statistics."""
     rng = np.random.default_rng(seed)
 
     def draw(tree: Any, name: str = "") -> Any:
@@ -118,22 +118,22 @@ def random_variables(variables: Any, seed: int) -> Any:
 
 
 def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000) -> dict[str, Any]:
-    """Measure a whole-image run's saliency, and its patch run's heatmap where it has one.
+    """Measure a whole-image run's saliency, and its patch run's heatmap if it has one.
 
-    Malignant images without an outline are left out. A saliency map knows only what counts most within its image, so
-    among all images its marks rank by the map times p_malignant of the image, for trained and random weights alike.
+    Malignant images without an outline are left out. A saliency map only ranks pixels within its image, so
+    across images its marks rank by the map times the image's p_malignant, for trained and random weights alike.
 
     Args:
         run: a whole-image run whose data set has lesion masks.
         split: "test" or "val".
-        limit: measure only so many malignant and so many other images, the first ones; 0: all.
+        limit: measure only the first so many malignant and so many other images; 0: all.
         tolerance: of the pointing game, pixels of the framed image.
         runs: bootstrap draws of patients.
 
     Returns:
         {"split", "images" (malignant), "others", "lesions", "tolerance", "maps": {name: {"share", "pointing", "froc":
         {rate: interval}}}}, intervals as {"value", "low", "high"}; names: "saliency", "saliency, random weights",
-        "heatmap", "area" (a map that is the same everywhere: the lesions' share of the image, what chance gives).
+        "heatmap", "area" (a constant map: the lesions' share of the image, the value of chance).
 
     Raises:
         BadCheckpoint: not a whole-image run, or nothing malignant in the split has a mask.
@@ -174,7 +174,7 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
 def _log_p(model: nn.Module, mean: float, channels: int) -> Any:
     """A jitted function: variables, one image uint16 [1, H, W, 1] → log(p_malignant).
 
-    The logarithm, since random weights give logits thousands apart: p itself would be 0 for many images, a tie.
+    The logarithm, since random weights give logits thousands apart: p itself would be 0, a tie, for many images.
     """
 
     @jax.jit
@@ -186,7 +186,7 @@ def _log_p(model: nn.Module, mean: float, channels: int) -> Any:
 
 
 class _Row:
-    """What is kept of one kind of map, image by image; the maps themselves would fill the memory."""
+    """The measurements of one kind of map, image by image; the maps themselves would fill the memory."""
 
     def __init__(self) -> None:
         self.inside: list[float] = []
@@ -226,7 +226,7 @@ class _Row:
 
 
 def write(run: Path, split: str, limit: int, tolerance: int, output: Path | None) -> None:
-    """Print what `localise` measures; also as JSON where `output` is given."""
+    """Print the measurements of `localise`; with `output`, also write them as JSON."""
     result = localise(run, split, limit, tolerance)
     print(f"{split}: {result['images']} malignant images, {result['lesions']} malignant lesions; 95 % by patient")
     print(f"FROC: lesions hit at so many false marks per image, {result['others']} other images included")
@@ -249,6 +249,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax localise` does; see `write`."""
+    """Run `mammojax localise`; see `write`."""
     write(args.run, args.split, args.images, args.tolerance, args.json)
     return 0

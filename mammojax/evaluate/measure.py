@@ -1,8 +1,8 @@
-"""What is measured of a scored split: the numbers of metrics.json, of images and of exams.
+"""The metrics of a scored split, as metrics.json holds them, for images and for exams.
 
 Wu et al. 2019, section V: AUC and PR AUC of malignant/not and benign/not by breast, on the screening population (every
-exam of the split) and on the biopsied one. Section V-A has that one of exams with a biopsied breast, but section V-D
-counts 401 breasts, each with a finding; so ours is of biopsied breasts. Our intervals are over patients.
+exam of the split) and on the biopsied one. Section V-A defines it by exams with a biopsied breast, but section V-D
+counts 401 breasts, each with a finding; so ours holds biopsied breasts. Our intervals are over patients.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ METRICS: dict[str, metrics.Metric] = {"auc": metrics.roc_auc, "pr_auc": metrics.
 
 def summary(scored: dict[str, np.ndarray]) -> dict[str, float]:
     """Loss, accuracy and (two classes) AUC of a scored split; examples without a label are left out."""
-    known = scored["label"] >= 0
-    scores, label = scored["scores"][known], scored["label"][known]
+    labelled = scored["label"] >= 0
+    scores, label = scored["scores"][labelled], scored["label"][labelled]
     loss = -np.log(np.maximum(scores[np.arange(len(label)), label], 1e-12)).mean()
     result = {"loss": float(loss), "accuracy": float((scores.argmax(1) == label).mean())}
     if scores.shape[1] == 2:
@@ -38,21 +38,21 @@ def measure(scored: dict[str, np.ndarray], patients: Sequence[str], *, runs: int
     """Each metric of a split with its patient-clustered 95 % interval.
 
     Args:
-        scored: as `predict.predict_split` returns it; examples of label -1 (unknown) are left out.
-        patients: [N], who each example belongs to.
+        scored: "scores" and "label" as `ImagePredictor.score_split` returns them; label -1 (unknown) is left out.
+        patients: [N], the patient of each example.
         runs: bootstrap draws (Shen et al. 2019: 3000).
         seed: of the draws.
 
     Returns:
-        {metric: {"value", "low", "high", "n"}, "confusion_matrix": [[n]], "images": n}: what metrics.json holds of a
-        split. "n" is a list, how many images (of "auc_by_patient": patients) of each class; low and high are None where
-        those are too few for an interval, the value too where a class is absent.
+        {metric: {"value", "low", "high", "n"}, "confusion_matrix": [[n]], "images": n}: an entry of
+        metrics.json. "n" lists the number of images (for "auc_by_patient": patients) of each class; low and high are
+        None where those are too few for an interval, the value too where a class is absent.
 
     Raises:
-        BadDataset: nothing in the split is labelled.
+        BadDataset: the split has no labelled example.
     """
-    known = scored["label"] >= 0
-    scores, label, patient = scored["scores"][known], scored["label"][known], np.asarray(patients)[known]
+    labelled = scored["label"] >= 0
+    scores, label, patient = scored["scores"][labelled], scored["label"][labelled], np.asarray(patients)[labelled]
     if not len(label):
         raise BadDataset("a split has no labelled example; give the manifest pathologies or another split.")
     chosen: dict[str, Any] = {"accuracy": (metrics.accuracy, scores.argmax(1))}
@@ -71,7 +71,7 @@ def measure(scored: dict[str, np.ndarray], patients: Sequence[str], *, runs: int
         ids, index = np.unique(patient, return_inverse=True)
         any_label, highest = np.zeros(len(ids), int), np.zeros(len(ids))
         np.maximum.at(any_label, index, label)
-        np.maximum.at(highest, index, scores[:, 1])  # a patient is as suspicious as the worst image
+        np.maximum.at(highest, index, scores[:, 1])  # a patient's score is that of the most suspicious image
         interval = metrics.bootstrap(metrics.roc_auc, any_label, highest, ids, runs=runs, seed=seed)
         result["auc_by_patient"] = interval.to_json(any_label)
     classes = scores.shape[1]
@@ -97,14 +97,14 @@ def measure_breasts(breasts: Predictions, runs: int = RUNS, seed: int = 0) -> di
     """AUC and PR AUC of both findings on both populations.
 
     Args:
-        breasts: as `table.read_breasts` or `table.ensemble` gives them.
+        breasts: from `table.read_breasts` or `table.ensemble`.
         runs: bootstrap draws of patients.
         seed: of the draws.
 
     Returns:
         {population: {"counts": {"breasts", "malignant", "benign", "both", "patients"}, finding: {"auc", "pr_auc"}}} for
-        POPULATIONS and FINDINGS; an estimate is as of `estimate`, or None where a class is absent. "malignant"
-        and "benign" count breasts with the finding, "both" those with the two.
+        POPULATIONS and FINDINGS; an entry is from `estimate`, None where a class is absent. "malignant" and
+        "benign" count breasts with the finding, "both" those with both findings.
     """
     result: dict[str, Any] = {}
     for name in POPULATIONS:
@@ -140,7 +140,7 @@ def exam_summary(scored: Exams, target: str) -> dict[str, float]:
     """Loss of the averaged probabilities, in nats an exam, and the mean AUC that chooses the best epoch.
 
     Of the four labels (section IV-A.1: "the average of the validation AUCs over the four prediction tasks"), or of
-    BI-RADS 0, 1, 2 against the others (section IV-C). A label that is all of one kind has no AUC and is not counted.
+    BI-RADS 0, 1, 2 against the others (section IV-C). A label with one class only has no AUC and does not count.
     """
     aucs, loss = [], 0.0
     for _, label, score, _ in _tasks(scored, target):
@@ -153,7 +153,7 @@ def exam_summary(scored: Exams, target: str) -> dict[str, float]:
 
 
 def measure_exams(workdir: Path, name: str, scored: Exams, target: str, runs: int, seed: int) -> dict[str, Any]:
-    """What metrics.json holds of a written split: each metric with its patient-clustered interval.
+    """The entry of metrics.json for a written split: each metric with its patient-clustered interval.
 
     Cancer: auc_<finding>, pr_auc_<finding> by breast, the same of biopsied breasts as …_biopsied, and "auc", the mean
     AUC of the four labels by exam. BI-RADS: auc_0, auc_1, auc_2 and their mean.
@@ -185,7 +185,7 @@ def measure_exams(workdir: Path, name: str, scored: Exams, target: str, runs: in
 def _mean_auc(tasks: list[Any], kept: list[Exam], runs: int, seed: int) -> dict[str, Any]:
     """The mean over tasks of their AUC, with an interval over patients; see `exam_summary`.
 
-    Its "n" is that of the task with the fewest positives or negatives, which also says whether there are too few.
+    Its "n" is that of the task with the fewest positives or negatives, which also decides whether there are too few.
     """
     tasks = [(label, score, patients) for _, label, score, patients in tasks if len(set(label.tolist())) == 2]
     ids = sorted({exam.patient_id for exam in kept})

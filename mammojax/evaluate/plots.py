@@ -1,6 +1,6 @@
 """From arrays to matplotlib axes: curves, histograms, matrices, images with outlines and heatmaps; colours and fonts.
 
-No plot knows a run, a file or an id. Images are uint16 or uint8 [H, W]; lesions are masks uint8 [H, W] of MARKS.
+Plots know no runs, files or ids. Images are uint16 or uint8 [H, W]; lesions are masks uint8 [H, W] of MARKS.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ FONT: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": Fal
 INK, GRAY, SOFT, SHADE = "#1c2430", "#5b6675", "#9aa5b1", "#eef2f5"
 ACCENT, RED, BLUE = "#1f6f8b", "#c0392b", "#2c6fbb"
 RUNS = (ACCENT, "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
-"""Colours of runs beside each other, in their order."""
+"""Colours of several runs, in their order."""
 MARKS = {"benign": 1, "malignant": 2}
 """Values of a lesion mask."""
 OF_IMAGES = {"malignant": RED, "benign": BLUE}
@@ -43,7 +43,7 @@ def roc(axes: Axes, label: np.ndarray, score: np.ndarray, patient: np.ndarray, t
 
 
 def rocs(axes: Axes, curves: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str) -> None:
-    """ROC curves of (name, label [N], score [N]); the last of several is drawn as what they are together."""
+    """ROC curves of (name, label [N], score [N]); the last of several is drawn as their ensemble."""
     for k, (name, label, score) in enumerate(curves):
         fpr, tpr, _ = metrics.roc_curve(label, score)
         together = len(curves) > 1 and k == len(curves) - 1
@@ -54,19 +54,19 @@ def rocs(axes: Axes, curves: Sequence[tuple[str, np.ndarray, np.ndarray]], title
 
 
 def frame_roc(axes: Axes, title: str) -> None:
-    """What all ROC curves share: the line of chance, limits, names of the axes."""
+    """Draw the frame of a ROC plot: the line of chance, limits, names of the axes."""
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
 
 
 def frame_pr(axes: Axes, positives: float, title: str) -> None:
-    """What all precision–recall curves share; chance is the share of positives."""
+    """Draw the frame of a precision–recall plot; chance is the share of positives."""
     axes.plot([0, 1], [positives] * 2, color=SOFT, linewidth=1, linestyle=":")
     axes.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
 
 
 def scores(axes: Axes, label: np.ndarray, score: np.ndarray) -> None:
-    """How many images have which malignant score, by class; labels [N], 0 and 1, scores [N]."""
+    """Histogram of malignant scores by class; labels [N], 0 and 1, scores [N]."""
     bins = np.linspace(0, 1, 26).tolist()
     for value, name, colour in ((0, "not malignant", BLUE), (1, "malignant", RED)):
         axes.hist(score[label == value], bins, color=colour, alpha=0.55, label=f"{name} ({(label == value).sum()})")
@@ -75,7 +75,7 @@ def scores(axes: Axes, label: np.ndarray, score: np.ndarray) -> None:
 
 
 def breast_scores(axes: Axes, label: np.ndarray, score: np.ndarray, finding: str) -> None:
-    """Which share of the breasts with and without a finding has which score; labels [N], 0 and 1, scores [N]."""
+    """Histogram of scores, as shares of the breasts with and without a finding; labels [N], 0 and 1, scores [N]."""
     bins = np.linspace(0, 1, 26).tolist()
     for value, name, colour in ((0, f"not {finding}", SOFT), (1, finding, OF_WU[finding])):
         own = score[label == value]
@@ -104,7 +104,7 @@ def confusion(
 
 
 def training(left: Axes, right: Axes, log: Sequence[Mapping[str, Any]]) -> None:
-    """Loss, and validation AUC or else accuracy, by epoch through all stages; `log` is the rows of metrics.jsonl."""
+    """Loss, and validation AUC or else accuracy, by epoch through all stages; `log` holds the rows of metrics.jsonl."""
     marker = "o" if sum(row["kind"] == "train" for row in log) < 30 else ""
     losses(left, log, marker)
     left.set(ylabel="loss (nats)")
@@ -115,7 +115,7 @@ def training(left: Axes, right: Axes, log: Sequence[Mapping[str, Any]]) -> None:
 
 
 def losses(axes: Axes, log: Sequence[Mapping[str, Any]], marker: str = "o") -> None:
-    """Train and validation loss by epoch, without a name of the loss's axis; `log` as of `training`."""
+    """Train and validation loss by epoch, without a label on the loss axis; `log` as in `training`."""
     for kind, name, colour in (("train", "train (augmented)", ACCENT), ("val", "validation", RED)):
         loss = [row["loss"] for row in log if row["kind"] == kind]
         axes.plot(range(1, len(loss) + 1), loss, color=colour, marker=marker, markersize=3, label=name)
@@ -124,9 +124,9 @@ def losses(axes: Axes, log: Sequence[Mapping[str, Any]], marker: str = "o") -> N
 
 
 def validation(axes: Axes, log: Sequence[Mapping[str, Any]], marker: str) -> None:
-    """Validation AUC, or accuracy where there is none, by epoch, the kept epoch circled; `log`: only rows of val."""
+    """Validation AUC, or accuracy where there is none, by epoch, the kept epoch circled; `log`: rows of val only."""
     metric, name = ("auc", "AUC") if log and "auc" in log[0] else ("accuracy", "accuracy")
-    score = [np.nan if row[metric] is None else row[metric] for row in log]  # None: of one class
+    score = [np.nan if row[metric] is None else row[metric] for row in log]  # None: one class only
     axes.plot(range(1, len(score) + 1), score, color=RED, marker=marker, markersize=3, label=f"validation {name}")
     if best := [k for k, row in enumerate(log) if row["best"]]:
         kept = best[-1]
@@ -136,7 +136,7 @@ def validation(axes: Axes, log: Sequence[Mapping[str, Any]], marker: str) -> Non
 
 
 def stages(axes: Axes, names: Sequence[str]) -> None:
-    """The stage of each epoch: its name above its epochs, where there are several each second one shaded."""
+    """Name the stage above its epochs; with several stages, shade every second one."""
     start, groups = 0, [(name, len(list(epochs))) for name, epochs in groupby(names)]
     for k, (name, epochs) in enumerate(groups):
         if len(groups) > 1:
@@ -147,7 +147,7 @@ def stages(axes: Axes, names: Sequence[str]) -> None:
 
 
 def label_efficiency(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """AUC against patients labelled, with its intervals; `rows` as of `sweep.sweep`."""
+    """AUC against patients labelled, with its intervals; `rows` from `families.sweep`."""
     rows = sorted(rows, key=lambda row: row["patients"])
     at = [row["patients"] for row in rows]
     value, low, high = (np.array([row[k] for row in rows], float) for k in ("auc", "low", "high"))  # None becomes NaN
@@ -170,10 +170,10 @@ def weights(
 
     Args:
         at: the weights.
-        values: of each reader, at each weight.
+        values: the metric of each reader at each weight.
         best: of each reader, (weight, value).
-        order: of the readers; they are drawn dark to light in it.
-        published: weight that is marked.
+        order: of the readers, drawn from dark to light.
+        published: the weight that is marked.
     """
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(order)))
     for k, colour in zip(order, colours, strict=True):
@@ -184,7 +184,7 @@ def weights(
 
 
 def gray_values(axes: Axes, values: np.ndarray, name: str, colour: str) -> None:
-    """How often each gray value occurs, 0 … 1."""
+    """Histogram of gray values, 0 … 1."""
     axes.hist(values, np.linspace(0, 1, 101).tolist(), density=True, histtype="step",
               linewidth=1.6, color=colour, label=name)  # fmt: skip
 
@@ -197,14 +197,14 @@ def image(axes: Axes, pixels: np.ndarray, title: str = "", brightest: float = 65
 
 
 def outline(axes: Axes, lesions: np.ndarray, colours: Mapping[str, str], width: float = 0.9) -> None:
-    """Lesions outlined, each of the class's colour."""
+    """Outlines of lesions, in their class's colour."""
     for name, value in MARKS.items():
         if (lesions == value).any():
             axes.contour(lesions == value, levels=[0.5], colors=colours[name], linewidths=width)
 
 
 def dots(axes: Axes, saliency: np.ndarray) -> None:
-    """A saliency map float [H, W] over its image: a red dot wherever it is above 0, the larger the higher."""
+    """A saliency map float [H, W] over its image: a red dot wherever it is above 0, larger for higher values."""
     y, x = np.nonzero(saliency)
     axes.scatter(x, y, s=1 + 6 * saliency[y, x], c="red", linewidths=0)
 
@@ -220,10 +220,10 @@ def exam_view(
     """A view as it hangs for reading, right breasts mirrored.
 
     Args:
-        axes: of the view alone.
+        axes: for this view only.
         view: "L-CC", "R-CC", "L-MLO" or "R-MLO".
-        panel: "image"; "lesions", filled half-transparently (Wu et al. 2019, Fig. 2); or of FINDINGS, whose heatmap is
-            laid over, the fuller the colour the higher the probability (Fig. 6).
+        panel: "image"; "lesions", filled half-transparently (Wu et al. 2019, Fig. 2); or one of FINDINGS, whose heatmap
+            covers the image, more opaque where the probability is higher (Fig. 6).
         pixels: facing right.
         lesions: of `pixels`; outlined where there are heatmaps.
         heatmaps: float [H, W, 2] by FINDINGS, or None.
@@ -234,7 +234,7 @@ def exam_view(
 
     lesions = hung(lesions)
     axes.axis("off")
-    # few pixels are as bright as the file allows
+    # few pixels reach the file's brightest value
     axes.imshow(hung(pixels), cmap="gray", vmin=0, vmax=np.percentile(pixels, 99.8))
     at, side = (0.02, "left") if view.startswith("R") else (0.98, "right")  # beside the nipple, where it is dark
     axes.text(at, 0.98, view, color="white", fontsize=7, ha=side, va="top", transform=axes.transAxes)
@@ -248,17 +248,17 @@ def exam_view(
         return
     if panel in FINDINGS:
         axes.imshow(_tint(OF_WU[panel], 0.75 * hung(heatmaps)[..., FINDINGS.index(panel)]))
-    white = dict.fromkeys(MARKS, "white")  # on a heatmap of its own colour an outline would vanish
+    white = dict.fromkeys(MARKS, "white")  # an outline would vanish on a heatmap of its colour
     outline(axes, lesions, OF_WU if panel == "image" else white)
 
 
 def _tint(colour: str, alpha: np.ndarray) -> np.ndarray:
-    """A colour laid over as far as alpha [H, W] says, float [H, W, 4]."""
+    """A colour with opacity alpha [H, W], float [H, W, 4]."""
     return np.dstack([np.broadcast_to(to_rgb(colour), (*alpha.shape, 3)), alpha])
 
 
 def embedding(axes: Axes, points: np.ndarray, score: np.ndarray, malignant: np.ndarray, title: str) -> PathCollection:
-    """Points [N, 2], the warmer and larger the higher their score [N]; a cross marks the malignant ones, bool [N]."""
+    """Points [N, 2], warmer and larger for higher scores [N]; a cross marks the malignant ones, bool [N]."""
     x, y = points.T
     size = 25 + 175 * (score - score.min()) / max(float(np.ptp(score)), 1e-9)
     last = np.argsort(score)  # the highest on top

@@ -1,4 +1,4 @@
-"""What `mammojax populations` prints: breasts as exam runs and their ensemble score them, and parts of a test set."""
+"""`mammojax populations`: metrics of exam runs and their ensemble on populations and parts of a test set."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from typing import Any
 
 from mammojax import arguments
 from mammojax.evaluate import reader_file, report, table
-from mammojax.evaluate.console import WIDTH, text_table
 from mammojax.evaluate.measure import METRICS, RUNS, measure_breasts
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import POPULATIONS, Predictions
+from mammojax.evaluate.text_table import WIDTH, text_table
 from mammojax.vocabulary import FINDINGS
 
 CASE_MIX = (
@@ -22,7 +22,7 @@ CASE_MIX = (
 
 
 def subgroups(breasts: Predictions, column: str, runs: int = RUNS, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """`measure_breasts` for each value of a column of the predictions (density, vendor, …); errors as of
+    """`measure_breasts` for each value of a column of the predictions (density, vendor, …); errors as in
     `table.parts`."""
     return {value: measure_breasts(part, runs, seed) for value, part in table.parts(breasts, column).items()}
 
@@ -31,14 +31,14 @@ def write(
     runs: Sequence[Path], split: str = "test_random10", by: Sequence[str] = (), output: Path | None = None,
     readers: Path | None = None,
 ) -> None:  # fmt: skip
-    """Print what `mammojax populations` prints: each run, their ensemble, and parts of the breasts by columns.
+    """Print the metrics of each run, of their ensemble, and of parts of the breasts by columns.
 
     Args:
         runs: exam runs, measured on the same breasts.
-        split: as of `table.read_breasts`.
-        by: columns of the predictions; their parts are measured of the ensemble, or of the only run.
-        output: a .json file for the numbers: {"split", "populations": {name: what it is made of}, "runs": {name: as
-            `measure_breasts`}, "by": {column: as `subgroups`}}, with `readers` also "readers": as "runs", of the
+        split: see `table.read_breasts`.
+        by: columns of the predictions; their parts are measured for the ensemble, or for the only run.
+        output: a .json file for the numbers: {"split", "populations": {name: its description}, "runs": {name: from
+            `measure_breasts`}, "by": {column: from `subgroups`}}; with `readers` also "readers": as "runs", on the
             breasts read.
         readers: a reader study's CSV; the breasts that were read are a further population (section V-A).
 
@@ -49,17 +49,17 @@ def write(
     if len(breasts) > 1:
         breasts.append(table.ensemble(breasts, f"ensemble of {len(breasts)}"))
     together = breasts[-1]
-    for column in by:  # a mistyped one is refused before the long computation
+    for column in by:  # a mistyped column is refused before the long computation
         table.parts(together, column)
     result: dict[str, Any] = {
         "split": split,
-        "populations": {name: table.described(together, name) for name in POPULATIONS},
-        "runs": {one.name: measure_breasts(one) for one in breasts},
+        "populations": {name: table.description(together, name) for name in POPULATIONS},
+        "runs": {run.name: measure_breasts(run) for run in breasts},
         "by": {column: subgroups(together, column) for column in by},
     }
     if readers is not None:
         study = reader_file.read(readers)
-        result["readers"] = {one.name: measure_breasts(reader_file.matched(one, study)[0]) for one in breasts}
+        result["readers"] = {run.name: measure_breasts(reader_file.matched(run, study)[0]) for run in breasts}
         result["populations"]["reader study"] = "The breasts of the readers' file."
     for section in sections(result, together.name):
         print(f"\n## {section.heading}\n{section.text}\n\n{text_table(section.header, section.rows)}")
@@ -72,14 +72,14 @@ def write(
 
 
 def sections(result: dict[str, Any], together: str) -> list[report.Section]:
-    """A table for each population, of the runs and of each column's parts; one of the breasts that readers read.
+    """A table for each population, with the runs and each column's parts, and one for the breasts that readers read.
 
     Args:
-        result: as `write` puts it into its .json file.
-        together: whose parts those of the columns are.
+        result: the contents of the .json file of `write`.
+        together: the name of the predictions whose parts are measured.
     """
     tables = [("run", result["runs"], name, name, "") for name in POPULATIONS]
-    if "readers" in result:  # all of what was read
+    if "readers" in result:  # all breasts read
         tables.append(("run", result["readers"], POPULATIONS[0], "reader study", ""))
     tables += [
         (column, values, name, name, f", {together} by {column}")
@@ -109,6 +109,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax populations` does; see `write`."""
+    """Run `mammojax populations`; see `write`."""
     write(args.run, args.split, args.by, args.output, args.readers)
     return 0

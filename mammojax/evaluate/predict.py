@@ -1,4 +1,4 @@
-"""`mammojax predict`: mammograms or exams from files to tables; each file is predicted or stands in rejected.csv."""
+"""`mammojax predict`: mammograms or exams from files to tables; each file is predicted or listed in rejected.csv."""
 
 import argparse
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,8 +24,15 @@ from mammojax.evaluate.table import IMAGE_COLUMNS
 from mammojax.train.checkpoint import read_config
 from mammojax.vocabulary import LABELS, VIEWS
 
-TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # what is taken for a manifest, if only to be refused as no CSV
-BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")  # p_benign: exam models
+TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
+BREAST_COLUMNS = (
+    "exam_id",
+    "patient_id",
+    "laterality",
+    "views",
+    "p_benign",
+    "p_malignant",
+)  # p_benign: exam networks only
 EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
 _OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "rejected.csv", KEY)
 Facts = dict[str, str]
@@ -57,15 +64,15 @@ def predict_images(
     Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
     2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (IMAGE_COLUMNS; label empty where
     unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
-    known) and OUTPUT/rejected.csv (file, reason): each file stands in predictions or there. Ids from DICOM headers
-    become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept. What is no mammogram is rejected, by Modality
-    too unless `any_modality`.
+    known) and OUTPUT/rejected.csv (file, reason): each file is in predictions.csv or there. Ids from DICOM headers
+    become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept. Files that are no mammograms are rejected,
+    by Modality too unless `any_modality`.
 
     Returns:
         0, or 3 when no image could be predicted.
 
     Raises:
-        BadCheckpoint: the run cannot be used. BadManifest, BadMammogram: the input cannot be.
+        BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
     networks = _image_networks(runs)
     listed, rejected, key = listing(source, output)
@@ -73,7 +80,7 @@ def predict_images(
     size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
 
     def load(item: tuple[Path, Facts]) -> tuple[Facts, list[np.ndarray], str]:
-        """The facts of a file with each network's frame of it, or with the reason why it is rejected."""
+        """The facts of a file with its framed image for each network, or with the reason for its rejection."""
         path, facts = item
         try:
             mammogram = read(path, any_modality)
@@ -89,7 +96,7 @@ def predict_images(
         for batch in _ahead(load, listed, size):
             rejected += [(facts["image"], reason) for facts, _, reason in batch if reason]
             framed = [(facts, frames) for facts, frames, reason in batch if not reason]
-            scores = ensemble(  # batches are always full: rejected files must not change their shape
+            scores = ensemble(  # batches are always full: rejected files must not change the shape
                 [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
             for (facts, _), p in zip(framed, scores.tolist(), strict=True):
@@ -110,7 +117,7 @@ def _image_networks(runs: Sequence[Path]) -> list[ImagePredictor]:
 
 
 def _ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """What `load` makes of the items, `size` at a time; threads load the next ones while the device works on these."""
+    """The results of `load`, `size` items at a time; threads load the next ones while the device works on these."""
     with ThreadPoolExecutor(2) as pool:
         following = [pool.submit(load, item) for item in items[:size]]
         for start in range(size, len(items) + size, size):
@@ -139,11 +146,11 @@ def predict_exams(
     """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
 
     Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
-    OUTPUT/breasts.csv (its views: those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
+    OUTPUT/breasts.csv ("views": those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
     than four views carry a note. Spot, magnification and other changed views are rejected; what is no mammogram too, by
-    Modality unless `any_modality`. `patch_run` and `threshold` as of `ExamPredictor.restore`. Which way a breast faces
-    is read from the pixels unless the manifest's horizontal_flip says it ("NO": left breasts face right, as images are
-    stored to hang).
+    Modality unless `any_modality`. `patch_run` and `threshold`: see `ExamPredictor.restore`. The pixels decide which
+    way a breast faces, unless the manifest's horizontal_flip does ("NO": left breasts face right, as images are stored
+    to hang).
 
     Returns:
         0, or 3 when no exam could be predicted.
@@ -179,7 +186,7 @@ def predict_exams(
 
 
 def _by_exam(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> dict[tuple[str, str], Listed]:
-    """The images by (exam_id, patient_id), each with its side and view; what is no screening view is rejected."""
+    """The images by (exam_id, patient_id), each with its side and view; other views are rejected."""
     exams: dict[tuple[str, str], Listed] = {}
     for path, facts in listed:
         if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
@@ -214,13 +221,13 @@ def _decoded(images: Listed, rejected: Rejected, any_modality: bool) -> Decoded:
 
 @dataclass(frozen=True)
 class ScoredExam:
-    """What one or several networks say of an exam.
+    """The scores of one or several networks for an exam.
 
     Attributes:
-        scores: float64 [4] by LABELS, NaN of a breast that a network says nothing of.
-        views: those that could be used.
-        used: of these those that a network used, but none of a breast without a score.
-        notes: what a reader must know.
+        scores: float64 [4] by LABELS, NaN for a breast that a network does not score.
+        views: the views that could be used.
+        used: the views that a network used, without those of breasts without a score.
+        notes: remarks for whoever reads the scores.
     """
 
     scores: np.ndarray
@@ -240,9 +247,9 @@ def _score(
     """Score an exam with all networks.
 
     Raises:
-        BadMammogram: no image can be used, or a network needs views that are not there.
+        BadMammogram: no image can be used, or a network needs views that are missing.
     """
-    shared: dict[str, dict[str, list[View]]] = {}  # crops and heatmaps take longest
+    shared: dict[str, dict[str, list[View]]] = {}  # crops and heatmaps take most of the time
     scores, views = [], {}
     for network in networks:
         settings = network.view_settings
@@ -258,10 +265,10 @@ def _score(
 
 
 def _views(network: ExamPredictor, images: Decoded, rejected: Rejected) -> dict[str, list[View]]:
-    """The images as the network sees them, by view; those without a breast are rejected.
+    """The images as the network takes them, by view; images without a breast are rejected.
 
     Raises:
-        BadMammogram: none is left.
+        BadMammogram: no image is left.
     """
     views: dict[str, list[View]] = {}
     for name, pixels, facts in images:
@@ -278,7 +285,7 @@ def _views(network: ExamPredictor, images: Decoded, rejected: Rejected) -> dict[
 
 
 def _notes(networks: Sequence[ExamPredictor], views: Collection[str], unscored: Collection[str]) -> list[str]:
-    """What a reader of an exam's scores must know: views that are missing, breasts (L, R) without a score."""
+    """Remarks for whoever reads an exam's scores: missing views, breasts (L, R) without a score."""
     notes = []
     angles = sorted({angle for network in networks for angle in network.config.model.angles})
     taken = [view for view in views if view[2:] in angles]
@@ -294,14 +301,14 @@ def _notes(networks: Sequence[ExamPredictor], views: Collection[str], unscored: 
 
 
 def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
-    """What is to be predicted: the files with the facts of each, what is rejected already, and the ids' key.
+    """The files to predict with their facts, the files rejected already, and the key of the ids.
 
     Args:
         source: a file, a folder, or a manifest.
-        output: where results go; its own files are not looked at when it lies inside `source`.
+        output: the folder of results; its own files are ignored when it lies inside `source`.
 
     Raises:
-        BadMammogram: the source does not exist. BadManifest: it cannot be read.
+        BadMammogram: the source does not exist. BadManifest: the manifest cannot be read.
     """
     if not source.exists():
         raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
@@ -324,7 +331,7 @@ def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
 
 
 def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
-    """The row of an image: what the manifest says, else what the header says, ids hashed."""
+    """The row of an image: cells of the manifest, else of the header with hashed ids."""
     if "patient_id" not in facts:
         for name in ("patient_id", "exam_id"):
             facts[name] = hashed(getattr(mammogram, name), key)
@@ -335,7 +342,7 @@ def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
 
 
 def _end(output: Path, rejected: Rejected, summary: str, done: int) -> int:
-    """Write rejected.csv, print the summary; the exit code."""
+    """Write rejected.csv, print the summary, return the exit code."""
     with _csv(output / "rejected.csv") as file:
         Writer(file, ("file", "reason")).rows(rejected)
     print(f"{summary} → {output}", flush=True)
@@ -343,7 +350,7 @@ def _end(output: Path, rejected: Rejected, summary: str, done: int) -> int:
 
 
 def _csv(path: Path) -> TextIO:
-    """A CSV to write; a file name that is no UTF-8 gets there byte for byte."""
+    """Open a CSV to write; a file name that is not UTF-8 is written byte for byte."""
     return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
@@ -365,5 +372,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax predict` does; see `predict`."""
+    """Run `mammojax predict`; see `predict`."""
     return predict(args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold)

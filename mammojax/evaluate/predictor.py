@@ -1,4 +1,4 @@
-"""From images and exams to probabilities: what a network is shown, and the means over flips, windows and networks.
+"""From images and exams to probabilities: the networks' inputs, and the means over flips, windows and networks.
 
 Shen et al. 2019 average four flips of an image ("Augmented prediction and model averaging"), Wu et al. 2019 ten windows
 of each view of an exam.
@@ -25,14 +25,14 @@ from mammojax.data.dicom import Mammogram, read_mammogram, refuse_small
 from mammojax.data.exams import View
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import heatmap
-from mammojax.evaluate.table import numbers
+from mammojax.evaluate.table import refuse_not_finite
 from mammojax.models import classifiers, multi_view
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import LABELS, VIEWS
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
-WINDOWS = {"none": 1, "random10": 10}  # of each view of an exam, by the name of the test-time augmentation
+WINDOWS = {"none": 1, "random10": 10}  # windows per view of an exam, by test-time augmentation
 
 
 def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
@@ -47,14 +47,14 @@ def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
 
 
 def flips(images: np.ndarray, tta: str) -> list[np.ndarray]:
-    """The images [B, H, W, 1] as they are; where `tta` is "flips" also turned horizontally, vertically and both."""
+    """The images [B, H, W, 1] as they are; with `tta` "flips" also flipped horizontally, vertically and both."""
     if tta == "none":
         return [images]
     return [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
 
 
 def ensemble(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of what several networks say of the same images or exams, NaN where one of them says nothing."""
+    """The mean of several networks' scores of the same images or exams, NaN where one of them has none."""
     return np.mean(scores, axis=0)
 
 
@@ -77,7 +77,7 @@ class ImagePredictor:
         return cls(*restore_best(run))
 
     def frame(self, image: str | Path | np.ndarray) -> np.ndarray:
-        """One image as the network was trained to see it, uint16 [H, W]; a patch net takes patches as they are.
+        """One image framed as in training, uint16 [H, W]; a patch network takes patches as they are.
 
         Raises:
             BadMammogram: the file or array cannot be used.
@@ -88,15 +88,15 @@ class ImagePredictor:
         return Framing.from_json(self.facts["framing"]).place(pixels).image(pixels)
 
     def predict(self, images: Any, tta: str = "none") -> np.ndarray:
-        """Probabilities of images, alike whether they come as files or as arrays.
+        """Probabilities of images, the same for files and for arrays.
 
         Args:
-            images: one or a sequence of: a path of a DICOM or gray PNG, or a mammogram uint16 [H, W].
+            images: one or several: the path of a DICOM or gray PNG, or a mammogram uint16 [H, W].
             tta: "none", or "flips": the mean over {as is, horizontal, vertical, both} (Shen et al. 2019, "Augmented
                 prediction").
 
         Returns:
-            float32 [N], p(malignant); of a patch net float32 [N, 5].
+            float32 [N], p(malignant); for a patch network float32 [N, 5].
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 2):
             images = [images]
@@ -107,12 +107,12 @@ class ImagePredictor:
 
         Args:
             framed: uint16 [H, W] each, from `frame`.
-            tta: as of `predict`.
-            batch: how many at a time; the last batch is filled up with zeros, so that one compiled program serves all.
-                None: the config's `eval_batch`, but no more than there are images.
+            tta: see `predict`.
+            batch: images at a time; the last batch is filled up with zeros, so that one compiled program serves all.
+                None: the config's `eval_batch`, or the number of images if that is smaller.
 
         Raises:
-            BadCheckpoint: see `table.numbers`.
+            BadCheckpoint: see `table.refuse_not_finite`.
         """
         if tta not in ("none", "flips"):
             raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
@@ -121,7 +121,7 @@ class ImagePredictor:
         for start in range(0, len(framed), size):
             images = np.stack(framed[start : start + size])[..., None]
             full = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
-            scores.append(numbers(self._probabilities(full, tta)[: len(images)]))
+            scores.append(refuse_not_finite(self._probabilities(full, tta)[: len(images)]))
         result = np.concatenate(scores) if scores else np.zeros((0, self.config.model.classes), np.float32)
         return result[:, 1] if self.config.model.task == "whole" else result
 
@@ -129,8 +129,8 @@ class ImagePredictor:
         """Score one pass over a data set.
 
         Args:
-            batches: as of `data.pipeline.eval_batches`; what fills up the last one is dropped.
-            tta: as of `predict`.
+            batches: from `data.pipeline.eval_batches`; the padding of the last one is dropped.
+            tta: see `predict`.
 
         Returns:
             {"scores": float32 [N, K], "label": int [N], "image_id": N names}.
@@ -151,10 +151,10 @@ class ImagePredictor:
 
 
 def read(image: str | Path | np.ndarray, any_modality: bool = False) -> Mammogram:
-    """A mammogram to predict, from a file (see `read_mammogram`) or of pixels uint16 [H, W].
+    """A mammogram to predict, from a file (see `read_mammogram`) or from pixels uint16 [H, W].
 
     Raises:
-        BadMammogram: it cannot be read, is no mammogram, smaller than MIN_SIDE on a side, or of one value only.
+        BadMammogram: it cannot be read, is no mammogram, is smaller than MIN_SIDE on a side, or has one value only.
     """
     if not isinstance(image, np.ndarray):
         mammogram = read_mammogram(image, any_modality)
@@ -204,11 +204,11 @@ class ExamPredictor:
 
         Args:
             run: the run folder.
-            patch_run: the patch network of a network with heatmaps; None: the one that the run names.
-            threshold: of the crop; None: as its training images were cropped.
+            patch_run: the patch network's run, for a network with heatmaps; None: the one that the run names.
+            threshold: of the crop; None: that of its training images.
 
         Raises:
-            BadCheckpoint: the run is none of a multi-view network, or its patch network is not there or another one.
+            BadCheckpoint: the run has no multi-view network, or its patch network is missing or another one.
         """
         config, facts, variables = restore_best(run)
         if config.model.task != "exam":
@@ -228,8 +228,8 @@ class ExamPredictor:
 
     @property
     def view_settings(self) -> str:
-        """What `view` depends on: predictors of equal settings make equal views. A run that draws from one stream of
-        random numbers, as the published code does, shares its views with nobody."""
+        """The settings of `view`: predictors with equal settings make equal views. A run that draws from one stream of
+        random numbers, as the published code does, shares its views with no other."""
         exam = self.config.exam
         if exam.random == "published":
             return str(id(self))
@@ -237,13 +237,13 @@ class ExamPredictor:
         return json.dumps([self.facts["crop"], net, exam.to_dict()], default=str)
 
     def view(self, pixels: np.ndarray, name: str, faces_right: bool, file: str = "") -> View:
-        """One image made ready; said on the standard error where its crop is hardly one.
+        """One image prepared for the network; warns on standard error if the crop keeps almost the whole image.
 
         Args:
             pixels: uint16 [H, W], as stored.
             name: "L-CC", "R-CC", "L-MLO" or "R-MLO".
             faces_right: the nipple points right in `pixels`.
-            file: what the image is called on the standard error; its view where empty.
+            file: the image's name in that warning; "": its view.
 
         Raises:
             NoTissue: there is no breast to crop.
@@ -263,16 +263,16 @@ class ExamPredictor:
         """Probabilities of the labels of an exam; see `probabilities`.
 
         Args:
-            exam: {"L-CC": a path, or pixels uint16 [H, W], …}, one image a view. Which way it faces is read from its
-                pixels.
+            exam: {"L-CC": a path, or pixels uint16 [H, W], …}, one image per view. Its pixels decide which way it
+                faces.
             tta: "none", or "random10".
 
         Returns:
-            float64 [4], as LABELS; those of a breast without a view that is used are NaN.
+            float64 [4], as LABELS; NaN for a breast without a used view.
 
         Raises:
             BadMammogram: a file or array cannot be used, or the network needs views that the exam has not.
-            BadCheckpoint: see `table.numbers`.
+            BadCheckpoint: see `table.refuse_not_finite`.
         """
         pixels = {name: read(image).pixels for name, image in exam.items()}
         views = {name: [self.view(x, name, faces_right(x, name[0], ""))] for name, x in pixels.items()}
@@ -281,9 +281,9 @@ class ExamPredictor:
     def used(self, views: Collection[str]) -> list[str]:
         """The views of an exam that the network predicts from, in the order of VIEWS.
 
-        Image-wise: each that is there, as a breast's prediction is the mean of those of its views. View-wise: those
-        whose pair is complete; where no pair is, those that are there, each standing for the other side too.
-        Breast-wise and joint: all, where both CC and MLO are there.
+        Image-wise: every view given, as a breast's prediction is the mean over its views. View-wise: complete pairs;
+        without one, the views given, each standing in for the other side too. Breast-wise and joint: all, if both CC
+        and MLO are given.
 
         Args:
             views: names of those that the exam has.
@@ -299,10 +299,10 @@ class ExamPredictor:
         return (paired or present) if join == "view-wise" else present
 
     def probabilities(self, views: Mapping[str, Sequence[View]], exam_id: str, tta: str = "none") -> np.ndarray:
-        """What the network says of an exam.
+        """The network's probabilities for an exam.
 
-        It is shown the views of `used`; where a side lacks one, the other side's stands for it. Of an image-wise
-        network what it says of such a view is not used.
+        The network gets the views of `used`; where a side lacks one, the other side's stands in for it. An image-wise
+        network's output for such a view is dropped.
 
         Args:
             views: from `view`, one or more images each, by "L-CC", ….
@@ -310,11 +310,10 @@ class ExamPredictor:
             tta: "none", or "random10": the mean over ten windows moved and resized at random.
 
         Returns:
-            float64 [4, 2] by LABELS and (absent, present), NaN of a breast without a view that is used, or [1, 3] by
-            BIRADS.
+            float64 [4, 2] by LABELS and (absent, present), NaN for a breast without a used view, or [1, 3] by BIRADS.
 
         Raises:
-            BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `table.numbers`.
+            BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `table.refuse_not_finite`.
         """
         if tta not in WINDOWS:
             raise ValueError(f'tta is "{tta}"; write "none" or "random10".')
@@ -342,9 +341,9 @@ class ExamPredictor:
         """One window of each view, float32 [1, height, width, C], standardised.
 
         Args:
-            views: as of `probabilities`.
+            views: see `probabilities`.
             rng: draws the image of a view and moves its window.
-            augmented: else it is the first image of each view, its window unmoved.
+            augmented: if False, the first image of each view, with its window unmoved.
         """
         noise, windows = self.config.exam.noise if augmented else 0, {}
         for name in (view for view in VIEWS if view in views):
@@ -353,8 +352,8 @@ class ExamPredictor:
         return windows
 
     def _by_breast(self, logits: dict[str, Any], used: Sequence[str]) -> np.ndarray:
-        """Probabilities, float64 [4, 2] or [1, 3], of the halves' logits; a breast's are of the views it has."""
-        result = numbers(np.array(self._average(logits)[0], np.float64))
+        """Probabilities, float64 [4, 2] or [1, 3], from the halves' logits; a breast's from its own views."""
+        result = refuse_not_finite(np.array(self._average(logits)[0], np.float64))
         if self.config.model.target == "birads":
             return result
         for side in ("L", "R"):
@@ -369,8 +368,7 @@ class ExamPredictor:
     def score_split(
         self, data: Prepared, split: str, tta: str = "none", heatmaps: exams.Heatmaps | None = None, threads: int = 4
     ) -> Iterator[tuple[exams.Exam, np.ndarray]]:
-        """The exams of a split that the network can say something of, their images those that it used, with their
-        `probabilities`.
+        """The exams of a split that the network can score, with the images that it used, and their `probabilities`.
 
         Args:
             data, split, heatmaps: see `data.exams.Images`.

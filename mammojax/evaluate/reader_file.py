@@ -1,4 +1,4 @@
-"""The file of a reader study: who gave which breast which probability of malignancy (Wu et al. 2019, section VI)."""
+"""The file of a reader study: each reader's probability of malignancy of each breast (Wu et al. 2019, section VI)."""
 
 import csv
 import math
@@ -21,8 +21,8 @@ class Readers:
     """A reader study.
 
     Attributes:
-        scores: p(malignant) 0 … 1, float64: a row a breast (exam_id, laterality) in the order of the first reader's
-            rows, a column a reader, "reader 1" and so on in the file's order, as reports name nobody.
+        scores: p(malignant) 0 … 1, float64: one row per breast (exam_id, laterality) in the order of the first reader's
+            rows, one column per reader, "reader 1" and so on in the file's order, as reports name nobody.
         line: int [N], the line of the file that holds the first reader's row of each breast.
     """
 
@@ -36,13 +36,13 @@ class Readers:
 def read(path: Path) -> Readers:
     """The readers of a CSV, a row for each reader and breast: reader, exam_id, laterality (L, R), p_malignant.
 
-    Probabilities are 0 … 1 or, as in the paper, 0 … 100 %: where any value of the file is above 1, the whole file is
-    in percent. So a reader of whom none is above 1, in a file where others' are, is refused: it is hardly a percentage.
+    Probabilities are 0 … 1 or, as in the paper, 0 … 100 %: if any value of the file is above 1, the whole file is in
+    percent. A reader with no value above 1 in such a file is refused: these are hardly percentages.
     Other columns are ignored.
 
     Raises:
         BadManifest: no such file, no CSV, a column is missing, a row cannot be used, a reader read a breast twice, or
-            not every breast that another read.
+            not every breast that another reader read.
     """
     if not path.is_file():
         columns = ", ".join(COLUMNS)
@@ -104,7 +104,7 @@ def _row(row: dict[str, Any], where: str) -> tuple[str, str, str, float]:
 
 
 def _refuse_gaps(lines: pd.DataFrame, file: str) -> None:
-    """Refuse readers of other breasts; `lines` of the file by breast and reader, NaN where a reader has no row."""
+    """Refuse readers of different breasts; `lines`: of the file, by breast and reader, NaN where a row is missing."""
     of_any = lines.bfill(axis=1).iloc[:, 0].astype(int)
     for name in lines:
         if len(unread := of_any[lines[name].isna()]):
@@ -115,7 +115,7 @@ def _refuse_gaps(lines: pd.DataFrame, file: str) -> None:
 
 
 def _as_shares(scores: pd.DataFrame, file: str) -> pd.DataFrame:
-    """Probabilities 0 … 1, whichever scale the file is on."""
+    """Probabilities 0 … 1, whatever the file's scale."""
     highest = scores.max()
     if highest.max() <= 1:
         return scores
@@ -132,7 +132,7 @@ def matched(breasts: Predictions, readers: Readers) -> tuple[Predictions, np.nda
     scores float64 [R, N].
 
     Raises:
-        NotComparable: a breast that was read has no labelled prediction, or those read are of one class only.
+        NotComparable: a breast that was read has no labelled prediction, or the breasts read have one class only.
     """
     place = breasts.index.get_indexer(readers.scores.index)
     if (lost := place < 0).any():

@@ -1,6 +1,6 @@
-"""Readers beside the model and with it: the reader study of Wu et al. 2019, section VI, for anyone's readers.
+"""Readers, the model, and hybrids of both: the reader study of Wu et al. 2019, section VI, for any readers.
 
-Each reader gave every breast a probability of malignancy. A hybrid is λ · reader + (1 − λ) · model; the paper takes
+Each reader gave every breast a probability of malignancy. A hybrid is λ · reader + (1 − λ) · model; the paper uses
 λ = 0.5 for all readers, and shows every λ in Fig. 9. "Average performance" is of curves and areas, not of scores.
 """
 
@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
 from mammojax.evaluate import plots, reader_file, report, table
-from mammojax.evaluate.console import text_table
 from mammojax.evaluate.measure import METRICS, RUNS
 from mammojax.evaluate.reader_file import Readers, matched
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import Predictions
+from mammojax.evaluate.text_table import text_table
 
 NAMES = {"auc": "AUC", "pr_auc": "PR AUC"}
 WEIGHT = 0.5
@@ -56,8 +56,8 @@ def hybrid_summary(breasts: Predictions, readers: Readers, weight: float = WEIGH
 
     Returns:
         {"readers", "hybrids": {"auc_mean", "auc_sd", "pr_auc_mean", "pr_auc_sd"}, "model": {"auc_mean",
-        "pr_auc_mean"}}. The sd is that of these readers, divided by their number: the paper's 0.0435 and 0.0496 of
-        14 readers. It is None of a single reader.
+        "pr_auc_mean"}}. The sd over readers divides by their number, as the paper's 0.0435 and 0.0496 of 14
+        readers. It is None for a single reader.
 
     Raises:
         NotComparable: see `reader_file.matched`.
@@ -75,11 +75,11 @@ def hybrid_summary(breasts: Predictions, readers: Readers, weight: float = WEIGH
 
 
 def study(breasts: Predictions, readers: Readers, runs: int = RUNS, seed: int = 0) -> dict[str, Any]:
-    """Everything about readers that `mammojax readers` writes.
+    """The numbers of readers.json.
 
     Args:
-        breasts: a model's predictions; only the breasts that were read count.
-        readers: as `reader_file.read` gives them.
+        breasts: a model's predictions; only breasts that were read count.
+        readers: from `reader_file.read`.
         runs, seed: of the bootstrap over patients. The readers are the same in each draw.
 
     Returns:
@@ -87,7 +87,7 @@ def study(breasts: Predictions, readers: Readers, runs: int = RUNS, seed: int = 
         "mean reader", "mean hybrid", "readers": [R], "hybrids": [R], "differences": {"A − B"}, "sweep": [R][101],
         "best_weight": [R], "best_value": [R], "best_weight_mean"}}, "sweep_weights": [101], "summary"}. Intervals are
         {"value", "low", "high"}; those of means are of the mean over readers, so differences are paired by patient and
-        by reader. The best weight, the lowest of equally good ones, is chosen on these very breasts.
+        by reader. The best weight, the lowest among equals, is chosen on these very breasts.
 
     Raises:
         NotComparable: see `reader_file.matched`.
@@ -152,22 +152,22 @@ def mean_pr(label: np.ndarray, scores: np.ndarray, at: np.ndarray) -> np.ndarray
 
 
 def draw_panel(axes: Axes, panel: str, breasts: Predictions, scores: np.ndarray) -> None:
-    """A panel of Fig. 8: a, b, e ROC and c, d, f PR curves of breasts and scores as `matched` gives them."""
+    """A panel of Fig. 8: a, b, e ROC and c, d, f PR curves of breasts and scores from `matched`."""
     label, model = breasts.label(), breasts.score()
     roc = panel in "abe"
     at = np.linspace(0, 1, 1001)
     groups = {"model": model[None], "mean reader": scores, "mean hybrid": hybrids(scores, model)}
-    shown = {"readers": ["mean reader"], "hybrids": ["mean hybrid"], "averages": list(groups)}[PANELS[panel]]
+    names = {"readers": ["mean reader"], "hybrids": ["mean hybrid"], "averages": list(groups)}[PANELS[panel]]
 
     def line(of: np.ndarray, **style: Any) -> None:
-        if roc:  # it rises from (0, 0)
+        if roc:  # the curve rises from (0, 0)
             axes.plot(np.append(0, at), np.append(0, mean_roc(label, of, at)), **style)
         else:
             axes.plot(at[1:], mean_pr(label, of, at[1:]), **style)
 
-    for name in shown:
+    for name in names:
         values = _values(metrics.roc_auc if roc else metrics.pr_auc, label, groups[name])
-        if len(shown) == 1:
+        if len(names) == 1:
             for k, score in enumerate(groups[name]):
                 text = f"each: {values.min():.3f} to {values.max():.3f}" if k == 0 else None
                 line(score[None], color=plots.SOFT, linewidth=0.8, alpha=0.75, label=text)
@@ -195,7 +195,7 @@ def figure8(breasts: Predictions, scores: np.ndarray, panel: str = "") -> Figure
 
 def figure9(result: dict[str, Any], names: Sequence[str] = tuple(METRICS)) -> Figure:
     """AUC and PR AUC against λ (Fig. 9), or one of them, a line a reader with ◇ at its best, dark to light by falling
-    AUC; `result` is of `study`."""
+    AUC; `result` is from `study`."""
     order = np.argsort([-reader["value"] for reader in result["measures"]["auc"]["readers"]], kind="stable")
     with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(5.3 * len(names), 4.9), layout="constrained")
@@ -218,7 +218,7 @@ def write(runs: Sequence[Path], readers_csv: Path, output: Path, split: str = "t
     Args:
         runs: folders of exam runs; several are an ensemble.
         readers_csv: see `reader_file.read`.
-        split: the one that holds the breasts that were read.
+        split: the split with the breasts that were read.
 
     Raises:
         BadManifest: see `reader_file.read`.
@@ -235,7 +235,7 @@ def write(runs: Sequence[Path], readers_csv: Path, output: Path, split: str = "t
     (output / "readers.json").write_text(json.dumps(result, indent=2) + "\n")
     for name, figure in (("fig8", figure8(chosen, scores)), ("fig9", figure9(result))):
         figure.savefig(output / f"{name}.png", dpi=150, metadata={"Software": None})
-    # a panel a picture: six in one would be too small to read on a page
+    # one image per panel: six panels in one would be too small on a page
     panels = [(f"Fig. 8 ({panel}): {of}", report.png(figure8(chosen, scores, panel))) for panel, of in PANELS.items()]
     sweeps = [(f"Fig. 9: {NAMES[name]} against λ", report.png(figure9(result, [name]))) for name in METRICS]
     curves = report.Section("Curves", CURVES, figures=panels)
@@ -245,25 +245,29 @@ def write(runs: Sequence[Path], readers_csv: Path, output: Path, split: str = "t
 
 
 def _tables(result: dict[str, Any]) -> list[report.Section]:
-    """The averages with their differences, and the readers one by one."""
+    """The table of averages and differences, and the table of readers."""
     measures, summary = result["measures"], result["summary"]
     count = len(measures["auc"]["readers"])
     rows = []
     for name, group in (("model", "model"), ("mean reader", "readers"), ("mean hybrid", "hybrids")):
         sds = [summary[group].get(f"{key}_sd") for key in measures]
-        cells = zip((interval_text(one[name]) for one in measures.values()), sds, strict=True)
-        rows.append([name, *(f"{one}, sd {sd:.4f}" if sd is not None else one for one, sd in cells)])
+        cells = zip((interval_text(measured[name]) for measured in measures.values()), sds, strict=True)
+        rows.append([name, *(f"{measured}, sd {sd:.4f}" if sd is not None else measured for measured, sd in cells)])
     for name in measures["auc"]["differences"]:
-        rows.append([name, *(interval_text(one["differences"][name], "+.3f") for one in measures.values())])
+        rows.append([name, *(interval_text(measured["differences"][name], "+.3f") for measured in measures.values())])
     text = (
         f"{count} reader{'s' if count > 1 else ''}; {result['breasts']} breasts of {result['patients']} patients, "
         f"{result['malignant']} malignant. The model: {result['model_name']}."
     )
     averages = report.Section("Averages", text, ("", *NAMES.values()), rows)
     rows = [[f"reader {k + 1}"] for k in range(count)]
-    for one in measures.values():
+    for measured in measures.values():
         for k, row in enumerate(rows):
-            row += [interval_text(one["readers"][k]), interval_text(one["hybrids"][k]), f"{one['best_weight'][k]:.2f}"]
+            row += [
+                interval_text(measured["readers"][k]),
+                interval_text(measured["hybrids"][k]),
+                f"{measured['best_weight'][k]:.2f}",
+            ]
     rows.append(["mean", *(c for m in measures.values() for c in ("", "", f"{m['best_weight_mean']:.2f}"))])
     header = ("", *(f"{NAMES[key]}{of}" for key in METRICS for of in ("", ", hybrid", ", best λ")))
     text = f"In the order of their file. Hybrids are of λ = {result['weight']}; {BEST}."
@@ -279,6 +283,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax readers` does; see `write`."""
+    """Run `mammojax readers`; see `write`."""
     write(args.run, args.readers, args.output, args.split)
     return 0

@@ -1,4 +1,4 @@
-"""Pages, one HTML file each with nothing outside it and nobody's name in it; and estimates with intervals as text."""
+"""Pages, each one self-contained HTML file without anybody's name; and estimates with intervals as text."""
 
 import base64
 import io
@@ -16,18 +16,18 @@ TOO_FEW = "too few to estimate"
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page; what is empty is left out.
+    """A part of a page; empty fields are left out.
 
     Attributes:
         heading: of the section.
         text: a sentence above everything else.
         header, rows: a table.
-        words: its cells are text, not numbers.
-        figures: (what a figure shows, its data URL).
-        layout: of the figures: "two" beside each other, "wide", or "gallery", where what they show stands below.
+        words: whether the table's cells are text, not numbers.
+        figures: (caption, data URL) of each.
+        layout: of the figures: "two" side by side, "wide", or "gallery", with captions below.
         note: a sentence below table and figures.
         commands: lines of a shell.
-        details: (heading, text) of what is folded away.
+        details: (heading, text) of each folded part.
     """
 
     heading: str
@@ -50,9 +50,9 @@ def write_page(
 
     Args:
         path: the .html file.
-        title, notes: at its top.
+        title, notes: at the top of the page.
         sections: one below the other.
-        cards: the main numbers above them: (name, number, what stands below it).
+        cards: the main numbers above them: (name, number, text below it).
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mammojax.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -62,38 +62,38 @@ def write_page(
 
 
 def png(figure: Figure, dpi: int = 150, tight: bool = True) -> str:
-    """A figure as a data URL; `tight`: without its empty margin."""
+    """A figure as a data URL; `tight` cuts its empty margin."""
     data = io.BytesIO()
     box = "tight" if tight else None
     figure.savefig(data, format="png", dpi=dpi, bbox_inches=box, metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def known(value: float | None) -> bool:
-    """Whether a number could be computed: not None, and not NaN, as it was written in older runs."""
+def is_number(value: float | None) -> bool:
+    """Whether a value could be computed: neither None nor NaN, which older runs wrote."""
     return value is not None and bool(np.isfinite(value))
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
-    """A dash for what cannot be computed (one class only)."""
-    return f"{value:{form}}" if known(value) else "–"
+    """The value as text, a dash if it could not be computed (one class only)."""
+    return f"{value:{form}}" if is_number(value) else "–"
 
 
 def interval_text(interval: Mapping[str, Any] | None, form: str = ".3f") -> str:
     """An estimate {"value", "low", "high"} with its interval: "0.910 [0.870, 0.940]".
 
-    A dash where there is none, or where its value cannot be computed; "too few to estimate" in place of an interval
-    that is none (`metrics.too_few`), a dash in place of one bound.
+    A dash without an estimate or its value; "too few to estimate" in place of a missing interval (`metrics.too_few`), a
+    dash in place of a missing bound.
     """
-    if interval is None or not known(interval["value"]):
+    if interval is None or not is_number(interval["value"]):
         return "–"
-    if not known(interval["low"]) and not known(interval["high"]):
+    if not is_number(interval["low"]) and not is_number(interval["high"]):
         return f"{interval['value']:{form}} [{TOO_FEW}]"
     value, low, high = (_number(interval[part], form) for part in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
 def with_counts(interval: Mapping[str, Any] | None) -> str:
-    """`interval_text`, and where it is known how many of each class were measured, negatives first: "…, n 28 + 12"."""
+    """`interval_text` and, if given, the numbers measured of each class, negatives first: "…, n 28 + 12"."""
     counts = " + ".join(map(str, interval["n"])) if interval and "n" in interval else ""
     return interval_text(interval) + (f", n {counts}" if counts else "")

@@ -1,4 +1,4 @@
-"""The report of a finished run, WORKDIR/report.html, from the run's own files: of images, and of exams."""
+"""The report of a finished run, WORKDIR/report.html, from the run's own files, for images and for exams."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +30,8 @@ _PATHS = (
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One image of the gallery: uint8 [H, W]; the patch net's malignant probability [H, W] or None; lesion marks uint8
-    [H, W] (1 benign, 2 malignant) or None; a caption without ids."""
+    """One image of the gallery: uint8 [H, W]; the patch network's malignant probability [H, W] or None; lesion marks
+    uint8 [H, W] (1 benign, 2 malignant) or None; a caption without ids."""
 
     image: np.ndarray
     heatmap: np.ndarray | None
@@ -41,8 +41,8 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class _Files:
-    """What a run folder says of its run: config without paths, facts of its data, metrics.json, rows of
-    metrics.jsonl, versions.json."""
+    """The files of a run folder: config without paths, facts of its data, metrics.json, rows of metrics.jsonl,
+    versions.json."""
 
     config: dict[str, Any]
     facts: dict[str, Any]
@@ -66,7 +66,7 @@ class _Files:
         return f"{best['stage']}, epoch {best['epoch']}" if best else ""
 
     def metrics(self, split: str) -> list[str]:
-        """Names of what was measured of a split with an interval."""
+        """Names of a split's metrics that have an interval."""
         return [name for name, value in self.results[split].items() if isinstance(value, dict)]
 
     def curves(self) -> str:
@@ -78,14 +78,14 @@ class _Files:
 
 
 def _without_paths(config: Any) -> Any:
-    """A config of dicts in dicts whose fields that name folders or files of the machine read "…"."""
+    """A nested config with "…" in place of the machine's folders and files."""
     if not isinstance(config, dict):
         return config
     return {k: "…" if k in _PATHS and v else _without_paths(v) for k, v in config.items()}
 
 
 def _plot(draw: Callable[..., object], *arrays: Any, size: tuple[float, float] = (4.6, 4.3)) -> str:
-    """A plot of plots.py in a figure of its own, as a data URL."""
+    """A plot of plots.py in its own figure, as a data URL."""
     figure = Figure(figsize=size)
     draw(figure.subplots(), *arrays)
     return png(figure)
@@ -132,7 +132,7 @@ def _results(run: _Files, names: Sequence[str]) -> Section:
 
 
 def _words(name: str) -> str:
-    """A metric's name as a reader would say it."""
+    """A metric's name in words."""
     return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
 
 
@@ -143,7 +143,7 @@ def _card(interval: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _image_counts(facts: dict[str, Any]) -> Section:
-    """How many images of each class a split has, and how they were made."""
+    """The numbers of images by class and split, and how the images were framed."""
     classes = facts["classes"]
     rows = [
         (split, *(str(counts[name]) for name in classes), str(sum(counts.values())))
@@ -160,7 +160,7 @@ def _image_counts(facts: dict[str, Any]) -> Section:
 
 
 def _test_images(workdir: Path, run: _Files) -> Section:
-    """Curves of the test images, where there are two classes and both occur, and the confusion matrix."""
+    """The confusion matrix of the test images and, if there are two classes and both occur, their curves."""
     pictures = []
     frame = table.read_csv(workdir / "predictions" / "test.csv")
     frame = frame[frame["label"] != ""]
@@ -197,8 +197,8 @@ def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
 def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
     """Write WORKDIR/report.html of a run on exams (Wu et al. 2019); returns its path.
 
-    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/, and shows up to three exams where
-    the data set still stands. A BI-RADS run has curves and a confusion matrix of its categories instead of breasts.
+    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/, and shows up to three exams if
+    the data set still exists. A BI-RADS run has curves and a confusion matrix of its categories instead of breasts.
 
     Raises:
         NotComparable: the predictions of breasts cannot be used, see `table.read_breasts`.
@@ -220,7 +220,7 @@ def _breasts(workdir: Path, run: _Files) -> list[Section]:
     draws, seed = run.config.get("bootstrap_runs", RUNS), run.config["seed"]
     measured = {SPLITS[split]: measure_breasts(breasts, draws, seed) for split, breasts in splits.items()}
     breasts = splits["test_random10"]
-    described = {name: table.described(breasts, name) for name in table.POPULATIONS}
+    described = {name: table.description(breasts, name) for name in table.POPULATIONS}
     by = populations.sections({"split": "test split", "populations": described, "runs": measured, "by": {}}, "")
     by = [replace(section, header=("predictions", *section.header[1:])) for section in by]
     curves = []
@@ -238,7 +238,7 @@ def _breasts(workdir: Path, run: _Files) -> list[Section]:
 
 
 def _birads(workdir: Path, run: _Files) -> list[Section]:
-    """All numbers, and the test exams' categories: each against the others, and which was taken for which."""
+    """All numbers, and the test exams' categories: each against the others, and their confusion matrix."""
     frame = table.read_csv(workdir / "predictions" / "test.csv")
     frame = frame[frame["birads"] != ""]
     truth = np.array([BIRADS.index(category) for category in frame["birads"]], int)
@@ -281,7 +281,7 @@ def _exam_training(run: _Files) -> Section:
 
 
 def _exam_counts(run: _Files) -> Section:
-    """How many exams, images and findings each split has (Table I)."""
+    """The numbers of exams, images and findings by split (Table I)."""
     rows, facts = [], run.facts
     for split, findings in facts.get("findings", {}).items():
         exams = run.results.get(split, {}).get("exams", "–")

@@ -1,4 +1,4 @@
-"""Which pixels a whole-image classifier's malignant score rests on (Shen et al. 2019, "Saliency map and error
+"""The pixels that a whole-image classifier's malignant score depends on (Shen et al. 2019, "Saliency map and error
 analysis"): guided back-propagation, "only positive gradients for positive activations"."""
 
 from functools import cache
@@ -36,7 +36,7 @@ def saliency(
 ) -> np.ndarray:
     """Guided gradients of the malignant logit with respect to each pixel.
 
-    Negative gradients count as nothing; each image is divided by its maximum, and what is below CUTOFF becomes 0. The
+    Negative gradients count as nothing; each map is divided by its maximum, and values below CUTOFF become 0. The
     paper does not say whether its "cancer class output" is before or after the softmax: before, since after it the
     gradient vanishes for images that the net is sure of.
 

@@ -1,7 +1,7 @@
-"""Tables of predictions: written, read, matched, averaged and grouped, of images and of breasts alike.
+"""Tables of predictions of images and breasts: writing, reading, matching, averaging and grouping.
 
 Everything about finished runs is computed from these tables, so it needs no weights, no images and no GPU. Ids are
-texts; scores keep every digit, written with `repr` and read with `float`.
+text; scores keep every digit, written with `repr` and read with `float`.
 """
 
 import os
@@ -19,17 +19,17 @@ from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.vocabulary import BIRADS, FINDINGS, LABELS
 
 IMAGE_COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
-"""Columns of a whole-image run's predictions/<split>.csv, a row an image."""
+"""Columns of a whole-image run's predictions/<split>.csv, one row per image."""
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant", "benign", "malignant")
-"""Columns of an exam run's predictions/<split>.csv, a row a breast; after them biopsied, density, birads and whatever
-other columns the manifest has."""
+"""Columns of an exam run's predictions/<split>.csv, one row per breast; after them biopsied, density, birads and
+whatever other columns the manifest has."""
 POPULATIONS = ("screening", "biopsied")
 MOST_GROUPS = 20
 _NO_GROUPS = ("exam_id", "patient_id", "p_benign", "p_malignant")
 
 Exams = Sequence[tuple[Exam, np.ndarray]]
-"""Scored exams, their images those that the network uses, with its probabilities: float64 [4, 2] by LABELS and (absent,
-present), NaN of a breast without such an image, or [1, 3] by BIRADS."""
+"""Scored exams, with the images that the network uses, and its probabilities: float64 [4, 2] by LABELS and (absent,
+present), NaN for a breast without such an image, or [1, 3] by BIRADS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class Predictions:
     """The labelled predictions of a split.
 
     Attributes:
-        name: of the run, or of what is averaged.
-        frame: a row an image or a breast, with the columns of the CSV as texts, but for the finding's label 0 or 1,
-            int64, in `malignant` (of images the CSV's `label`) and of breasts `benign`, and its score 0 … 1, float64,
+        name: of the run, or of the ensemble.
+        frame: one row per image or breast, with the CSV's columns as text, except the findings' labels 0 or 1, int64,
+            in `malignant` (for images the CSV's `label`) and, for breasts, `benign`, and their scores 0 … 1, float64,
             in `p_malignant` and `p_benign`.
     """
 
@@ -50,7 +50,7 @@ class Predictions:
         return len(self.frame)
 
     def __getitem__(self, chosen: np.ndarray) -> "Predictions":
-        """The rows at these places, int [M], or where bool [N] is True."""
+        """The rows at these indices, int [M], or where bool [N] is True."""
         return replace(self, frame=self.frame.iloc[chosen].reset_index(drop=True))
 
     def label(self, finding: str = "malignant") -> np.ndarray:
@@ -68,7 +68,7 @@ class Predictions:
 
     @property
     def of_images(self) -> bool:
-        """Whether a row is an image; else it is a breast."""
+        """Whether the rows are images, not breasts."""
         return "image" in self.frame
 
     @property
@@ -77,11 +77,11 @@ class Predictions:
         return self.frame.set_index("image" if self.of_images else ["exam_id", "laterality"]).index
 
 
-def numbers(probabilities: np.ndarray) -> np.ndarray:
+def refuse_not_finite(probabilities: np.ndarray) -> np.ndarray:
     """The probabilities, unchanged.
 
     Raises:
-        BadCheckpoint: one is not a number, which only weights beyond all bounds make of an image.
+        BadCheckpoint: one is not finite, which only happens with diverged weights.
     """
     if not np.isfinite(probabilities).all():
         raise BadCheckpoint(
@@ -99,18 +99,18 @@ def write(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
-    """Write predictions/<split>.csv: IMAGE_COLUMNS, or of a patch net a column p_<class> for each class.
+    """Write predictions/<split>.csv: IMAGE_COLUMNS or, for a patch network, a column p_<class> for each class.
 
     Args:
         path: of the CSV.
-        scored: "scores" float [N, K] and "label" int [N], -1 where unknown, as of `ImagePredictor.score_split`.
+        scored: "scores" float [N, K] and "label" int [N], -1 where unknown, from `ImagePredictor.score_split`.
         rows: [N], the split's table.
         classes: [K].
 
     Raises:
-        BadCheckpoint: see `numbers`.
+        BadCheckpoint: see `refuse_not_finite`.
     """
-    scores = numbers(scored["scores"]).astype(np.float64)
+    scores = refuse_not_finite(scored["scores"]).astype(np.float64)
     frame = pd.DataFrame(list(rows), columns=IMAGE_COLUMNS[:5])
     frame["label"] = [int(label) if label >= 0 else "" for label in scored["label"]]
     for k, name in enumerate(classes):
@@ -120,13 +120,13 @@ def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, st
 
 
 def write_exams(path: Path, scored: Exams, target: str) -> None:
-    """Write predictions/<split>.csv: a row a breast with an image that is used, of a BI-RADS network a row an exam.
+    """Write predictions/<split>.csv: one row per breast with a used image; for a BI-RADS network one row per exam.
 
     Raises:
-        BadCheckpoint: see `numbers`.
+        BadCheckpoint: see `refuse_not_finite`.
     """
     if target == "birads":
-        scores = numbers(np.array([p[0] for _, p in scored], np.float64).reshape(-1, len(BIRADS)))
+        scores = refuse_not_finite(np.array([p[0] for _, p in scored], np.float64).reshape(-1, len(BIRADS)))
         rows = [(e.exam_id, e.patient_id, BIRADS[e.birads] if e.birads >= 0 else "") for e, _ in scored]
         frame = pd.DataFrame(rows, columns=["exam_id", "patient_id", "birads"])
         write(path, frame.assign(**{f"p_{name}": scores[:, k] for k, name in enumerate(BIRADS)}))
@@ -135,7 +135,7 @@ def write_exams(path: Path, scored: Exams, target: str) -> None:
     further = dict.fromkeys(c for exam, _ in scored for side in exam.columns.values() for c in side if c not in own)
     cells = [[*row, *(columns.get(c, "") for c in further)] for row, columns in _breasts(scored)]
     frame = pd.DataFrame(cells, columns=[*own, *further])
-    numbers(frame[["p_benign", "p_malignant"]].to_numpy(np.float64))
+    refuse_not_finite(frame[["p_benign", "p_malignant"]].to_numpy(np.float64))
     write(path, frame)
 
 
@@ -151,8 +151,8 @@ def _breasts(scored: Exams) -> Iterator[tuple[list[Any], dict[str, str]]]:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A CSV of ours, every cell a text; a cell that is missing is empty, cells beyond the header are dropped."""
-    try:  # the header is read as a row, or pandas renames columns; `usecols` is what lets long rows pass
+    """A CSV of ours as text; a missing cell is empty, cells beyond the header are dropped."""
+    try:  # the header is read as a row, or pandas renames columns; `usecols` lets long rows pass
         cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, usecols=lambda _: True).map(plain)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
@@ -225,22 +225,22 @@ def _with_numbers(frame: pd.DataFrame, findings: Sequence[str], run: Path, split
 
 
 def read_all_images(runs: Sequence[Path], split: str) -> list[Predictions]:
-    """A split of all runs in one order, by the names of `names_of`; errors as of that, `read_images`, `aligned`."""
+    """A split of all runs in one order, by the names of `names_of`; errors as there, in `read_images`, `aligned`."""
     return aligned([replace(read_images(run, split), name=n) for run, n in zip(runs, names_of(runs), strict=True)])
 
 
 def read_all_breasts(runs: Sequence[Path], split: str) -> list[Predictions]:
-    """A split of all runs in one order, by the names of `names_of`; errors as of that, `read_breasts`, `aligned`."""
+    """A split of all runs in one order, by the names of `names_of`; errors as there, in `read_breasts`, `aligned`."""
     return aligned([replace(read_breasts(run, split), name=n) for run, n in zip(runs, names_of(runs), strict=True)])
 
 
 def _folder(run: Path) -> Path:
-    """The run folder by its own name, where it was given as "." or with ".."."""
+    """The run folder by its own name, even if given as "." or with ".."."""
     return Path(os.path.abspath(run))
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """What to call runs: their folders' names; where two are alike, all by the folders they lie in too.
+    """Names of runs: those of their folders; if two are alike, all with their parent folders.
 
     Raises:
         NotComparable: a run is given twice.
@@ -266,16 +266,16 @@ def aligned(predictions: Sequence[Predictions]) -> list[Predictions]:
     images, index = first.of_images, first.index
     findings = [finding for finding in FINDINGS if finding in first.frame]
     result = []
-    for one in predictions:
-        both = f'"{first.name}" and "{one.name}"'
-        if len(other := index.symmetric_difference(one.index)):
-            example = f', the first: "{other[0]}"' if images else ""  # an exam's id stays out of messages
+    for run in predictions:
+        both = f'"{first.name}" and "{run.name}"'
+        if len(unmatched := index.symmetric_difference(run.index)):
+            example = f', the first: "{unmatched[0]}"' if images else ""  # messages show no exam ids
             raise NotComparable(
-                f"{both} were measured on different {'images' if images else 'breasts'} ({len(other)} stand in one "
+                f"{both} were measured on different {'images' if images else 'breasts'} ({len(unmatched)} stand in one "
                 f"alone{example}); give runs of one data set, split and seed."
             )
-        moved = one[one.index.get_indexer(index)]
-        differ = np.flatnonzero(np.any([moved.label(f) != first.label(f) for f in findings], axis=0))
+        reordered = run[run.index.get_indexer(index)]
+        differ = np.flatnonzero(np.any([reordered.label(f) != first.label(f) for f in findings], axis=0))
         if len(differ) and not images:
             raise NotComparable(f"{both} have other labels for the same breasts; give one data set.")
         if len(differ):
@@ -283,16 +283,16 @@ def aligned(predictions: Sequence[Predictions]) -> list[Predictions]:
                 f'{both} have other labels for {len(differ)} of the same images (the first: "{index[differ[0]]}"); '
                 "give runs of one data set."
             )
-        result.append(moved)
+        result.append(reordered)
     return result
 
 
 def ensemble(predictions: Sequence[Predictions], name: str = "ensemble") -> Predictions:
     """The mean of the scores of runs on the same images or breasts (Wu et al. 2019, section V)."""
-    same = aligned(predictions)
-    columns = [f"p_{finding}" for finding in FINDINGS if finding in same[0].frame]
-    means = {column: np.mean([one.frame[column].to_numpy() for one in same], axis=0) for column in columns}
-    return Predictions(name, same[0].frame.assign(**means))
+    runs = aligned(predictions)
+    columns = [f"p_{finding}" for finding in FINDINGS if finding in runs[0].frame]
+    means = {column: np.mean([run.frame[column].to_numpy() for run in runs], axis=0) for column in columns}
+    return Predictions(name, runs[0].frame.assign(**means))
 
 
 def by_breast(images: Predictions) -> pd.DataFrame:
@@ -305,7 +305,7 @@ def by_breast(images: Predictions) -> pd.DataFrame:
     frame = images.frame
     frame = frame[(frame["laterality"] != "") & frame["view"].isin(("CC", "MLO"))]
     breast = ["patient_id", "exam_id", "laterality"]
-    # NumPy's mean, as everywhere: pandas adds in another way, which moves the last digit
+    # NumPy's mean, as everywhere: pandas adds in another order, which changes the last digit
     views = frame.groupby([*breast, "view"])["p_malignant"].agg(lambda scores: np.mean(scores.to_numpy()))
     pairs = views.unstack("view").reindex(columns=["CC", "MLO"]).dropna()
     pairs["both"] = (pairs["CC"] + pairs["MLO"]) / 2
@@ -313,8 +313,8 @@ def by_breast(images: Predictions) -> pd.DataFrame:
 
 
 def biopsied(breasts: Predictions) -> np.ndarray:
-    """Which breasts were biopsied, bool [N]: where the column `biopsied` is "1"; a breast without that cell where it
-    has a finding, as labels are of biopsies (Wu et al. 2019, section II)."""
+    """Which breasts were biopsied, bool [N]: where the column `biopsied` is "1"; a breast without that cell, if it
+    has a finding, as labels come from biopsies (Wu et al. 2019, section II)."""
     labelled = (breasts.label("malignant") == 1) | (breasts.label("benign") == 1)
     cell = _biopsied_cells(breasts)
     return np.where(cell == "", labelled, cell == "1")
@@ -328,12 +328,12 @@ def _biopsied_cells(breasts: Predictions) -> np.ndarray:
 
 
 def population(breasts: Predictions, name: str) -> Predictions:
-    """The part of the breasts that is one of POPULATIONS (Wu et al. 2019, section V-A)."""
+    """The breasts of one of POPULATIONS (Wu et al. 2019, section V-A)."""
     return breasts if name == "screening" else breasts[biopsied(breasts)]
 
 
-def described(breasts: Predictions, name: str) -> str:
-    """What one of POPULATIONS is made of here, in a sentence."""
+def description(breasts: Predictions, name: str) -> str:
+    """A sentence that describes one of POPULATIONS."""
     if name == "screening":
         return "Every labelled breast of the split."
     empty = int((_biopsied_cells(breasts) == "").sum())
@@ -347,14 +347,14 @@ def parts(breasts: Predictions, column: str) -> dict[str, Predictions]:
     """The breasts by their value in a column of the predictions, in the values' order; an empty one is "unknown".
 
     Raises:
-        NotComparable: there is no such column, or its values are no groups: names of exams, numbers, dates.
+        NotComparable: there is no such column, or its values are no groups but names of exams, numbers or dates.
     """
     columns = [name for name in breasts.frame if name and name not in _NO_GROUPS]
     if column not in columns:
         raise NotComparable(f'the predictions have no groups by "{column}"; --by takes {", ".join(columns)}.')
     values = breasts.frame[column].astype(str).replace("", "unknown").to_numpy()
     groups = sorted(set(values), key=lambda value: (value == "unknown", value))
-    if (count := len(groups)) > MOST_GROUPS:  # also keeps ids and dates out of reports
+    if (count := len(groups)) > MOST_GROUPS:  # this also keeps ids and dates out of reports
         raise NotComparable(
             f'the column "{column}" has {count} values, more than {MOST_GROUPS}; group them in the manifest first.'
         )

@@ -3,7 +3,7 @@
 Shen et al. 2019, "Comparison to prior two-step approach" (after earlier work on lymph nodes): softmax heatmaps are
 cut at 0.3, 0.5, 0.7 and 0.9 for each of the four foreground classes; features of the connected regions go to a random
 forest of 500 trees, depth 9, at least 300 samples to split. Published AUC 0.73. The list of features is the published
-code's; of how many regions they are taken (REGIONS) is ours, as no source gives it.
+code's; the number of regions (REGIONS) is ours, as no source gives it.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def _properties(region: Any) -> list[float]:
 
 
 def features(grid: np.ndarray) -> np.ndarray:
-    """What the forest sees of one image.
+    """The forest's input for one image.
 
     Args:
         grid: softmax heatmap float32 [h, w, 5], background first (vocabulary.PATCH_CLASSES).
@@ -80,25 +80,25 @@ def two_step(
 
     Args:
         run: a whole-image run: it names the data set.
-        output: gets config.json, metrics.json and predictions/{val,test}[_flips].csv as a run has them; flips average
+        output: gets config.json, metrics.json and predictions/{val,test}[_flips].csv, as a run folder; flips average
             the forest's scores over four flips, which the paper did not do here.
-        patch_run: the patch classifier; None: the one the run started from.
+        patch_run: the patch classifier; None: the one that the run started from.
         trees, depth, min_split: of the forest, the paper's by default. With fewer training images than `min_split`
-            no tree can split, which is refused.
+            no tree can split, which is an error.
         seed: of the forest; the seed in config.json is the run's.
 
     Returns:
         The contents of metrics.json.
 
     Raises:
-        BadCheckpoint: no patch classifier is found, `min_split` is below 2 or above the number of training images,
+        BadCheckpoint: there is no patch classifier, `min_split` is below 2 or above the number of training images,
             or `output` holds a trained run.
         BadDataset: the training images are all of one class.
     """
     config, _, _ = restore_best(run)
     if config.model.task != "whole":
         raise BadCheckpoint(f'"{run}" is a patch run; two-step needs a whole-image run, which names the images.')
-    if (output / "checkpoints").exists():  # what it has measured would be overwritten
+    if (output / "checkpoints").exists():  # its measurements would be overwritten
         raise BadCheckpoint(f'"{output}" is the folder of a trained run; give two-step another --output.')
     folder = patch_run or checkpoint.patch_run(run, config.init_from)
     if folder is None:
@@ -121,7 +121,7 @@ def two_step(
     forest = RandomForestClassifier(
         trees, max_depth=depth, min_samples_split=min_split, random_state=seed, n_jobs=-1
     ).fit(inputs, labels)
-    forest.set_params(n_jobs=1)  # several jobs add the trees' votes in any order, which moves the last digit
+    forest.set_params(n_jobs=1)  # several jobs add the trees' votes in any order, which changes the last digit
     output.mkdir(parents=True, exist_ok=True)
     results = {}
     for split in ("val", "test"):
@@ -139,7 +139,7 @@ def two_step(
         "patch_run": str(folder),
     }  # fmt: skip
     saved["config"] |= {"row": "two_step", "two_step": forest_config}
-    # Whatever the run learned from, the forest saw all training images with their own labels.
+    # Whatever the run was trained on, the forest learned from all training images with their own labels.
     saved["config"]["data"] |= {"patients": 0, "shuffle_labels": False}
     (output / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
     (output / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n")
@@ -154,7 +154,7 @@ def all_features(
     source = data.source(split, masks=False)
     with tqdm(total=len(source), desc=f"heatmaps of {split}", unit="image", disable=None) as bar:
         for part in pipeline.eval_batches(source, batch=batch):
-            images, real = part["image"], part["weight"] > 0  # the last batch is filled up
+            images, real = part["image"], part["weight"] > 0  # the last batch is padded
             for rows, turned in zip(result, flips(images, tta), strict=True):
                 grids = np.asarray(heatmap.heatmap(*patch, jnp.asarray(turned)))
                 rows += [features(grid) for grid in grids[real]]
@@ -163,7 +163,7 @@ def all_features(
 
 
 def write(run: Path, output: Path, patch_run: Path | None, min_split: int) -> None:
-    """`two_step` with its test AUC printed."""
+    """Run `two_step` and print its test AUC."""
     auc = two_step(run, output, patch_run=patch_run, min_split=min_split)["test"]["auc"]
     print(f"test AUC {report.interval_text(auc)} → {output}", flush=True)
 
@@ -177,6 +177,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax two-step` does; see `write`."""
+    """Run `mammojax two-step`; see `write`."""
     write(args.run, args.output, args.patch_run, args.min_split)
     return 0

@@ -114,7 +114,7 @@ def _data(runs: Iterable[PaperRun]) -> str:
 
 def _value(intervals: Iterable[dict[str, float] | None], form: str = ".3f") -> str:
     """One run: value and interval; several: their mean and range. A run of one class only has no AUC."""
-    found = [interval for interval in intervals if interval and report.known(interval["value"])]
+    found = [interval for interval in intervals if interval and report.is_number(interval["value"])]
     if not found:
         return "–"
     if len(found) == 1:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mammojax import arguments
 from mammojax.evaluate import report, table
-from mammojax.evaluate.console import WIDTH, with_notes
+from mammojax.evaluate.text_table import WIDTH, table_with_notes
 from mammojax.papers import settings
 from mammojax.papers.runs import find_runs
 
@@ -81,14 +81,14 @@ def members(row: str) -> list[str]:
 def with_sources(section: report.Section) -> str:
     """A section's table in plain text; sources are letters behind the published values, explained below it."""
     if "source" not in section.header:
-        return with_notes(section.header, section.rows)
+        return table_with_notes(section.header, section.rows)
     at = section.header.index("source")
     sources = list(dict.fromkeys(row[at] for row in section.rows if row[at] != "–"))
     rows = []
     for row in section.rows:
         mark = f" ({chr(ord('a') + sources.index(row[at]))})" if row[at] in sources else ""
         rows.append([*row[: at - 1], row[at - 1] + mark, *row[at + 1 :]])
-    text = with_notes([*section.header[:at], *section.header[at + 1 :]], rows)
+    text = table_with_notes([*section.header[:at], *section.header[at + 1 :]], rows)
     notes = "; ".join(f"({chr(ord('a') + k)}) {source}" for k, source in enumerate(sources))
     return f"{text}\n\nPublished: {textwrap.fill(notes, WIDTH - 11)}" if notes else text
 

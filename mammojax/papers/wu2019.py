@@ -24,8 +24,8 @@ from mammojax import metrics
 from mammojax.errors import NotComparable
 from mammojax.evaluate import compare, measure, reader_file, report, table
 from mammojax.evaluate import readers as study
-from mammojax.evaluate.console import WIDTH
 from mammojax.evaluate.table import POPULATIONS, Predictions
+from mammojax.evaluate.text_table import WIDTH
 from mammojax.papers.runs import PaperRun, exam_deviations, exam_settings, settings_of, status
 from mammojax.papers.tables import Row, ToDo, members, rows_of
 from mammojax.vocabulary import FINDINGS
@@ -174,7 +174,7 @@ def _table_3(published: Sequence[Row], groups: dict[str, Group], population: str
         f"AUC by breast on the {population} population of the test split. Published: mean±sd of five models, and their"
         " ensemble; ours: of as many seeds as are said, the ensemble's interval is over patients. "
     )
-    text += f"Ours: {table.described(breasts, population)} " if breasts else ""
+    text += f"Ours: {table.description(breasts, population)} " if breasts else ""
     header = (
         "model",
         "finding",

@@ -1,14 +1,13 @@
-"""What a run learns. A task is a module of these functions; run.py calls them and never asks which task it has.
+"""The tasks of a run. A task is a module of these functions; run.py calls them and never asks which task it has.
 
     network(model)                         config.model → the network
-    sizes(config, data)                    (height, width) of its input, of exams by view
-    facts(config, data, starts)            what config.json says of the data, and of what was made of them for this run
-    batches(config, workdir, data, facts)  the endless stream that it is trained on
-    loss(config, facts)                    what it is trained by, see train/step.py
-    score(config, data, facts, variables)  a function: (variables, split, tta) → predictions of a split
-    ttas(config)                           the test-time augmentations that are scored beside "none", and "none"
-    summary(config, predictions)           what chooses the best epoch: {"loss", "auc", …}
-    measure(config, workdir, name, predictions, data, split)   writes predictions/NAME.csv; what metrics.json says of it
+    sizes(config, data)                    (height, width) of its input; for exams by view
+    facts(config, data, starts)            facts of the data, and of files derived from them for this run, for
+    config.json batches(config, workdir, data, facts)  the endless stream of training batches loss(config, facts)
+    the training loss, see train/step.py score(config, data, facts, variables)  a function: (variables, split, tta) →
+    predictions of a split ttas(config)                           the test-time augmentations to score, "none" among
+    them summary(config, predictions)           the values that choose the best epoch: {"loss", "auc", …}
+    measure(config, workdir, name, predictions, data, split)   writes predictions/NAME.csv; its entry of metrics.json
     report(config, workdir, data, predictions)                 writes report.html of the test predictions
 
 `config.model.task` names it.
@@ -23,7 +22,7 @@ _MODULES = {"patch": "images", "whole": "images", "exam_patch": "images", "exam"
 
 
 def of(name: str) -> ModuleType:
-    """The task of `config.model.task`: "patch", "whole", "exam_patch", "exam", or "package.module" of one outside.
+    """The task of `config.model.task`: "patch", "whole", "exam_patch", "exam", or the "package.module" of your own.
 
     Raises:
         BadConfig: there is no such task.

@@ -24,7 +24,7 @@ Predictions = table.Exams
 
 
 def network(model: ConfigDict) -> nn.Module:
-    """The network of config.model, see `multi_view.build`; ValueError names a field that makes no sense."""
+    """The network of config.model, see `multi_view.build`; ValueError names an invalid field."""
     return multi_view.build(model)
 
 
@@ -32,7 +32,7 @@ def sizes(config: ConfigDict, data: ConfigDict) -> dict[str, tuple[int, int]]:
     """(height, width) of the windows of each view that the network takes.
 
     Raises:
-        ValueError: a window that cannot be, or noise that leaves nothing of it.
+        ValueError: an impossible window, or noise that leaves nothing of it.
     """
     exam, windows = config.exam, {}
     for view in (view for view in VIEWS if view[2:] in config.model.angles):
@@ -56,7 +56,7 @@ def sizes(config: ConfigDict, data: ConfigDict) -> dict[str, tuple[int, int]]:
 def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
     """The data's facts, and the digest of the patch network whose heatmaps are channels of the images.
 
-    The heatmaps are written now, beside the data, where they are not there yet.
+    Missing heatmaps are written now, beside the data.
 
     Raises:
         BadCheckpoint: the network takes heatmaps and there is no patch network.
@@ -76,7 +76,7 @@ def batches(
     """The exams of each epoch, see `exams.Windows`.
 
     Raises:
-        BadDataset: no exam can be learned from or measured.
+        BadDataset: there is no exam to learn from or to measure.
     """
     target = config.model.target
     windows = exams.Windows(
@@ -96,7 +96,7 @@ def batches(
 def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
     """`losses.exam_loss`, or the loss that `config.loss` names.
 
-    A batch holds "image" {view: float32 [B, h, w, C]} and "label" int32 [B, R]; its windows come augmented.
+    A batch holds "image" {view: float32 [B, h, w, C]} and "label" int32 [B, R]; its windows are augmented already.
     """
     of_logits: Callable[..., jax.Array] = losses.exam_loss
     if config.get("loss", ""):
@@ -117,7 +117,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
 def score(
     config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
-    """What scores a split, compiled once for all of them.
+    """A function that scores a split, compiled once for all splits.
 
     The function raises BadDataset where a split has no exam with the views that the network needs.
     """
@@ -144,7 +144,7 @@ def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
 def measure(
     config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: dataset.Prepared, split: str
 ) -> dict[str, Any]:
-    """Write predictions/NAME.csv, a row a breast or of BI-RADS an exam; the metrics with their intervals.
+    """Write predictions/NAME.csv, one row per breast (BI-RADS: per exam); return the metrics with their intervals.
 
     Raises:
         BadDataset: there are no predictions.

@@ -24,11 +24,11 @@ from mammojax.train.step import Loss, Network, Terms
 
 Tree = Any
 Predictions = dict[str, Any]
-"""Of a split, see `ImagePredictor.score_split`."""
+"""Scores of a split, see `ImagePredictor.score_split`."""
 
 
 def network(model: ConfigDict) -> nn.Module:
-    """The network of config.model, see `classifiers.build`; ValueError names a field that makes no sense."""
+    """The network of config.model, see `classifiers.build`; ValueError names an invalid field."""
     return classifiers.build(model)
 
 
@@ -41,17 +41,17 @@ def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
 
 
 def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
-    """The data's facts, and the mean that the start subtracted where it was another."""
+    """The data's facts, and the mean that the start subtracted, if it differs."""
     return start.with_start_mean(data.facts, starts.get("init_from"))
 
 
 def batches(
     config: ConfigDict, workdir: Path, data: dataset.Prepared, facts: Mapping[str, Any]
 ) -> pipeline.Batches | pipeline.Paired:
-    """Shuffled images; beside them patches where the network learns those too (`model.auxiliary_classes`).
+    """Shuffled images, with patches beside them if the network learns those too (`model.auxiliary_classes`).
 
     Raises:
-        BadDataset: nothing can be learned from these images, or measured on those of val and test.
+        BadDataset: the training images are of one class, or val or test has no labelled image.
     """
     devices = mesh.data_mesh(config.batch)
     train = data.source("train", masks=False)
@@ -75,9 +75,9 @@ def batches(
 def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
     """Cross-entropy of augmented images, or the loss that `config.loss` names.
 
-    A batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]. Of patches the loss is weighted so that the classes
-    of a batch count alike (`config.balance_loss`). With "patch_image" and "patch_label" beside them the patches' mean
-    cross-entropy, balanced, times `config.auxiliary.weight` is added.
+    A batch holds "image" uint16 [B, H, W, 1] and "label" int32 [B]. For patches the loss is weighted so that the
+    classes of a batch count alike (`config.balance_loss`). With "patch_image" and "patch_label" beside them, the
+    patches' balanced mean cross-entropy times `config.auxiliary.weight` is added.
     """
     mean, name = facts["mean"], config.get("loss", "")
     of_logits: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
@@ -99,7 +99,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
             plain = of_logits(logits, label)
             each = plain * losses.balanced_weights(label, config.model.classes) if config.balance_loss else plain
             total = weighted = each.mean()
-            if patches is not None:  # by themselves: the running statistics stay those of whole images
+            if patches is not None:  # a separate pass: the running statistics stay those of whole images
                 ((patch_logits, _), _), truth = network(patches, auxiliary=True), batch["patch_label"]
                 weights = losses.balanced_weights(truth, patch_logits.shape[-1])
                 total += config.auxiliary.weight * (losses.cross_entropy(patch_logits, truth) * weights).mean()
@@ -113,7 +113,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
 def score(
     config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
-    """What scores a split, compiled once for all of them."""
+    """A function that scores a split, compiled once for all splits."""
     predictor = ImagePredictor(config, dict(facts), variables)
 
     def of_split(variables: Tree, split: str, tta: str) -> Predictions:
@@ -125,19 +125,19 @@ def score(
 
 
 def ttas(config: ConfigDict) -> tuple[str, ...]:
-    """A whole image is also predicted with flips averaged, the papers' "augmented" AUC; the plain one comes last."""
+    """Whole images are also scored with averaged flips, the paper's "augmented" AUC; the plain scores come last."""
     return ("flips", "none") if config.model.task == "whole" else ("none",)
 
 
 def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
-    """Loss, accuracy and, of two classes, AUC."""
+    """Loss, accuracy and, with two classes, AUC."""
     return measures.summary(predictions)
 
 
 def measure(
     config: ConfigDict, workdir: Path, name: str, predictions: Predictions, data: dataset.Prepared, split: str
 ) -> dict[str, Any]:
-    """Write predictions/NAME.csv; the metrics with their intervals."""
+    """Write predictions/NAME.csv; return the metrics with their intervals."""
     rows = data.table(split)
     table.write_images(workdir / "predictions" / f"{name}.csv", predictions, rows, data.facts["classes"])
     patients = [row["patient_id"] for row in rows]
@@ -147,7 +147,7 @@ def measure(
 def report(
     config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions, notes: list[str]
 ) -> None:
-    """Write report.html; of whole images with a gallery of the surest and the worst."""
+    """Write report.html; for whole images with a gallery of the surest and the worst."""
     whole = config.model.task == "whole"
     head = config.model.get("head", "")
     title = f"{'Whole-image' if whole else 'Patch'} classifier {config.model.trunk}{' + ' + head if head else ''}"
@@ -160,7 +160,7 @@ def report(
 def _gallery(
     config: ConfigDict, data: dataset.Prepared, predictions: Predictions, patch_run: Path | None
 ) -> list[run_report.GalleryItem]:
-    """The surest and the worst test images, each with what the patch net, where there is one, sees in it."""
+    """The surest and the worst test images, each with the patch network's heatmap if there is one."""
     p, label = predictions["scores"][:, 1], predictions["label"]
     order = np.argsort(p)
     groups = {

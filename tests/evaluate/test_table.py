@@ -141,10 +141,10 @@ def test_without_the_column_biopsied_labels_say_it_and_the_table_says_so(tmp_pat
     wanted = sum(row["benign"] or row["malignant"] for row in breast_rows())
     for breasts in (bare, blank):
         assert table.biopsied(breasts).sum() == wanted
-        assert "120 have no cell biopsied" in table.described(breasts, "biopsied")
+        assert "120 have no cell biopsied" in table.description(breasts, "biopsied")
     full = table.read_breasts(write_breasts(tmp_path / "full", breast_rows(), 1), "test_random10")
     assert table.biopsied(full).sum() == sum(row["biopsied"] for row in breast_rows()) > wanted
-    assert table.described(full, "biopsied") == "Breasts that the column biopsied calls so."
+    assert table.description(full, "biopsied") == "Breasts that the column biopsied calls so."
 
 
 def test_an_ensemble_is_of_the_same_breasts_whatever_their_order(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mammojax import cli, configs, metrics
 from mammojax.evaluate import table as predictions
-from mammojax.evaluate.console import WIDTH
+from mammojax.evaluate.text_table import WIDTH
 from mammojax.papers import settings, shen2019
 from mammojax.papers.runs import TRANSFERRED, find_runs
 from mammojax.papers.tables import MISSING, rows_of
