@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from mammojax import convert, members, run
+from mammojax import convert, families, run, start
 from mammojax.configs import (
     base,
     exam,
@@ -274,7 +274,8 @@ def test_a_file_goes_to_the_patch_run_inside(tmp_path: Path) -> None:
     assert (settled.model.pretrained, settled.model.pretrained_std) == ("", ())
     assert (settled.patch.model.pretrained, settled.patch.model.pretrained_std) == (file, TORCH_STD)
     assert settled.model.stride_on == settled.patch.model.stride_on == "3x3"
-    started = run._start(settled.patch, classifiers.build(settled.patch.model), None)["params"]["trunk"]
+    network = classifiers.build(settled.patch.model)
+    started = start.variables(settled.patch, network, (64, 64), None)["params"]["trunk"]
     stem = np.asarray(started["stem_conv"]["kernel"]).transpose(3, 2, 0, 1) * np.float32(TORCH_STD)[None, :, None, None]
     np.testing.assert_allclose(stem, load_file(file)["conv1.weight"], rtol=1e-6)
     other = _changed(whole_resnet.get_config(), model__pretrained=file, patch__model__pretrained="other.h5")
@@ -318,10 +319,10 @@ def test_a_file_starts_the_first_member_s_patch_network_alone(tmp_path: Path, mo
         if len(seen) == 2:
             raise BadConfig("both were seen")
 
-    monkeypatch.setattr(members.run, "check", lambda one: one)
-    monkeypatch.setattr(members.run, "run", see)
+    monkeypatch.setattr(families.run, "check", lambda one: one)
+    monkeypatch.setattr(families.run, "run", see)
     with pytest.raises(BadConfig, match="both were seen"):
-        members.members(config, tmp_path)
+        families.members(config, tmp_path)
     assert seen == [("", "net.safetensors"), (str(tmp_path / "view-wise_0" / "patch"), "")]
 
 

@@ -83,7 +83,8 @@ def load(
         raise ValueError(f"There are no weights for a trunk {trunk!r}; use {' or '.join(STEMS)}.")
     dialect, arrays = _read(path)
     if dialect != "torch" and trunk in TORCH_ONLY:
-        raise ValueError(f"{path.name}: weights of a {trunk} are read from torch's .pth or .safetensors only.")
+        whose = "torchvision's" if trunk == "densenet121" else "its port's"
+        raise ValueError(f"{path.name}: weights of a {trunk} are read from {whose} .pth or .safetensors only.")
     ours = {
         (collection, *leaf): tuple(x.shape)
         for collection in ("params", "batch_stats")
@@ -118,7 +119,8 @@ def settings(path: str | Path) -> dict[str, Any]:
     trunk = next((trunk for trunk, stem in stems.items() if stem in arrays and arrays[stem].ndim == 4), None)
     if trunk is None:
         raise PretrainedMismatch(
-            f"{path.name} holds no first convolution of a {', a '.join(STEMS)} ({', '.join(stems.values())}); give a"
+            f"{path.name} holds no first convolution of a {', a '.join(t for t in STEMS if t not in LITES)} or an"
+            f" efficientnet_lite ({', '.join(dict.fromkeys(stems.values()))}); give a"
             " file that Keras or torchvision published for one of these trunks."
         )
     *_, channels, width = _as_ours(dialect, arrays[stems[trunk]]).shape

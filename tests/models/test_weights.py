@@ -305,7 +305,7 @@ def test_the_names_of_another_trunk_are_told(state, tmp_path):
     arrays["first.weight"] = arrays.pop("conv1.weight")
     save_file(arrays, tmp_path / "net.safetensors")
     with pytest.raises(
-        PretrainedMismatch, match=r"holds no first convolution of a resnet50, a vgg16, a densenet121 \(conv"
+        PretrainedMismatch, match=r"of a resnet50, a vgg16, a densenet121 or an efficientnet_lite \(conv"
     ):
         settings(tmp_path / "net.safetensors")
     gray = {"features.0.weight": np.ones((8, 1, 3, 3), np.float32)}
