@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from mammojax import convert, families, run, start
+from mammojax import convert, families, run
 from mammojax.configs import (
     base,
     exam,
@@ -30,7 +30,7 @@ from mammojax.models import classifiers
 from mammojax.models.multi_view import MultiView
 from mammojax.models.nyu_weights import Published
 from mammojax.models.weights import TORCH_STD
-from mammojax.start import DEFAULTS, settle, with_start_mean
+from mammojax.start import DEFAULTS, settle, variables, with_start_mean
 from mammojax.train.checkpoint import load_best
 from tests.tiny import launch
 
@@ -275,7 +275,7 @@ def test_a_file_goes_to_the_patch_run_inside(tmp_path: Path) -> None:
     assert (settled.patch.model.pretrained, settled.patch.model.pretrained_std) == (file, TORCH_STD)
     assert settled.model.stride_on == settled.patch.model.stride_on == "3x3"
     network = classifiers.build(settled.patch.model)
-    started = start.variables(settled.patch, network, (64, 64), None)["params"]["trunk"]
+    started = variables(settled.patch, network, (64, 64), None)["params"]["trunk"]
     stem = np.asarray(started["stem_conv"]["kernel"]).transpose(3, 2, 0, 1) * np.float32(TORCH_STD)[None, :, None, None]
     np.testing.assert_allclose(stem, load_file(file)["conv1.weight"], rtol=1e-6)
     other = _changed(whole_resnet.get_config(), model__pretrained=file, patch__model__pretrained="other.h5")
