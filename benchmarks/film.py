@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> list[dict]:
             scored[arm].append(table.read_images(folder, "test"))
     rows = []
     for arm in ARMS:
-        mean = compare.over_repeats([(one, None) for one in scored[arm]])
+        mean = compare.over_repeats([(predictions, None) for predictions in scored[arm]])
         rows.append({"arm": arm, "folds": args.folds, "mean_auc": mean.value, "low": mean.low, "high": mean.high})
     gap = compare.over_repeats(list(zip(*scored.values(), strict=True)))
     return [*rows, {"arm": " - ".join(ARMS), "difference": gap.value, "low": gap.low, "high": gap.high}]

@@ -217,15 +217,15 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
     rows.append(over_seeds("plain, flips averaged", flips, plain, "plain"))
     four = [scored(arm, "test_flips") for arm in FOUR_BEST]
     if together := set.intersection(*map(set, four)):
-        mean = {seed: table.ensemble([one[seed] for one in four]) for seed in together}
+        mean = {seed: table.ensemble([predictions[seed] for predictions in four]) for seed in together}
         rows.append(over_seeds("ensemble of four, flips", mean, flips, "plain, flips"))
     for seed in plain:
         folder = workdir / f"two-step_{seed}"
         if not (folder / "metrics.json").is_file():
             two_step.two_step(_folder(workdir, "plain", seed), folder)
     rows.append(over_seeds("two-step forest", scored("two-step"), plain, "plain"))
-    for seed, one in plain.items():
-        gain = compare.two_views(table.by_breast(one))["gain"]
+    for seed, predictions in plain.items():
+        gain = compare.two_views(table.by_breast(predictions))["gain"]
         rows.append(
             {"arm": "plain, two views - one", "seed": seed, "difference": gain.value, "from": gain.low, "to": gain.high}
         )

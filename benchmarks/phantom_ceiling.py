@@ -14,11 +14,12 @@ from mammojax import metrics
 from mammojax.data.phantom_exams import PhantomExam, exam
 
 
-def _sight(of: PhantomExam, side: str) -> tuple:
+def _sight(phantom_exam: PhantomExam, side: str) -> tuple:
     """What a breast and the other one show: kind and look of every drawn finding, in no order."""
     sides = (side, "R" if side == "L" else "L")
     return tuple(
-        tuple(sorted((f.kind, f.pathology == "MALIGNANT") for f in of.breasts[one] if f.visible)) for one in sides
+        tuple(sorted((f.kind, f.pathology == "MALIGNANT") for f in phantom_exam.breasts[each_side] if f.visible))
+        for each_side in sides
     )
 
 
@@ -27,14 +28,14 @@ def main(arguments: Sequence[str]) -> list[dict]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks phantom_ceiling")
     parser.add_argument("--exams", type=int, default=40_000)
     count = parser.parse_args(arguments).exams
-    breasts = [(_sight(one, s), {f.pathology for f in one.breasts[s]})
-               for one in (exam(0, index) for index in range(count)) for s in "LR"]  # fmt: skip
+    breasts = [(_sight(phantom_exam, side), {f.pathology for f in phantom_exam.breasts[side]})
+               for phantom_exam in (exam(0, index) for index in range(count)) for side in "LR"]  # fmt: skip
     rows = []
     for finding in ("MALIGNANT", "BENIGN"):
-        seen: dict[tuple, list[int]] = defaultdict(list)
-        for sight, found in breasts[:count]:
-            seen[sight].append(finding in found)
-        label = np.array([finding in found for _, found in breasts[count:]], int)
-        score = np.array([np.mean(seen.get(sight, [0.5])) for sight, _ in breasts[count:]])
+        labels_by_sight: dict[tuple, list[int]] = defaultdict(list)
+        for sight, pathologies in breasts[:count]:
+            labels_by_sight[sight].append(finding in pathologies)
+        label = np.array([finding in pathologies for _, pathologies in breasts[count:]], int)
+        score = np.array([np.mean(labels_by_sight.get(sight, [0.5])) for sight, _ in breasts[count:]])
         rows.append({"finding": finding.lower(), "exams": count, "auc": metrics.roc_auc(label, score)})
     return rows

@@ -27,8 +27,8 @@ JOINS = ("view-wise", "image-wise", "breast-wise", "joint")
 def get_config(argument: str = "view-wise") -> ConfigDict:
     """The paper's setting of a row."""
     join, _, extra = argument.removesuffix("-scratch").partition("+")
-    known = {f"{join}{more}{end}" for more in ("", "+heatmaps") for end in ("", "-scratch")}
-    if join not in JOINS or argument not in known:
+    rows = {f"{join}{more}{end}" for more in ("", "+heatmaps") for end in ("", "-scratch")}
+    if join not in JOINS or argument not in rows:
         raise ValueError(
             f'configs/exam.py has no row "{argument}"; write {", ".join(JOINS)}, then perhaps +heatmaps, -scratch'
         )

@@ -33,10 +33,10 @@ DEFAULT = "512-512-1024x2,512-512-1024x2"
 
 def read_argument(argument: str) -> tuple[str, str, int]:
     """HEAD[/SET][+EPOCHS] → head, patch set, further epochs."""
-    found = re.fullmatch(r"([^/+]+)(?:/(s10|s1|s1g))?(?:\+(\d+))?", argument)
-    if not found:
+    match = re.fullmatch(r"([^/+]+)(?:/(s10|s1|s1g))?(?:\+(\d+))?", argument)
+    if not match:
         raise ValueError(f'"{argument}" is no whole-image row; write HEAD[/s1|/s1g][+EPOCHS], such as "{DEFAULT}"')
-    return found[1], found[2] or "s10", int(found[3] or 0)
+    return match[1], match[2] or "s10", int(match[3] or 0)
 
 
 def get_config(argument: str = DEFAULT) -> ConfigDict:
@@ -44,7 +44,7 @@ def get_config(argument: str = DEFAULT) -> ConfigDict:
     head, patch_set, further = read_argument(argument)
     config = patch_resnet.get_config()
     config.row = f"whole_resnet:{argument}"
-    config.patch = patch_resnet.get_config(patch_set)  # its data come from config.data, but for kind and patch_size
+    config.patch = patch_resnet.get_config(patch_set)  # its data come from config.data, except kind and patch_size
     config.data.kind = "whole"
     config.model.task = "whole"
     config.model.head = head
@@ -56,7 +56,7 @@ def get_config(argument: str = DEFAULT) -> ConfigDict:
     # With model.auxiliary_classes = 5 every step adds the loss of `batch` patches to that of the images: lesion labels
     # without a patch classifier to start from (ours, the control that tells the two apart).
     config.auxiliary = ConfigDict({"kind": "patches_s10", "batch": 32, "weight": 1.0})
-    config.gallery = 4  # surest and worst images shown in the report, each
+    config.gallery = 4  # how many of the surest and of the worst images the report shows
     # f, the patch classifier, is the trunk and the heatmap where there is one; g, the new layers, is the rest.
     new, old = (("head/.*",), ("trunk/.*",))
     if head.startswith("heatmap"):
@@ -67,7 +67,7 @@ def get_config(argument: str = DEFAULT) -> ConfigDict:
             "stage2": base.stage("all layers", (".*",), (), 1e-5, 20 + further),
         }
     )
-    # The paper trains all BatchNorms of stage 2 on batches of 2. Where it is not the paper's row you are after, fix the
+    # The paper trains all BatchNorms of stage 2 on batches of 2. If you do not need the paper's row, fix the
     # trunk's: --config.stages.stage2.fix_statistics="('trunk/.*',)" (docs/findings.md, "Stage 2 on batches of 2").
     config.stages.stage1.weight_decay = 1e-3
     config.stages.stage2.weight_decay = 1e-2

@@ -1,7 +1,7 @@
 """mammojax: screening mammography in JAX, after Shen et al. 2019 and Wu et al. 2019.
 
 `prepare` a data set, `train` a config, `restore` a run, `evaluate` it; `networks` has the flax modules. Everything else
-is how they are made, and may change. JAX is imported by the first call, not by `import mammojax`.
+is internal and may change. JAX is imported by the first call, not by `import mammojax`.
 
 >>> import mammojax
 >>> model = mammojax.restore(run)
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# The rooms of these names are loaded first: what is defined below stands before them as an attribute of the package,
-# and `from mammojax.train import loop` goes on finding them.
+# These rooms are loaded first: the functions below then replace them as attributes of the package, while
+# `from mammojax.train import loop` still works.
 import mammojax.evaluate
 import mammojax.train  # noqa: F401
 
@@ -32,21 +32,21 @@ def prepare(
     name: str, source: str | Path | None = None, data_dir: str | Path = "~/mammojax_data",
     kinds: Sequence[str] = ("whole", "patches_s10"), workers: int = 1, **settings: Any,
 ) -> list[Path]:  # fmt: skip
-    """Make a data set ready for training; a second call does nothing.
+    """Prepare a data set for training; a second call does nothing.
 
     Args:
         name: "cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams", or "package.module:name" of your own.
         source: the downloaded folder, or the manifest's CSV; None: a phantom is written.
-        data_dir: where prepared data sets live.
+        data_dir: the folder of prepared data sets.
         kinds: of examples, see `mammojax.data.recipe.KINDS`.
         workers: processes; the result does not depend on their number.
         settings: further fields of `mammojax.data.recipe.Recipe`: size, patch_size, split, seed, crop, …
 
     Returns:
-        The folders, in the order of the kinds; "whole" first where its patches are asked for.
+        The folders, in the order of the kinds; "whole" first if patches of whole images are among them.
 
     Raises:
-        mammojax.errors.UserError: what was given cannot be used; nothing made before is lost.
+        mammojax.errors.UserError: the source or the settings cannot be used; nothing prepared before is lost.
 
     >>> (folder,) = mammojax.prepare("phantom", data_dir=data_dir, kinds=["whole"], size=(96, 64), patients=24,
     ...                              split="all", patch_size=32)
@@ -66,13 +66,13 @@ def train(config: "str | ConfigDict", workdir: str | Path) -> Any:
     """Run an experiment; started again in its folder, it goes on where it stopped.
 
     Args:
-        config: the name of one of configs/, with its argument ("exam:joint"), or a config, as `mammojax.configs.get`
-            gives it.
+        config: the name of one of configs/, with its argument ("exam:joint"), or a config from
+            `mammojax.configs.get`.
         workdir: the run folder.
 
     Returns:
-        What metrics.json holds: {"test": {"auc": {"value": 0.91, "low": 0.87, "high": 0.94, "n": [60, 40]}, …}, …}; of
-        a sweep over labelled patients the rows of its table, of an ensemble what ensemble.json holds.
+        The contents of metrics.json: {"test": {"auc": {"value": 0.91, "low": 0.87, "high": 0.94, "n": [60, 40]}, …},
+        …}; for a sweep over labelled patients the rows of its table, for an ensemble the contents of ensemble.json.
 
     Raises:
         mammojax.errors.UserError: the config cannot work, or the folder holds a run of another one.
@@ -96,10 +96,10 @@ def restore(run: str | Path, patch_run: str | Path | None = None) -> "ImagePredi
 
     Args:
         run: the run's folder (`--workdir`).
-        patch_run: of exam networks that take heatmaps, the patch network's run.
+        patch_run: the patch network's run, for exam networks that take heatmaps.
 
     Returns:
-        An ImagePredictor, whose `predict` takes images or DICOM paths; of a network for exams an ExamPredictor, whose
+        An ImagePredictor, whose `predict` takes images or DICOM paths; for an exam network an ExamPredictor, whose
         `predict` takes {"L-CC": image or path, …}.
 
     Raises:
@@ -120,12 +120,12 @@ def evaluate(run: str | Path, split: str = "test", tta: str = "none") -> dict[st
     """Score a split of a run's data set anew, with its best weights.
 
     Args:
-        run: the run's folder; its data set must still stand.
+        run: the run's folder; its data set must still exist.
         split: "train", "val" or "test".
-        tta: "none", "flips" of whole images, "random10" of exams.
+        tta: "none", "flips" for whole images, "random10" for exams.
 
     Returns:
-        What metrics.json holds of a split.
+        The entry of metrics.json for a split.
 
     Raises:
         mammojax.errors.UserError: the folder is not a run, or its data set is gone.
@@ -139,7 +139,7 @@ def evaluate(run: str | Path, split: str = "test", tta: str = "none") -> dict[st
 
 
 def __getattr__(name: str) -> Any:
-    """`mammojax.networks`, imported when it is asked for."""
+    """`mammojax.networks`, imported on first use."""
     if name == "networks":
         import importlib
 

@@ -1,4 +1,4 @@
-"""Kinds of command-line arguments, each with a sentence for what is none of it."""
+"""Types of command-line arguments, each with an error sentence of its own."""
 
 import argparse
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def count(text: str) -> int:
 
 
 def file(*suffixes: str) -> Callable[[str], Path]:
-    """A file to write, by its ending; its folder is made."""
+    """A file to write, with one of these suffixes; its folder is created."""
 
     def read(text: str) -> Path:
         path = Path(text)
@@ -45,7 +45,7 @@ def file(*suffixes: str) -> Callable[[str], Path]:
 
 
 def folder(text: str) -> Path:
-    """A folder to write into, which may not be there yet."""
+    """A folder to write into, which need not exist yet."""
     path = Path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f'"{text}" is a file; name a folder')

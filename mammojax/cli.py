@@ -25,13 +25,13 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; 0, 2 for a request that cannot work, 3 when no image could be predicted."""
+    """Run the command line; exit code 0, 2 for a request that cannot work, 3 when no image could be predicted."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="mammojax", description="Screening mammography in JAX.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, line) in COMMANDS.items():
         command = commands.add_parser(name, help=line)
-        if argv[:1] == [name]:  # only its own module is imported: `mammojax --help` needs none
+        if argv[:1] == [name]:  # imports only the command's own module; `mammojax --help` imports none
             module = importlib.import_module(f"{mammojax.__name__}.{COMMANDS[name][0]}")
             module.add_arguments(command)
     args = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """The experiments of configs/, wherever the package is installed: `mammojax.configs.quickstart` and the others.
 
-A checkout has them beside the package, an installed package inside it (`config_files`, see pyproject.toml): either way
-they are modules of this one. A file is an experiment where it has `get_config`.
+In a checkout they are beside the package, in an installed package inside it (`config_files`, see pyproject.toml); in
+both cases they are submodules of this module. A file is an experiment where it has `get_config`.
 """
 
 import argparse
@@ -25,10 +25,10 @@ def names() -> list[str]:
 
 
 def module(name: str) -> ModuleType:
-    """The module of an experiment: its docstring says what it is, `get_config` makes its config.
+    """The module of an experiment: its docstring describes it, `get_config` makes its config.
 
     Raises:
-        BadConfig: there is none of that name; the nearest one is named.
+        BadConfig: no experiment has that name; the message suggests the nearest one.
     """
     if name not in names():
         near = difflib.get_close_matches(name, names(), 1)
@@ -38,7 +38,7 @@ def module(name: str) -> ModuleType:
 
 
 def get(name: str, argument: str = "") -> ConfigDict:
-    """An experiment's config; `argument` is what stands behind the colon of `--config configs/NAME.py:ARGUMENT`.
+    """An experiment's config; `argument` is the part behind the colon of `--config configs/NAME.py:ARGUMENT`.
 
     Raises:
         BadConfig: there is no such experiment, or it has no such row.
@@ -55,7 +55,7 @@ def get(name: str, argument: str = "") -> ConfigDict:
 
 
 def line(name: str) -> str:
-    """What an experiment is, in the first line of its docstring."""
+    """The first line of an experiment's docstring."""
     return (module(name).__doc__ or "").strip().splitlines()[0]
 
 
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax configs` does: list the experiments, or print what one of them says of itself."""
+    """Run `mammojax configs`: list the experiments, or print the docstring of one."""
     if args.name:
         print((module(args.name).__doc__ or "").strip())
         return 0

@@ -19,7 +19,7 @@ from mammojax.vocabulary import EXAM_PATCH_CLASSES
 def nyu(file: Path, out: Path) -> str:
     """Write a run folder of one of the files that Wu et al. 2019 published.
 
-    The config says what the published code does where it differs from the paper: the padding, one stream of random
+    The config has the published code's settings where they differ from the paper's: the padding, one stream of random
     numbers for a whole run (windows as well as the steps of heatmaps), and the order of the heatmap channels.
 
     Args:
@@ -27,7 +27,7 @@ def nyu(file: Path, out: Path) -> str:
         out: a new folder.
 
     Returns:
-        What the file holds, in words.
+        The contents of the file, in words.
 
     Raises:
         BadCheckpoint: the file is none of them, or the folder is a run already.
@@ -44,21 +44,21 @@ def nyu(file: Path, out: Path) -> str:
         fields = ("join", "angles", "tie", "target", "width", "blocks", "padding", "noise")
         model = {"task": "exam", "channels": published.channels, "dtype": "float32"}
         model |= {field: getattr(network, field) for field in fields}
-        what = f"{network.join} network, {'image and heatmaps' if published.channels == 3 else 'image only'}"
+        contents = f"{network.join} network, {'image and heatmaps' if published.channels == 3 else 'image only'}"
     else:
         model = {"task": "exam_patch", "trunk": "densenet121", "width": 64, "blocks": (6, 12, 24, 16),
                  "padding": "same", "channels": published.channels, "classes": len(EXAM_PATCH_CLASSES),
                  "dropout": 0.0, "dtype": "float32"}  # fmt: skip
-        what = "patch network"
+        contents = "patch network"
     exam = {"sizes": SIZES, "noise": NOISE, "random": "published", "patch": PATCH, "stride": STRIDE,
             "heatmaps": ("benign", "malignant")}  # fmt: skip
     config = {"row": "", "seed": 0, "model": model, "exam": exam}
     out.mkdir(parents=True, exist_ok=True)
     save_best(out, published.variables)
-    # The code's threshold is 0, which is found on its images; others it would not crop.
+    # None, not the code's 0: on the code's images the computed threshold is 0, and on others 0 would crop nothing.
     facts = {"name": "nyu", "crop": {"threshold": None, "iterations": ITERATIONS}}
     (out / "config.json").write_text(json.dumps({"config": config, "facts": facts}, indent=2) + "\n")
-    return what
+    return contents
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax convert` does: a run folder of published weights, or a manifest of an exam list."""
+    """Run `mammojax convert`: write a run folder from published weights, or a manifest from an exam list."""
     if args.kind == "nyu":
         print(f"{nyu(args.file, args.out)} → {args.out}", flush=True)
         return 0

@@ -1,14 +1,14 @@
-"""What ends a command with a sentence instead of a traceback: it names the file or field, and the remedy."""
+"""Errors that end a command with a sentence instead of a traceback; it names the file or field, and the remedy."""
 
 
 class UserError(ValueError):
-    """Something only the user can put right; `exit_code` is the command's."""
+    """A mistake that only the user can correct; `exit_code` is the command's."""
 
     exit_code = 2
 
 
 class BadConfig(UserError):
-    """A config that cannot work, or a run folder of another one; said before anything is built."""
+    """A config that cannot work, or a run folder of another config; raised before anything is built."""
 
 
 class BadManifest(UserError):
@@ -16,36 +16,36 @@ class BadManifest(UserError):
 
 
 class BadMammogram(UserError):
-    """One image file that cannot be used; in a data set or a folder it is listed and passed over."""
+    """One image file that cannot be used; in a data set or a folder it is listed and skipped."""
 
 
 class BadDataset(UserError):
-    """A data set that cannot be made, learned from or measured."""
+    """A data set that cannot be prepared, learned from or measured."""
 
 
 class NotPrepared(BadDataset):
-    """The data set has not been made yet; the message is the command that makes it."""
+    """The data set is not prepared yet; the message has the command that prepares it."""
 
 
 class BadCheckpoint(UserError):
-    """Weights that are absent, damaged, or do not fit; a run that cannot do what is asked of it."""
+    """Weights that are absent, damaged, or do not fit; a run that does not fit the request."""
 
 
 class NotComparable(UserError):
-    """Runs or tables that do not speak of the same images."""
+    """Runs or tables that are not of the same images."""
 
 
 class Diverged(UserError):
-    """The loss, a weight or what the network says is no longer a number.
+    """The loss, a weight or an output of the network is no longer a number.
 
     Attributes:
-        what: what happened, where.
-        field: of the config, what to lower.
+        event: what happened, and where.
+        field: the config field to lower.
     """
 
-    def __init__(self, what: str, field: str) -> None:
-        super().__init__(f"{what}; lower {field}.")
-        self.what, self.field = what, field
+    def __init__(self, event: str, field: str) -> None:
+        super().__init__(f"{event}; lower {field}.")
+        self.event, self.field = event, field
 
 
 class Stopped(UserError):

@@ -13,10 +13,10 @@ def named(text: str) -> bool:
 
 
 def load(text: str, field: str) -> Any:
-    """What "package.module:name" names.
+    """Import the object that "package.module:name" names.
 
     Args:
-        text: the value of a config's field; the module is looked for where Python looks, PYTHONPATH among it.
+        text: the value of a config's field; Python finds the module on its path, PYTHONPATH included.
         field: its name in messages, such as "config.model.trunk".
 
     Raises:
@@ -32,6 +32,6 @@ def load(text: str, field: str) -> Any:
 
 
 def build(cls: type, values: dict[str, Any]) -> Any:
-    """An instance of a dataclass, such as a flax module, from those of the values that it has a field for."""
+    """An instance of a dataclass, such as a flax module, from those of the values for which it has a field."""
     fields = {field.name for field in dataclasses.fields(cls) if field.init}
     return cls(**{name: value for name, value in values.items() if name in fields})

@@ -23,7 +23,7 @@ from mammojax.evaluate.report import interval_text
 
 
 def launch(config: ml_collections.ConfigDict, workdir: Path) -> Any:
-    """Run what a config asks for: a sweep with `patients_labelled`, several runs with `members`, else one run."""
+    """Run a config: a sweep if it has `patients_labelled`, several runs if it has `members`, else one run."""
     if "patients_labelled" in config:
         return sweep(config, workdir)
     if "members" in config:
@@ -34,8 +34,8 @@ def launch(config: ml_collections.ConfigDict, workdir: Path) -> Any:
 def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, Any]]:
     """Run `config` once for each number of `config.patients_labelled`; write a table and a plot.
 
-    The labels of the other training patients are not used; validation and test set stay the same, and a smaller
-    number's patients are among a greater one's. Started again, the sweep goes on where it stopped.
+    The labels of the other training patients are not used; validation and test set stay the same, and the
+    patients of a smaller number are among those of a greater one. Started again, the sweep goes on where it stopped.
 
     Args:
         config: of a whole-image run, with `patients_labelled`, numbers of training patients (0: all).
@@ -46,33 +46,33 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         test_images (negatives + positives), auc_flips (four flips averaged).
 
     Raises:
-        as `run.run`; before anything is trained BadConfig where no size is given or a size's folder holds a run of
-        another config, BadDataset where the train split has fewer patients.
+        as `run.run`; before training BadConfig if no size is given or a size's folder holds a run of another config,
+        BadDataset if the train split has fewer patients.
     """
     sizes = tuple(config.patients_labelled)
     if not sizes or min(sizes) < 0:
         raise BadConfig("config.patients_labelled must list numbers of patients, 0 for all: (20, 30, 40, 50, 60).")
     config = run.check(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    # A data set prepared for the first run serves them all.
+    # All runs share the data set prepared for the first.
     data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name == "phantom" else "")
     folders = [workdir / f"patients_{size or 'all'}" for size in sizes]
     configs: list[ml_collections.ConfigDict] = []
     rows: list[dict[str, Any]] = []
     for size, folder in zip(sizes, folders, strict=True):
-        one = config.copy_and_resolve_references()  # ConfigDict(config) would share its inner dictionaries
-        with one.unlocked():
-            del one.patients_labelled
-            one.data.patients, one.data.data_dir = size, data_dir
-        run.check_folder(one, folder)
-        configs.append(one)
-    for one in configs:
-        table = run.dataset(one, workdir).table("train")
-        used = of_patients(table, one.data.patients or len({row["patient_id"] for row in table}), one.seed)
+        sized = config.copy_and_resolve_references()  # ConfigDict(config) would share its inner dictionaries
+        with sized.unlocked():
+            del sized.patients_labelled
+            sized.data.patients, sized.data.data_dir = size, data_dir
+        run.check_folder(sized, folder)
+        configs.append(sized)
+    for sized in configs:
+        table = run.dataset(sized, workdir).table("train")
+        used = of_patients(table, sized.data.patients or len({row["patient_id"] for row in table}), sized.seed)
         rows.append({"patients": len({table[k]["patient_id"] for k in used}), "images": len(used)})
-    for row, one, folder in zip(rows, configs, folders, strict=True):
+    for row, sized, folder in zip(rows, configs, folders, strict=True):
         print(f"{row['patients']} labelled patients, {row['images']} images → {folder}", flush=True)
-        measured = run.run(one, folder)
+        measured = run.run(sized, folder)
         auc = measured["test"]["auc"]
         row |= {"auc": auc["value"], "low": auc["low"], "high": auc["high"]}
         row["test_images"] = " + ".join(map(str, auc["n"]))
@@ -96,19 +96,19 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
 def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     """Run `config` once for each of `config.members.joins` and `config.members.seeds`, then measure their mean.
 
-    The patch and BI-RADS networks that the config holds are trained once, with its own seed, by the first member, and
-    named to the others. Started again, it goes on where it stopped.
+    The first member trains the config's patch and BI-RADS networks once, with the member's seed; the other members
+    start from these runs. Started again, it goes on where it stopped.
 
     Args:
         config: of an exam run, with `members`: seeds, joins.
         workdir: gets <join>_<seed>/ (run folders) and ensemble.json.
 
     Returns:
-        What ensemble.json holds: {"members": n, "test_random10": `measure.measure_breasts` of the mean of all members}.
+        The contents of ensemble.json: {"members": n, "test_random10": `measure.measure_breasts` of the mean of all
+        members}.
 
     Raises:
-        as `run.run`; before anything is trained BadConfig where a list is empty or a member's folder holds a run of
-        another config.
+        as `run.run`; before training BadConfig if a list is empty or a member's folder holds a run of another config.
     """
     seeds, joins = tuple(config.members.seeds), tuple(config.members.joins)
     if not seeds or not joins:
@@ -117,25 +117,25 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     parts = []
     for join in joins:
         for seed in seeds:
-            one = config.copy_and_resolve_references()
-            with one.unlocked():
-                del one.members
-                one.seed, one.model.join, one.data.data_dir = seed, join, data_dir
-                one.row = one.row.replace(config.model.join, join)
-            parts.append((workdir / f"{join}_{seed}", run.check(one)))
+            member = config.copy_and_resolve_references()
+            with member.unlocked():
+                del member.members
+                member.seed, member.model.join, member.data.data_dir = seed, join, data_dir
+                member.row = member.row.replace(config.model.join, join)
+            parts.append((workdir / f"{join}_{seed}", run.check(member)))
     first = parts[0][0]
-    for _, one in parts[1:]:  # all start from one pretraining, and see one patch network's heatmaps
+    for _, member in parts[1:]:  # all share one pretraining and one patch network's heatmaps
         for name, field in (("birads", "init_from"), ("patch", "patch_run")):
-            if name in one and not one[field]:
-                one[field] = str(first / name)
-                if one[name].model.get("pretrained", ""):
-                    one[name].model.pretrained = ""  # the first member's network started from it
-    for folder, one in parts:
-        if folder.is_dir():  # else what it starts from may not be there yet
-            run.check_folder(one, folder)
-    for folder, one in parts:
+            if name in member and not member[field]:
+                member[field] = str(first / name)
+                if member[name].model.get("pretrained", ""):
+                    member[name].model.pretrained = ""  # the first member's network started from it
+    for folder, member in parts:
+        if folder.is_dir():  # else its start may not exist yet
+            run.check_folder(member, folder)
+    for folder, member in parts:
         print(f"{folder.name} → {folder}", flush=True)
-        run.run(one, folder)
+        run.run(member, folder)
     read = [table.read_breasts(folder, "test_random10") for folder, _ in parts]
     measured = measure.measure_breasts(table.ensemble(read), config.bootstrap_runs, config.seed)
     result = {"members": len(parts), "test_random10": measured}

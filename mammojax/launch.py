@@ -19,7 +19,7 @@ def launch(argv: list[str]) -> int:
     """Run one experiment; exit code 0, 2 for a command or config that cannot work, 143 after SIGTERM.
 
     Args:
-        argv: what calls itself so, then --config=FILE[:ARGUMENT], --config.FIELD=VALUE …, --workdir=DIR.
+        argv: the program's name, then --config=FILE[:ARGUMENT], --config.FIELD=VALUE …, --workdir=DIR.
     """
     program = Path(argv[0]).name
     try:
@@ -33,7 +33,7 @@ def launch(argv: list[str]) -> int:
         return 2
     file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
 
-    from mammojax import families, run_folder  # after the flags: a mistyped one is answered before JAX is imported
+    from mammojax import families, run_folder  # after the flags: a mistyped flag is refused before JAX is imported
 
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = Path(WORKDIR.value or run_folder.default(Path(file).stem, argument, overrides))
@@ -50,9 +50,9 @@ def launch(argv: list[str]) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """What is wrong with the command line, in one line."""
+    """The command line's error in one line."""
     text = str(error).strip()
-    while text[:1] in ("'", '"') and text[-1:] == text[:1]:  # a KeyError quotes its message, once or twice
+    while text[:1] in ("'", '"') and text[-1:] == text[:1]:  # a KeyError quotes its message, perhaps twice
         text = ast.literal_eval(text)
     lines = text.splitlines()
     if isinstance(error, (KeyError, AttributeError)):
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax train` does; see `launch`."""
+    """Run `mammojax train`; see `launch`."""
     name, _, argument = args.name.partition(":")
     file = configs.module(name).__file__
     return launch(["mammojax train", f"--config={file}{':' * bool(argument)}{argument}", *args.overrides])

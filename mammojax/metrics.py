@@ -1,8 +1,8 @@
 """AUC and its relatives, with intervals from a bootstrap over patients. NumPy only.
 
 Images of one patient are not independent, so whole patients are drawn (Shen et al. 2019 and Wu et al. 2019 draw images
-and breasts; the interval by patient is the wider, honest one). A draw is a weight for each patient, how often it was
-drawn; so each metric takes weights, a row a draw, and thousands of draws are one array operation.
+and breasts; the interval by patient is wider, and honest). A draw is a weight for each patient, the number of times it
+was drawn; so each metric takes weights, one row per draw, and thousands of draws are one array operation.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,32 +15,32 @@ Statistic = Callable[[np.ndarray | None], np.ndarray | float]
 
 
 ENOUGH = 10
-"""Fewest positives, and negatives, for an interval: with fewer a bootstrap shows how few there are and no more."""
+"""The fewest positives, and negatives, for an interval: with fewer, a bootstrap only shows how few there are."""
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % interval; NaN where it cannot be computed, of the bounds also where there are `too_few`."""
+    """A value and its 95 % interval; NaN where it cannot be computed; bounds also where there are `too_few` labels."""
 
     value: float
     low: float
     high: float
 
     def to_json(self, label: np.ndarray | None = None) -> dict[str, Any]:
-        """{"value", "low", "high"}, None in place of NaN, which JSON has not.
+        """{"value", "low", "high"}, None in place of NaN, which JSON lacks.
 
-        With the labels [N] that were measured also "n", how many there are of each class, negatives first.
+        With the labels [N] that were measured also "n", the number of each class, negatives first.
         """
         result: dict[str, Any] = {k: float(v) if np.isfinite(v) else None for k, v in self._asdict().items()}
         return result if label is None else result | {"n": class_counts(label)}
 
 
 def class_counts(label: np.ndarray) -> list[int]:
-    """How many labels there are of each class, of two at least."""
+    """The number of labels of each class, of at least two classes."""
     return np.bincount(np.asarray(label, np.int64), minlength=2).tolist()
 
 
 def too_few(label: np.ndarray) -> bool:
-    """Whether an interval would mean nothing: fewer than ENOUGH positives or negatives; of more classes, examples."""
+    """Whether an interval would mean nothing: fewer than ENOUGH positives or negatives, or examples of more classes."""
     counts = class_counts(label)
     return min(counts) < ENOUGH if len(counts) == 2 else sum(counts) < ENOUGH
 
@@ -85,8 +85,8 @@ def roc_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = No
 def pr_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
     """Average precision: precision at each threshold, weighted by the recall it adds.
 
-    Arguments and result as of `roc_auc`; so NaN without negatives, where scikit-learn says 1: a bootstrap draw of
-    positives alone must not count as a perfect one.
+    Arguments and result as in `roc_auc`. So it is NaN without negatives, where scikit-learn returns 1: a bootstrap draw
+    of positives only must not count as perfect.
     """
     _, positive, negative = _ranked(label, score, weight)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -97,7 +97,7 @@ def pr_auc(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = Non
 
 
 def accuracy(label: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
-    """Share of labels predicted right; `predicted` holds classes, any number of them."""
+    """Share of labels predicted correctly; `predicted` holds any number of classes."""
     weights = np.ones((1, len(label))) if weight is None else np.atleast_2d(weight)
     right = np.asarray(label) == np.asarray(predicted)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -142,7 +142,7 @@ def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> 
 
 
 def draws(patient: np.ndarray, runs: int, seed: int) -> np.ndarray:
-    """How often each example stands in each bootstrap draw of patients, float64 [runs, N]."""
+    """How often each example is in each bootstrap draw of patients, float64 [runs, N]."""
     ids, index = np.unique(np.asarray(patient), return_inverse=True)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), size=runs)
@@ -151,7 +151,7 @@ def draws(patient: np.ndarray, runs: int, seed: int) -> np.ndarray:
 
 def interval(value: float, values: np.ndarray) -> Interval:
     """A value with the 2.5th and 97.5th percentile of its draws."""
-    values = values[np.isfinite(values)]  # draws without one of the classes say nothing
+    values = values[np.isfinite(values)]  # draws without one of the classes have no value
     if not len(values) or not np.isfinite(value):
         return Interval(value, float("nan"), float("nan"))
     low, high = np.percentile(values, [2.5, 97.5])
@@ -159,7 +159,7 @@ def interval(value: float, values: np.ndarray) -> Interval:
 
 
 def _chunks(patient: np.ndarray, runs: int, seed: int) -> Iterator[np.ndarray]:
-    """The draws, one piece of at most 4 M weights at a time, so that 50,000 patches fit in memory."""
+    """The draws in chunks of at most 4 M weights, so that 50,000 patches fit in memory."""
     size = max(1, 4_000_000 // max(1, len(patient)))
     for k in range(0, runs, size):
         yield draws(patient, min(size, runs - k), seed + k)
@@ -173,10 +173,10 @@ def bootstrap(
     Args:
         metric: one of this module that takes (label, score, weight).
         label, score: [N].
-        patient: [N], who each example belongs to.
+        patient: [N], the patient of each example.
 
     Returns:
-        Without bounds where there are `too_few` labels of a class.
+        The value without bounds where there are `too_few` labels of a class.
     """
     if too_few(label):
         return Interval(float(metric(label, score)), float("nan"), float("nan"))
@@ -187,7 +187,7 @@ def paired_bootstrap(
     metric: Metric, label: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, patient: np.ndarray,
     runs: int = 3000, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """metric(a) − metric(b) with its interval, as of `bootstrap`; both are measured on the same draws of patients."""
+    """metric(a) − metric(b) with its interval, as in `bootstrap`; both are measured on the same draws of patients."""
 
     def difference(weights: np.ndarray | None) -> np.ndarray | float:
         return metric(label, score_a, weights) - metric(label, score_b, weights)
@@ -198,7 +198,7 @@ def paired_bootstrap(
 
 
 def interval_of(statistic: Statistic, patient: np.ndarray, runs: int = 3000, seed: int = 0) -> Interval:
-    """Anything that takes weights [R, N] (None: all examples once) with its 95 % interval over draws of patients."""
+    """A statistic of weights [R, N] (None: all examples once) with its 95 % interval over draws of patients."""
     return interval(float(statistic(None)), draws_of(statistic, patient, runs, seed))
 
 

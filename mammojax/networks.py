@@ -1,4 +1,4 @@
-"""The networks, as flax.linen modules to build one's own from.
+"""The networks, as flax.linen modules from which to build your own.
 
 >>> import jax, jax.numpy as jnp
 >>> network = PatchClassifier(ResNet50(width=8, blocks=(1, 1, 1, 1)), classes=5)

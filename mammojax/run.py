@@ -24,13 +24,13 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Args:
         config: as the files of configs/ make it.
-        workdir: the run folder; what stands in it is described in docs/architecture.md.
+        workdir: the run folder; docs/architecture.md describes its contents.
 
     Returns:
         The contents of `metrics.json`.
 
     Raises:
-        UserError: with a sentence for the user; of its kinds Stopped after SIGTERM.
+        UserError: with a sentence for the user; Stopped after SIGTERM.
     """
     config = check(config)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def experiment(config: ml_collections.ConfigDict, workdir: Path, data: Prepared) -> dict[str, Any]:
-    """A checked experiment on its prepared data, in a folder that is held; see `run`."""
+    """Run a checked experiment on its prepared data, in a locked folder; see `run`."""
     task = tasks.of(config.model.task)
     starts = {field: folder for field in start.starts(config) if (folder := _start(config, field, workdir))}
     train_patients.refuse(starts.values(), config, data)
@@ -80,7 +80,7 @@ def evaluate(workdir: Path, split: str, tta: str) -> dict[str, Any]:
 
 
 def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Refuse what cannot work before anything is prepared or built; the config with what it adopts from its starts."""
+    """Refuse a config that cannot work, before anything is prepared; return it with the settings of its starts."""
     if config.data.name not in PHANTOMS and config.data.prepare and not config.data.source:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
     config = start.settle(config)
@@ -99,7 +99,7 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """`check` a run and its folder, where that is there: of several runs before the first one is started.
+    """`check` a run and, if it exists, its folder: for several runs, before the first one starts.
 
     Raises:
         BadConfig: the config cannot work, or the folder holds a run of another one or is in use.
@@ -111,7 +111,7 @@ def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 
 def dataset(config: ml_collections.ConfigDict, workdir: Path) -> Prepared:
-    """The prepared data set of a config; made on demand where the config says so."""
+    """The prepared data set of a config; prepared on demand if the config says so."""
     recipe = Recipe.of_run(config, workdir)
     if config.data.prepare:
         kinds = [recipe.kind]
@@ -123,8 +123,8 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> Prepared:
 
 
 def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path | None:
-    """The run that a network needs before it: the one that a field names, or the one inside the config, trained now in
-    WORKDIR/<name>; None where there is neither."""
+    """The run that a network starts from or takes heatmaps from: the one that a field names, or the one inside the
+    config, trained now in WORKDIR/<name>; None without either."""
     name = start.starts(config)[field]
     if config[field]:
         return Path(config[field])
@@ -132,20 +132,20 @@ def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path
         return None
     part, folder = start.part(config, name, workdir), workdir / name
     grown = run_folder.check(folder, part)
-    if (folder / "report.html").is_file() and not grown:  # what a run writes last
+    if (folder / "report.html").is_file() and not grown:  # a run writes it last
         return folder
     folder.mkdir(exist_ok=True)
     print(f"{name} network → {folder}", flush=True)
     try:
         experiment(part, folder, dataset(part, folder))
-    except Diverged as error:  # the field as the user writes it
-        raise Diverged(error.what, error.field.replace("config.", f"config.{name}.", 1)) from None
+    except Diverged as error:  # the field as the user types it
+        raise Diverged(error.event, error.field.replace("config.", f"config.{name}.", 1)) from None
     print(f"{config.model.task} network → {workdir}", flush=True)
     return folder
 
 
 def _notes(config: ml_collections.ConfigDict) -> list[str]:
-    """What a reader of the report must know beside its numbers (decisions: honest comparison)."""
+    """Notes for the reader of the report on how to judge its numbers."""
     notes = ["Thresholds were not fitted; operating points are read on the split they are printed for."]
     if config.data.name in PHANTOMS:
         notes.append("Synthetic mammograms: a software check, not a clinical result.")
@@ -153,7 +153,7 @@ def _notes(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _print_table(results: dict[str, Any], page: Path) -> None:
-    """A short table of the results on the console."""
+    """Print a short table of the results."""
     print(f"\n{'':<34}{'val':<40}  test")
     for name, value in results["test"].items():
         if isinstance(value, dict):

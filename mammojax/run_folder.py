@@ -1,4 +1,4 @@
-"""A run folder belongs to one config: what its config.json holds, and what may differ when the run is started again."""
+"""A run folder belongs to one config: its config.json, and the fields that may change when the run is started again."""
 
 import contextlib
 import fcntl
@@ -23,8 +23,8 @@ from mammojax.train.checkpoint import Latest
 FREE = (
     "extend", "checkpoint_steps", "gallery", "source", "data.data_dir", "data.prepare", "data.source", "data.workers",
 )  # fmt: skip
-"""Fields that do not change what a run learns or what is measured of it. What a source or folder of data holds is
-compared by the facts of the prepared data, so that it may be moved."""
+"""Fields that change neither a run's weights nor its metrics. Sources and folders of data may be moved: their contents
+are compared by the facts of the prepared data."""
 PATHS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
 """Fields that name a file or folder: two spellings of one path are the same value."""
 INNER = ("patch", "birads")
@@ -33,7 +33,7 @@ NAME_LENGTH = 100
 
 
 class Difference(NamedTuple):
-    """A field that is not what the run was started with; `grows`: `config.extend` allows it; `why` it does not."""
+    """A field that differs from the run's config; `grows`: `config.extend` allows it; `why`: the reason if not."""
 
     field: str
     old: Any
@@ -42,14 +42,14 @@ class Difference(NamedTuple):
     why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.field} {_shown(self.old)} → {_shown(self.new)}" + (f" ({self.why})" if self.why else "")
+        return f"{self.field} {_text(self.old)} → {_text(self.new)}" + (f" ({self.why})" if self.why else "")
 
 
 def default(file: str, argument: str, overrides: Mapping[str, Any]) -> Path:
-    """The run folder where none is given: runs/<file>_<argument>, with what was set beside it on the command line.
+    """The run folder if none is given: runs/<file>_<argument>, with the fields set on the command line.
 
     `runs/quickstart,seed=1`: two experiments never share a folder. Paths are hashed, since they may hold names, and so
-    is everything where it would be long. Fields that change nothing (FREE but for sources) are left out.
+    is a long list of fields. Fields that change nothing (FREE, except sources) are left out.
 
     Args:
         file, argument: the config file's name and the argument behind its colon: "whole_resnet", "256x1,128x1".
@@ -78,7 +78,7 @@ def _digest(text: str) -> str:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Hold the run folder: two runs in one folder would write over each other."""
+    """Lock the run folder: two runs in one folder would overwrite each other's files."""
     fd = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)  # CLOEXEC: loader workers must not hold it
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,16 +92,17 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, Any] | None = None) -> list[Difference]:
-    """Refuse to go on in a folder whose run has another config; before its first checkpoint a folder has none.
+    """Refuse to go on in a folder whose run has another config; before the first checkpoint any config fits.
 
-    A field that the saved config lacks is of a later version of this code and is not compared; whole stages and inner
-    runs are. `facts` are those of the prepared data.
+    A field that the saved config lacks comes from a later version of this code and is not compared; whole stages and
+    inner runs are. `facts` are those of the prepared data.
 
     Returns:
-        What `config.extend` lets grow: epochs of the stage that the run is in and of later ones, bootstrap_runs.
+        The fields that `config.extend` lets grow: epochs of the stage that the run is in and of later ones,
+        bootstrap_runs.
 
     Raises:
-        BadConfig: with the fields that differ.
+        BadConfig: names the fields that differ.
     """
     if not _trained(workdir):
         return []
@@ -113,7 +114,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
         for name in theirs
         if name in ours and theirs[name] != ours[name]
     ]
-    grows = all(one.grows for one in changed)
+    grows = all(difference.grows for difference in changed)
     if not changed or (config.get("extend", False) and grows):
         return changed
     remedy = "give another --workdir"
@@ -123,10 +124,10 @@ def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
 
 
 def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> None:
-    """Write config.json, once, and versions.json: what was asked for, and with what it is run.
+    """Write config.json, once, and versions.json: the config, and the versions it runs with.
 
-    Where the run is extended, the fields that grew are changed in it, and what was measured of the shorter run
-    (metrics.json, report.html) is removed, so that the run does not pass for finished.
+    If the run is extended, config.json gets the grown fields, and the shorter run's results (metrics.json, report.html)
+    are removed, so that the run does not pass for finished.
 
     Raises:
         BadConfig: the folder's run has another config, see `check`.
@@ -136,16 +137,16 @@ def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
     if not _trained(workdir):
         saved = {"config": json.loads(config.to_json_best_effort()), "facts": facts}
         if "extend" in saved["config"]:
-            saved["config"]["extend"] = False  # of a start, not of the run
+            saved["config"]["extend"] = False  # a flag of this start, not of the run
         file.write_text(json.dumps(saved, indent=2) + "\n")
     elif grown:
         saved = json.loads(file.read_text())
-        for one in grown:
-            *path, last = one.field.split(".")
+        for difference in grown:
+            *path, last = difference.field.split(".")
             inner = saved["config"]
             for key in path:
                 inner = inner[key]
-            inner[last] = one.new
+            inner[last] = difference.new
         for name in ("metrics.json", "report.html"):
             (workdir / name).unlink(missing_ok=True)
         file.write_text(json.dumps(saved, indent=2) + "\n")
@@ -153,37 +154,37 @@ def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
 
 
 def _trained(workdir: Path) -> bool:
-    """Whether a run has left anything here that was made by its config.
+    """Whether the folder holds checkpoints or results of a run.
 
     Raises:
-        BadConfig: it has, and its config.json is gone.
+        BadConfig: it does, but its config.json is gone.
     """
-    made = any((workdir / name).exists() for name in ("checkpoints/best", "metrics.json", "report.html"))
-    made = made or any(path.name.isdigit() for path in (workdir / "checkpoints" / "latest").glob("*"))
-    if made and not (workdir / "config.json").is_file():
+    has_results = any((workdir / name).exists() for name in ("checkpoints/best", "metrics.json", "report.html"))
+    has_results = has_results or any(path.name.isdigit() for path in (workdir / "checkpoints" / "latest").glob("*"))
+    if has_results and not (workdir / "config.json").is_file():
         raise BadConfig(
             f'"{workdir}" holds checkpoints or results of a run, but no config.json that says of which; give another '
             "--workdir, or remove that folder."
         )
-    return made
+    return has_results
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> list[Difference]:
-    """The fields of two configs that count and are not the same."""
+    """The fields that count and differ between two configs."""
     used = {
         name
-        for one in (old, new)
-        for name in parts(ml_collections.ConfigDict({"init_from": "", "patch_run": ""} | one))
+        for config in (old, new)
+        for name in parts(ml_collections.ConfigDict({"init_from": "", "patch_run": ""} | config))
     }
-    a, b = ({**_flat(one), **dict.fromkeys(_blocks(one), "there")} for one in (old, new))
+    a, b = ({**_flat(config), **dict.fromkeys(_blocks(config), "there")} for config in (old, new))
     for block in sorted({*_blocks(old), *_blocks(new)}):
-        for one in (a, b):
-            one.setdefault(block, "absent")
+        for config in (a, b):
+            config.setdefault(block, "absent")
     changed = []
     for field in (field for field in a if field in b and a[field] != b[field]):
         top, _, inner = field.partition(".")
         if top in INNER and (top not in used or (inner and (top in old) != (top in new))):
-            continue  # a finished run is named instead, or the whole inner run is said to be absent
+            continue  # a finished run is named instead, or the whole inner run is reported absent
         own = inner if top in used else field
         if own in FREE or (own.rpartition(".")[2] in PATHS and _same_path(a[field], b[field])):
             continue
@@ -207,7 +208,7 @@ def _blocks(config: dict[str, Any]) -> list[str]:
 
 
 def _why_not(key: str, old: int, new: int, stages: dict[str, Any], workdir: Path) -> str:
-    """Why a stage cannot go from `old` to `new` epochs; "" where the run then is what it would have been at once."""
+    """Why a stage cannot go from `old` to `new` epochs; "" if the run then equals one started with `new` epochs."""
     if new < old:
         return "a stage can only grow"
     host = Latest(workdir).host()
@@ -223,17 +224,17 @@ def _why_not(key: str, old: int, new: int, stages: dict[str, Any], workdir: Path
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} → {"a.b": 1}."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return found
+        leaves |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return leaves
 
 
 def _same_path(a: str, b: str) -> bool:
     return bool(a and b) and Path(a).expanduser().resolve() == Path(b).expanduser().resolve()
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 

@@ -1,8 +1,8 @@
-"""What weights bring along: the settings without which they compute something else than where they were trained.
+"""The settings that weights bring along: with other settings they compute something else than in their training.
 
 Weights come from a finished run (init_from, patch_run), a run inside the config (patch, birads) or a published file
-(model.pretrained). Such a setting is *adopted* from the start where the config leaves it at its family's default,
-DEFAULTS, and *refused* where the config says anything else but the start's.
+(model.pretrained). Such a setting is *adopted* from the start if the config leaves it at its family's default,
+DEFAULTS, and *refused* if the config has another value than the start.
 """
 
 import json
@@ -39,7 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "exam.sizes": SIZES, "exam.heatmaps": ("malignant", "benign"), "exam.patch": PATCH, "data.patch_size": PATCH,
     },
 }  # fmt: skip
-"""By task, the settings that follow a start and their values in configs/patch_resnet.py, exam_patch.py and exam.py."""
+"""By task, the settings that follow a start; values of configs/patch_resnet.py, exam_patch.py and exam.py."""
 
 FITS = {"patch": ("patch", "whole"), "whole": ("patch", "whole"), "exam_patch": ("exam_patch",), "exam": ("exam",)}
 """The tasks whose runs a run of each task may start from."""
@@ -48,16 +48,16 @@ CHOSEN = "never adopted: what the config is a config of"
 
 
 def parts(config: ConfigDict) -> list[str]:
-    """The runs inside a config that are trained before it: those that no field names a finished one for."""
+    """The runs inside a config that are trained before it: those without a field that names a finished run."""
     return [name for field, name in starts(config).items() if name in config and not config[field]]
 
 
 def starts(config: ConfigDict) -> dict[str, str]:
-    """The runs that a run needs before it: {the field that names a finished one: the run inside the config instead}.
+    """The runs that a run needs first: {the field that names a finished one: the name of the run inside the config}.
 
-    "init_from" is the one whose weights are the start. Whole-image networks start from a patch classifier; exam
-    networks from a BI-RADS network, and with heatmaps they take those of a patch classifier. In the order in which they
-    are trained.
+    "init_from" names the run whose weights are the start. Whole-image networks start from a patch classifier, exam
+    networks from a BI-RADS network; exam networks with heatmaps take those of a patch classifier. The order is that of
+    their training.
     """
     if config.model.task != "exam":
         return {"init_from": "patch"}
@@ -65,7 +65,7 @@ def starts(config: ConfigDict) -> dict[str, str]:
 
 
 def part(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
-    """The config of a run inside another, which works on the other's data."""
+    """The config of a run inside another, which uses the other's data."""
     inner = config[name].copy_and_resolve_references()
     kind = inner.data.kind
     with inner.unlocked():
@@ -82,7 +82,7 @@ def part(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
 
 
 def variables(config: ConfigDict, model: nn.Module, size: Size, init_from: Path | None) -> dict[str, Any]:
-    """What a network starts from: a finished run's best weights, else a published file's, else random ones.
+    """The weights that a network starts from: a finished run's best, else a published file's, else random ones.
 
     Raises:
         BadCheckpoint: the run's weights do not fit. BadConfig: the file's do not.
@@ -101,22 +101,22 @@ def variables(config: ConfigDict, model: nn.Module, size: Size, init_from: Path 
 
 
 def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None = None) -> ConfigDict:
-    """A copy of a run's config with what it and the runs inside it adopt from their starts, each start told in a line.
+    """A copy of a run's config with the settings that it and its inner runs adopt from their starts, each printed.
 
-    A file in model.pretrained goes to the patch run inside the config, where there is one: the whole-image network
-    starts from that run. Settled once more, a config stays as it is.
+    A file in model.pretrained moves to the patch run inside the config, if there is one: the whole-image network starts
+    from that run. Settling a settled config changes nothing.
 
     Args:
-        config: of one run; a field that an older one lacks is passed over.
+        config: of one run; fields that an older config lacks are skipped.
         prefix: of its fields in messages.
-        data: of a run inside another the other's config.data, which it works on and whose fields it settles.
+        data: for a run inside another, the outer config.data, which it uses and whose fields it settles.
 
     Raises:
-        BadConfig: two starts, a start of another kind, one that is not there, or a setting that contradicts it.
+        BadConfig: two starts, a missing start or one of another kind, or a setting that contradicts the start.
     """
     config = config.copy_and_resolve_references()
     task = config.model.task
-    if task not in DEFAULTS:  # whoever builds the network says so
+    if task not in DEFAULTS:  # building the network raises the error
         return config
     with config.unlocked():
         ours = {"model": config.model, "exam": config.get("exam", {}), "data": config.data if data is None else data}
@@ -144,10 +144,10 @@ def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None 
 
 
 def with_start_mean(facts: dict[str, Any], folder: str | Path | None) -> dict[str, Any]:
-    """A run's facts; with "start_mean", the mean (0 … 255) that the run it starts from subtracted, where it is another.
+    """A run's facts; with "start_mean", the mean (0 … 255) that the starting run subtracted, if it differs.
 
-    The mean is not adopted: Shen et al. 2019 subtract that of the images at hand, of INbreast 44.33, though the weights
-    come from CBIS-DDSM, with 52.18. facts["mean"] is the one this run subtracts.
+    The mean is not adopted: Shen et al. 2019 subtract that of their current images, for INbreast 44.33, though the
+    weights come from CBIS-DDSM, with 52.18. facts["mean"] is the mean that this run subtracts.
     """
     theirs = read_config(folder)[1].get("mean") if folder else None
     if theirs is None or theirs == facts["mean"]:
@@ -157,7 +157,7 @@ def with_start_mean(facts: dict[str, Any], folder: str | Path | None) -> dict[st
 
 
 def _refuse_two_starts(config: ConfigDict, prefix: str) -> None:
-    """Refuse a file beside the finished run that takes its place."""
+    """Refuse a pretrained file beside a finished run that replaces it."""
     files = {"model.pretrained": (config.model.get("pretrained", ""), "init_from")}
     if "patch" in config:
         instead = "patch_run" if config.model.task == "exam" else "init_from"
@@ -171,7 +171,7 @@ def _refuse_two_starts(config: ConfigDict, prefix: str) -> None:
 
 
 def _hand_file_down(config: ConfigDict, prefix: str) -> None:
-    """Move the file, and what was said of it, from a whole-image network to the patch run it starts from."""
+    """Move the file and its settings from a whole-image network to the patch run that it starts from."""
     for field in ("pretrained", "pretrained_std"):
         ours, theirs = config.model[field], config.patch.model[field]
         if ours and theirs and ours != theirs:
@@ -202,7 +202,7 @@ def _normalisation(task: str) -> str:
 
 
 def _file(file: Path, task: str, prefix: str) -> dict[str, Any]:
-    """What a file of weights wants of config.model."""
+    """The settings of config.model that a file of weights needs."""
     if not file.is_file():
         raise BadConfig(
             f'{prefix}model.pretrained: there is no file "{file}"; give a Keras, torch or safetensors file.'
@@ -211,29 +211,29 @@ def _file(file: Path, task: str, prefix: str) -> dict[str, Any]:
         wants = weights.settings(file)
     except (ValueError, ModuleNotFoundError) as error:
         raise BadConfig(f"{prefix}model.pretrained: {error}") from None
-    # Standardised patches are as wide as what torchvision's networks see; nothing is left to divide by.
+    # Standardised patches have the standard deviation of torchvision's inputs; there is nothing to divide by.
     return wants | {"pretrained_std": ()} if task == "exam_patch" else wants
 
 
 def _adopt(config: Mapping[str, Any], theirs: Mapping[str, Any], start: str, prefix: str) -> None:
-    """Take over from a start what the config, given by group, leaves at its default; refuse what contradicts it."""
+    """Adopt a start's settings where the config, given by group, has the default; refuse contradictions."""
     taken = []
     for field, default in _fields(config["model"], theirs).items():
-        ours, wanted = _get(config, field), _get(theirs, field)
-        if ours is None or wanted is None or _plain(ours) == _plain(wanted):
+        ours, needed = _get(config, field), _get(theirs, field)
+        if ours is None or needed is None or _plain(ours) == _plain(needed):
             continue
         if _plain(ours) == _plain(default):
             group, name = field.split(".")
-            config[group][name] = _typed(wanted)
-            taken.append(f"{field}={_typed(wanted)}")
-        elif field != "model.bn_momentum":  # how fast statistics move is a choice, not part of what weights compute
+            config[group][name] = _typed(needed)
+            taken.append(f"{field}={_typed(needed)}")
+        elif field != "model.bn_momentum":  # how fast statistics move is a choice, not part of the weights' function
             if start.startswith("config."):
                 raise BadConfig(
-                    f"{start}.{field} is {_typed(wanted)} and {prefix}{field} {_typed(ours)}; set both, as weights "
+                    f"{start}.{field} is {_typed(needed)} and {prefix}{field} {_typed(ours)}; set both, as weights "
                     "pass from one network to the other."
                 )
             raise BadConfig(
-                f"{prefix}{field} is {_typed(ours)}, but the weights of {start} are made for {_typed(wanted)}; set "
+                f"{prefix}{field} is {_typed(ours)}, but the weights of {start} are made for {_typed(needed)}; set "
                 f"{prefix}{field} to that, or name another start."
             )
     if taken:
@@ -241,18 +241,18 @@ def _adopt(config: Mapping[str, Any], theirs: Mapping[str, Any], start: str, pre
 
 
 def _fields(model: ConfigDict, theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that must be those of a start, which may be a run's config or what a file tells, and defaults."""
+    """The settings that must equal a start's (a run's config, or settings read from a file), with their defaults."""
     start = _get(theirs, "model.task")
     fields = {"model.trunk": CHOSEN, **DEFAULTS[model.task]}
-    unused = {"model.pretrained_std"} if start else set()  # of a run: it is in the weights already
+    unused = {"model.pretrained_std"} if start else set()  # a run's weights include it already
     if DEFAULTS[model.task] is MAMMOGRAM and model.trunk.startswith("efficientnet"):
         unused |= {"model.blocks", "model.stride_on", "model.conv_bias"}
     elif DEFAULTS[model.task] is MAMMOGRAM and model.trunk != "resnet50":
-        unused |= RESNET.keys() - ({"model.bn_epsilon"} if start == model.task == "whole" else set())  # of the heads
+        unused |= RESNET.keys() - ({"model.bn_epsilon"} if start == model.task == "whole" else set())  # for the heads
     if start == "exam":
         unused |= set(PATCH_SIZE)
         if _get(theirs, "model.channels") == 3:
-            fields["model.channels"] = CHOSEN  # a network without heatmaps has nowhere to put their weights
+            fields["model.channels"] = CHOSEN  # a network without heatmaps has no place for their weights
         if not _get(theirs, "model.channels") == model.channels == 3:
             unused.add("exam.heatmaps")
     return {field: default for field, default in fields.items() if field not in unused}
@@ -265,12 +265,12 @@ def _get(tree: Mapping[str, Any], field: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
+    """A value after a round trip through JSON."""
     return json.loads(json.dumps(_typed(value)))
 
 
 def _typed(value: Any) -> Any:
-    """A value as configs have it, and as it is typed after --config.field=: JSON's lists become tuples."""
+    """A value as configs hold it, and as it is typed after --config.field=: JSON's lists become tuples."""
     if isinstance(value, (ConfigDict, Mapping)):
         return {key: tuple(item) for key, item in value.items()}
     return tuple(value) if isinstance(value, list) else value

@@ -1,7 +1,7 @@
-"""Whom a run has learned from: the patients it was trained on, and those of every run that it came from.
+"""`train_patients.txt` lists the patients a run was trained on, and those of every run that it started from.
 
-A patient is named by data set and id, as two data sets may use the same ids: "cbis_ddsm", "inbreast", "manifest" (ids
-of two manifests are the same people's, so that a manifest may grow), a phantom with its seed.
+A patient is named by data set and id, as two data sets may use the same ids: "cbis_ddsm", "inbreast", "manifest"
+(equal ids in two manifests mean the same patient, so that a manifest may grow), a phantom with its seed.
 """
 
 from collections.abc import Iterable
@@ -18,24 +18,24 @@ from mammojax.train.checkpoint import read_config
 FILE = "train_patients.txt"
 
 
-class Learned(NamedTuple):
-    """(data set, patient id), the data set "" where a file does not name it; `missing`: runs that cannot be asked."""
+class TrainPatients(NamedTuple):
+    """(data set, patient id), with "" if a file names no data set; `missing`: runs whose patients are unknown."""
 
     patients: set[tuple[str, str]]
     missing: list[Path]
 
 
 def write(workdir: Path, config: ml_collections.ConfigDict, data: dataset.Prepared, starts: Iterable[Path]) -> None:
-    """Write train_patients.txt, a line "data set, tab, patient id" each: of the run's own data and of its `starts`."""
+    """Write train_patients.txt, a line "data set, tab, patient id" for each patient of the run and of its `starts`."""
     own = {(_name(config), patient) for patient in _trained_on(config, data)}
     learned = own.union(*(read(start).patients for start in starts))
     (workdir / FILE).write_text("".join(f"{name}\t{patient}\n" for name, patient in sorted(learned)))
 
 
-def read(run: Path) -> Learned:
-    """Whom a run and those it came from have learned from.
+def read(run: Path) -> TrainPatients:
+    """The patients that a run and those it started from were trained on.
 
-    A run folder from before this file held all of that is asked by its data set, where that still stands, and by the
+    For run folders older than this file, the patients come from the run's data set, if that still exists, and from the
     runs that its config names.
 
     Raises:
@@ -44,17 +44,17 @@ def read(run: Path) -> Learned:
     return _read(run, set())
 
 
-def _read(run: Path, asked: set[Path]) -> Learned:
-    asked.add(run.resolve())
+def _read(run: Path, visited: set[Path]) -> TrainPatients:
+    visited.add(run.resolve())
     config, facts = read_config(run)
     if facts.get("name") == "nyu":  # converted published weights, of a hospital's own patients
-        return Learned(set(), [])
+        return TrainPatients(set(), [])
     patients, missing = set(), []
     if (run / FILE).is_file():
         lines = [line for line in (run / FILE).read_text().splitlines() if line]
         if all("\t" in line for line in lines):
-            return Learned({(name, patient) for name, _, patient in (line.partition("\t") for line in lines)}, [])
-        patients = {("", line) for line in lines}  # its own alone
+            return TrainPatients({(name, patient) for name, _, patient in (line.partition("\t") for line in lines)}, [])
+        patients = {("", line) for line in lines}  # only the run's own
     else:
         try:
             patients = {(_name(config), patient) for patient in _trained_on(config, dataset.of_run(run))}
@@ -64,25 +64,26 @@ def _read(run: Path, asked: set[Path]) -> Learned:
     for start in (*named, run / "patch", run / "birads"):
         if start in named and not (start / "config.json").is_file():
             missing.append(start)
-        elif (start / "config.json").is_file() and start.resolve() not in asked:
-            before = _read(start, asked)
+        elif (start / "config.json").is_file() and start.resolve() not in visited:
+            before = _read(start, visited)
             patients, missing = patients | before.patients, missing + before.missing
-    return Learned(patients, missing)
+    return TrainPatients(patients, missing)
 
 
 def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: dataset.Prepared) -> None:
-    """Refuse starts that have learned from patients of this data set's validation or test split.
+    """Refuse starts that were trained on patients of this data set's validation or test split.
 
     Wu et al. 2019, section IV-C: "we used the same train-validation-test splits for pretraining our BI-RADS
-    classification model […], so no data leakage across splits was possible". Of exams equal ids are enough to refuse,
-    of mammograms the data set must be the same too. A start of mammograms that cannot be asked is told and taken.
+    classification model […], so no data leakage across splits was possible". For exams equal ids are enough to refuse,
+    for mammograms the data set must be the same too. A start of mammograms whose patients are unknown is accepted with
+    a printed line.
 
     Args:
         starts: run folders.
         config, data: of the run that starts.
 
     Raises:
-        BadCheckpoint: one has, or of exams it cannot be told.
+        BadCheckpoint: a start was trained on such patients, or, for exams, its patients are unknown.
     """
     exams = config.model.task in ("exam", "exam_patch")
     ours = {row["patient_id"] for split in ("val", "test") for row in data.table(split)}
@@ -101,7 +102,7 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: data
 
 
 def _name(config: ml_collections.ConfigDict) -> str:
-    """The data set's name among `Learned.patients`."""
+    """The data set's name in `TrainPatients.patients`."""
     name: str = config.data.name
     if name not in PHANTOMS:
         return name

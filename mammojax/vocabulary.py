@@ -1,4 +1,4 @@
-"""The words of screening mammography in the order in which arrays hold them; every room may import them."""
+"""The words of screening mammography in the order of our arrays; every room may import them."""
 
 VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
 """The four views of a screening exam: laterality, then angle."""
@@ -10,7 +10,7 @@ BIRADS = ("0", "1", "2")
 """The BI-RADS categories of the paper's screening exams: incomplete, normal, benign (Wu et al. 2019, section IV-C)."""
 
 FINDINGS = ("malignant", "benign")
-"""What a breast may hold, in the paper's order of heatmap channels (Wu et al. 2019, section IV-B)."""
+"""The findings of a breast, in the paper's order of heatmap channels (Wu et al. 2019, section IV-B)."""
 
 PATCH_CLASSES = ("background", "malignant_mass", "benign_mass", "malignant_calcification", "benign_calcification")
 """Classes of a patch of a mammogram (Shen et al. 2019, "Setup and processing of the dataset")."""

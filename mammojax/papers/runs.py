@@ -1,7 +1,8 @@
-"""A finished run beside the row of a paper's table that it fills: what is measured of it, and what is not the paper's.
+"""A finished run that fills a row of a paper's table: its metrics, and its deviations from the paper.
 
-Runs name their row in `config.row`, which the files of configs/ set. Whatever differs from that row's own config
-(`settings`), in a run or in one that it started from, stands in its status; controls with shuffled labels are left out.
+Runs name their row in `config.row`, which the files of configs/ set. The status of a run lists every difference from
+that row's own config (`settings`), in the run or in one that it started from; controls with shuffled labels are left
+out.
 """
 
 import json
@@ -44,7 +45,7 @@ class PaperRun:
         return int(self.config["data"].get("patients", 0))
 
     def best_epoch(self) -> int | None:
-        """Epoch of the best checkpoint, counted through all stages; None where nothing was trained by gradient."""
+        """Epoch of the best checkpoint, counted through all stages; None without gradient training."""
         log = self.path / "metrics.jsonl"
         if not log.is_file():
             return None
@@ -53,8 +54,8 @@ class PaperRun:
         return best[-1] if best else None
 
     def deviations(self, data: str, row: str = "") -> list[str]:
-        """What is not the paper's about this run, "on <data set>" first; `data` is the row's data set, `row` the one to
-        compare with where it is not the run's own."""
+        """The run's deviations from the paper, "on <data set>" first; `data` is the row's data set, `row` the row to
+        compare with if it is not the run's own."""
         framing = self.facts["framing"]
         size = tuple(framing["size"])
         tests = [
@@ -64,23 +65,23 @@ class PaperRun:
             (framing["keep_aspect"], "aspect kept"),
             (self.facts["split"] != "shen", f"split {self.facts['split']}"),
         ]
-        found = [text for differs, text in tests if differs]
-        if self.row == "two_step":  # nothing of it is trained by gradient
+        differences = [text for differs, text in tests if differs]
+        if self.row == "two_step":  # a forest, without gradient training
             forest = self.config["two_step"]
-            found += [f"{field.replace('_', ' ')} {forest[field]}" for field, value in FOREST.items()
+            differences += [f"{field.replace('_', ' ')} {forest[field]}" for field, value in FOREST.items()
                       if forest.get(field, value) != value]  # fmt: skip
         else:
-            found += settings.differences(self.config, row or self.row)
-        return found + [text for text in self._start() if text.removeprefix("start ") not in found]
+            differences += settings.differences(self.config, row or self.row)
+        return differences + [text for text in self._start() if text.removeprefix("start ") not in differences]
 
     def _start(self) -> list[str]:
-        """What is not the paper's about the weights it began with."""
+        """The deviations of the weights that the run started from."""
         init_from, pretrained = self.config["init_from"], self.config["model"]["pretrained"]
         if self.config["model"]["task"] == "patch":
-            found = ["started from another run"] if init_from else []
+            differences = ["started from another run"] if init_from else []
             if self.row.endswith("-random"):
-                return found + ["from pretrained weights"] * bool(pretrained)
-            return found + ["not from ImageNet weights"] * (not pretrained)
+                return differences + ["from pretrained weights"] * bool(pretrained)
+            return differences + ["not from ImageNet weights"] * (not pretrained)
         if self.row == "two_step":
             folder = Path(named) if (named := self.config["two_step"].get("patch_run")) else None
         else:
@@ -90,27 +91,27 @@ class PaperRun:
         if folder is None or not (folder / "config.json").is_file() or folder.resolve() == self.path.resolve():
             return [NOT_AT_HAND]
         before = read(folder)
-        wanted = starts_from(self.row)
-        found = [] if before.row == wanted else [f"started from {before.row or 'no row'}"]
-        found += before.deviations("cbis_ddsm", "" if settings.of_row(before.row) else wanted)
-        return [text if text.startswith(("start", "not ", "the run")) else f"start {text}" for text in found]
+        start_row = starts_from(self.row)
+        differences = [] if before.row == start_row else [f"started from {before.row or 'no row'}"]
+        differences += before.deviations("cbis_ddsm", "" if settings.of_row(before.row) else start_row)
+        return [text if text.startswith(("start", "not ", "the run")) else f"start {text}" for text in differences]
 
 
 def exam_deviations(run: PaperRun) -> list[str]:
-    """What is not the paper's about an exam or BI-RADS run and those it came from; its data set is said apart."""
+    """The deviations of an exam or BI-RADS run and of those it started from, without its data set."""
     own = exam_settings(run)
     before = _exam_start(run) + _heatmaps(run)
     return own + [text for text in before if text.removeprefix("start ").removeprefix("patch ") not in own]
 
 
 def exam_settings(run: PaperRun) -> list[str]:
-    """What is not the row's own about a run's config, and the split of its data."""
+    """The deviations of a run's config from its row's, and of the split of its data."""
     split = run.facts.get("split", "shen")
     return settings.differences(run.config, run.row) + [f"split {split}"] * (split != "shen")
 
 
 def _exam_start(run: PaperRun) -> list[str]:
-    """What is not the paper's about the weights that an exam run began with."""
+    """The deviations of the weights that an exam run started from."""
     start = started_from(run.path, run.config.get("init_from") or "", "birads")
     if run.row.startswith("birads") or run.row.endswith("-scratch"):
         return ["started from another run"] if start else []
@@ -121,12 +122,12 @@ def _exam_start(run: PaperRun) -> list[str]:
     before = read(start)
     if not before.row.startswith("birads"):
         return [f"started from {before.row or 'no row'}"]
-    found = [f"on {before.facts['name']}"] if before.facts["name"] != run.facts["name"] else []
-    return [f"start {text}" for text in found + exam_settings(before)]
+    differences = [f"on {before.facts['name']}"] if before.facts["name"] != run.facts["name"] else []
+    return [f"start {text}" for text in differences + exam_settings(before)]
 
 
 def _heatmaps(run: PaperRun) -> list[str]:
-    """What is not the row's about the patch network that made an exam run's heatmaps; the published one is."""
+    """The deviations of the patch network that made an exam run's heatmaps; the published network has none."""
     if "+heatmaps" not in run.row or "patch_run" not in run.config:
         return []
     folder = started_from(run.path, run.config["patch_run"])
@@ -137,9 +138,9 @@ def _heatmaps(run: PaperRun) -> list[str]:
         return []
     if net.row != "exam_patch":
         return [f"patch network of {net.row or 'no row'}"]
-    found = [f"on {net.facts['name']}"] if net.facts["name"] != run.facts["name"] else []
-    found += exam_settings(net) + ["not from ImageNet weights"] * (not net.config["model"]["pretrained"])
-    return [f"patch {text}" for text in found]
+    differences = [f"on {net.facts['name']}"] if net.facts["name"] != run.facts["name"] else []
+    differences += exam_settings(net) + ["not from ImageNet weights"] * (not net.config["model"]["pretrained"])
+    return [f"patch {text}" for text in differences]
 
 
 def starts_from(row: str) -> str:
@@ -153,7 +154,7 @@ def starts_from(row: str) -> str:
 
 
 def find_runs(folder: Path) -> list[PaperRun]:
-    """The finished runs below a folder that name a row, patch runs inside whole-image runs included, by path.
+    """The finished runs below a folder that name a row, sorted by path; patch runs inside whole-image runs too.
 
     Raises:
         BadCheckpoint: the folder does not exist, or a run's files cannot be read.
@@ -180,7 +181,7 @@ def read(folder: Path) -> PaperRun:
     saved = read["config.json"]
     if not {"config", "facts"} <= saved.keys():
         raise BadCheckpoint(f'"{folder / "config.json"}" is no run\'s; move it out of the folder of runs.')
-    row = saved["config"].get("row", "").replace("/s10", "")  # the patch set that needs no saying
+    row = saved["config"].get("row", "").replace("/s10", "")  # the default patch set, which row names leave out
     return PaperRun(folder, row, saved["config"], saved["facts"], read["metrics.json"])
 
 
@@ -198,16 +199,16 @@ class Setting:
 
 
 def settings_of(runs: Iterable[PaperRun], row: str, deviations: Callable[[PaperRun], list[str]]) -> list[Setting]:
-    """The runs of a row by what is not the paper's about them; never several data sets or sizes in one."""
-    found: dict[tuple[str, ...], list[PaperRun]] = {}
+    """The runs of a row, grouped by their deviations; a group never mixes data sets or sizes."""
+    groups: dict[tuple[str, ...], list[PaperRun]] = {}
     for run in runs:
         if run.row == row:
-            found.setdefault(tuple(deviations(run)), []).append(run)
-    return [Setting(*setting) for setting in found.items()]
+            groups.setdefault(tuple(deviations(run)), []).append(run)
+    return [Setting(*setting) for setting in groups.items()]
 
 
 def status(deviations: Sequence[str]) -> str:
-    """ "run" where data set, split, framing, the whole config and the start are the row's, else what differs."""
+    """ "run" where data set, split, framing, config and start are the row's, else with the deviations."""
     elsewhere = [text for text in deviations if text.startswith("on ")]
     others = [text for text in deviations if text not in elsewhere]
     return " ".join(["run", *elsewhere]) + (f" ({', '.join(others)})" if others else "")

@@ -1,7 +1,8 @@
-"""The tables of Shen et al. 2019, as far as our copies state them, beside our runs.
+"""The tables of Shen et al. 2019, as far as our copies have them, beside our runs.
 
-Our copy of the Scientific Reports article has its tables' captions but not their cells, so of that version only what
-the text says is here; arXiv v1's Tables 1–3 are complete (one of our two copies lacks the last rows' epochs).
+Our copy of the Scientific Reports article has its tables' captions but not their cells, so this module holds only
+the numbers in that version's text; arXiv v1's Tables 1–3 are complete (one of our two copies lacks the last rows'
+epochs).
 """
 
 import re
@@ -23,7 +24,7 @@ NO_FLIPS = (
     f"{SCIREP}: Table 2: whole images, Resnet50 patch classifiers",
     f"{SCIREP}: Table 3: whole images, VGG16 patch classifiers",
 )
-"""Tables whose column of A-AUC, flips averaged, no copy of ours has."""
+"""Tables whose A-AUC column (averaged flips) is missing in all our copies."""
 HEADER = ("row", "published", "source", "ours", "ours, flips", "best epoch", "data, seeds", "status")
 NOTES = (
     "Published figures of CBIS-DDSM are of the authors' own random split of the official training images, whose lists"
@@ -43,7 +44,7 @@ NOTES = (
 
 
 def sections(runs: Sequence[PaperRun], readers: Path | None = None) -> list[report.Section]:
-    """A section for each table, with a row of text cells for each of the paper's; `readers` are not of this paper."""
+    """A section for each table, with a row of text cells for each row of the paper; this paper has no `readers`."""
     result = []
     for heading, rows in rows_of("shen2019").items():
         if heading == "Differences":
@@ -66,20 +67,20 @@ def _is_ensemble(row: Row) -> bool:
 
 
 def _settings(runs: Iterable[PaperRun], row: str, data: str, patients: int = 0) -> list[Setting]:
-    """The settings of a row's runs, that nearest to the paper first: on the row's data set, with the least to say."""
-    found = settings_of([run for run in runs if run.patients == patients], row, lambda run: run.deviations(data))
+    """The settings of a row's runs, the nearest to the paper first: on the row's data set, with the shortest status."""
+    settings = settings_of([run for run in runs if run.patients == patients], row, lambda run: run.deviations(data))
 
     def order(setting: Setting) -> tuple[bool, bool, int, str]:
         text = setting.status
         return text.startswith("run on "), text != "run", len(text), text
 
-    return sorted(found, key=order)
+    return sorted(settings, key=order)
 
 
 def nearest(runs: Iterable[PaperRun], row: str, data: str, patients: int = 0) -> list[PaperRun]:
-    """The runs of a row that are nearest to the paper's, all of one status; never several data sets or sizes."""
-    found = _settings(runs, row, data, patients)
-    return found[0].runs if found else []
+    """The runs of a row that are nearest to the paper's, all with one status; they never mix data sets or sizes."""
+    settings = _settings(runs, row, data, patients)
+    return settings[0].runs if settings else []
 
 
 def _published(row: Row) -> str:
@@ -93,16 +94,22 @@ def _published(row: Row) -> str:
 
 
 def _ours(runs: Sequence[PaperRun], row: Row) -> list[str]:
-    """The cells of a row: ours, flips, epoch, data and seeds, status."""
-    found = _settings(runs, row.row, row.data, int(row.patients or 0))
-    if not found:
+    """Our cells of a row: value, with flips, epoch, data and seeds, status."""
+    settings = _settings(runs, row.row, row.data, int(row.patients or 0))
+    if not settings:
         return ["–", "–", "–", "–", "not run"]
-    group = found[0].runs
-    others = f"; others: {', '.join(sorted(other.status for other in found[1:]))}" if found[1:] else ""
+    group = settings[0].runs
+    others = f"; others: {', '.join(sorted(other.status for other in settings[1:]))}" if settings[1:] else ""
     values = [run.metrics.get("test", {}).get(row.measure) for run in group]
     flips = [run.metrics.get("test_flips", {}).get(row.measure) for run in group]
     epochs = [epoch for run in group if (epoch := run.best_epoch()) is not None]
-    return [_value(values), _value(flips), ", ".join(map(str, epochs)) or "–", _data(group), found[0].status + others]
+    return [
+        _value(values),
+        _value(flips),
+        ", ".join(map(str, epochs)) or "–",
+        _data(group),
+        settings[0].status + others,
+    ]
 
 
 def _data(runs: Iterable[PaperRun]) -> str:
@@ -113,63 +120,63 @@ def _data(runs: Iterable[PaperRun]) -> str:
 
 
 def _value(intervals: Iterable[dict[str, float] | None], form: str = ".3f") -> str:
-    """One run: value and interval; several: their mean and range. A run of one class only has no AUC."""
-    found = [interval for interval in intervals if interval and report.is_number(interval["value"])]
-    if not found:
+    """For one run its value and interval, for several their mean and range. A run on one class only has no AUC."""
+    estimates = [interval for interval in intervals if interval and report.is_number(interval["value"])]
+    if not estimates:
         return "–"
-    if len(found) == 1:
-        return report.interval_text(found[0], form)
-    values = [interval["value"] for interval in found]
+    if len(estimates) == 1:
+        return report.interval_text(estimates[0], form)
+    values = [interval["value"] for interval in estimates]
     return f"{np.mean(values):{form}}, {min(values):{form}} to {max(values):{form}} in {len(values)} runs"
 
 
 def _ensemble(runs: Sequence[PaperRun], row: Row) -> list[str]:
-    """The mean of the scores of one run a member, as they are and with flips, measured on the same images."""
+    """Our cells of an ensemble: the mean scores of one run per member, without and with flips, on the same images."""
     names = members(row.row)
-    found = [group[0] for name in names if (group := nearest(runs, name, row.data))]
-    if len(found) < len(names):
-        return ["–", "–", "–", "–", f"not run: {len(names) - len(found)} of {len(names)} members missing"]
+    members_runs = [group[0] for name in names if (group := nearest(runs, name, row.data))]
+    if len(members_runs) < len(names):
+        return ["–", "–", "–", "–", f"not run: {len(names) - len(members_runs)} of {len(names)} members missing"]
     cells = []
     try:
         for split in ("test", "test_flips"):
-            mean = table.ensemble([table.read_images(run.path, split) for run in found])
+            mean = table.ensemble([table.read_images(run.path, split) for run in members_runs])
             cells.append(_value([compare.auc(mean)]))
     except NotComparable:
         return ["–", "–", "–", "–", "not the same test images"]
-    return [*cells, "–", _data(found), _statuses(found, row.data)]
+    return [*cells, "–", _data(members_runs), _statuses(members_runs, row.data)]
 
 
 def _statuses(runs: Iterable[PaperRun], data: str) -> str:
-    """What several runs that make one number are: "run" only where all are."""
+    """The status of a number from several runs: "run" only if all have it."""
     return "; ".join(sorted({status(run.deviations(data)) for run in runs}))
 
 
 def _differences(runs: Sequence[PaperRun], differences: Sequence[Row]) -> report.Section:
     """Published differences beside ours, paired on the same images."""
     rows = []
-    for wanted in differences:
-        pairs = _pairs(runs, wanted)
+    for row in differences:
+        pairs = _pairs(runs, row)
         if not pairs:
             cells = ["–", "–", "not run"]
         else:
             every = list(dict.fromkeys(run for pair in pairs for run in pair))
             try:
-                found = [_difference(a.path, b.path, wanted.minus).to_json() for a, b in pairs]
-                cells = [_value(found, "+.3f"), _data(every), _statuses(every, wanted.data)]
+                gaps = [_difference(a.path, b.path, row.minus).to_json() for a, b in pairs]
+                cells = [_value(gaps, "+.3f"), _data(every), _statuses(every, row.data)]
             except NotComparable:
                 cells = ["–", _data(every), "not the same test images"]
-        rows.append([wanted.label, wanted.published, wanted.where, *cells])
+        rows.append([row.label, row.published, row.where, *cells])
     text = f"{SCIREP}; AUC of the first minus AUC of the second, on the same images or breasts."
     header = ("difference", "published", "source", "ours", "data, seeds", "status")
     return report.Section("Differences", text, header, rows, words=True)
 
 
-def _pairs(runs: Sequence[PaperRun], wanted: Row) -> list[tuple[PaperRun, PaperRun]]:
-    """The runs whose difference is wanted, seed by seed; where no seed is in both, the first of each."""
-    a = nearest(runs, wanted.row, wanted.data)
-    if wanted.minus in ("two views", "flips"):
+def _pairs(runs: Sequence[PaperRun], row: Row) -> list[tuple[PaperRun, PaperRun]]:
+    """The pairs of runs of a difference, seed by seed; if the two share no seed, the first run of each."""
+    a = nearest(runs, row.row, row.data)
+    if row.minus in ("two views", "flips"):
         return [(run, run) for run in a]
-    b = nearest(runs, wanted.minus, wanted.data)
+    b = nearest(runs, row.minus, row.data)
     of_seed = {run.config["seed"]: run for run in b}
     same = [(run, of_seed[run.config["seed"]]) for run in a if run.config["seed"] in of_seed]
     return same or list(zip(a[:1], b[:1], strict=False))
@@ -194,12 +201,12 @@ def to_do(runs: Sequence[PaperRun], root: Path) -> ToDo:
 
 
 def commands(runs: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
-    """What to type to fill the rows that no run on the paper's data fills, in an order that works; `root` gets them."""
+    """The commands for the rows that no run on the paper's data fills, in an order that works; `root` gets the runs."""
     lines: dict[str, list[str]] = {"patch": [], "whole": [], "inbreast": [], "rest": []}
     for row in (row for rows in rows_of("shen2019").values() for row in rows if not row.minus):
         kind, _, argument = row.row.partition(":")
         if all(_finished(runs, member, row.data, int(row.patients or 0)) for member in members(row.row)):
-            continue  # an ensemble is computed here as soon as its members are run
+            continue  # ensembles are computed here once their members are run
         start = "" if kind in ("ensemble", "two_step") else _init(runs, row.row, root)
         if kind == "two_step":
             whole = _place(runs, f"whole_resnet:{PLAIN}", root)
@@ -214,12 +221,12 @@ def commands(runs: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
 
 
 def _finished(runs: Iterable[PaperRun], row: str, data: str, patients: int = 0) -> PaperRun | None:
-    """A run of the row on the row's data, if there is one."""
+    """A run of the row on the row's data, or None."""
     return next((run for run in nearest(runs, row, data, patients) if run.facts["name"] == data), None)
 
 
 def _place(runs: Iterable[PaperRun], row: str, root: Path) -> str:
-    """The folder of a row's run: the one there is, or the one that the commands make."""
+    """The folder of a row's run: an existing one, or the one that the commands make."""
     run = _finished(runs, row, "cbis_ddsm")
     return shlex.quote(str(run.path if run else root / re.sub(r"[^\w+-]", "_", row)))
 
@@ -230,7 +237,7 @@ def _launch(row: str, root: Path) -> str:
 
 
 def _init(runs: Iterable[PaperRun], row: str, root: Path) -> str:
-    """The flag that names what a row starts from."""
+    """The flag that names a row's start."""
     kind, _, argument = row.partition(":")
     if kind.startswith("patch"):
         net = "resnet50" if kind == "patch_resnet" else "vgg16"

@@ -1,12 +1,12 @@
 """A paper's tables beside our runs: `mammojax reproduce shen2019|wu2019 --runs DIR`.
 
-What a paper publishes is a line of its CSV here, `shen2019.csv` or `wu2019.csv`; `Row` says what its columns are. To
-add a row of a table, add a line: `table` as in the table's other lines, `row` the `config.row` of the runs that fill
-it. It is printed where its line stands, ours beside it, and a command to run it where no run fills it yet. In
-shen2019.csv a new name in `table` is a new table. A number that no source at hand states is `MISSING`, never guessed.
+Each published row is a line of a CSV here, `shen2019.csv` or `wu2019.csv`; `Row` describes the columns. To add a row to
+a table, add a line: `table` as in the table's other lines, `row` the `config.row` of the runs that fill it. The row is
+printed in the file's order with our numbers beside it, and with a command to run it if no run fills it yet. In
+shen2019.csv a new name in `table` is a new table. A number that none of our sources states is `MISSING`, never guessed.
 
-Runs are matched to rows by `config.row`, see `runs`. A number is of the runs nearest to the paper's; what differs is
-said beside it. A paper is a module here with its CSV beside it, which gives TITLE, NOTES, `sections` and `to_do`.
+Runs are matched to rows by `config.row`, see `runs`. A number comes from the runs nearest to the paper's; the status
+beside it lists the deviations. A paper is a module here with TITLE, NOTES, `sections` and `to_do`, and its CSV.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from mammojax.papers.runs import find_runs
 FOLDER = Path(__file__).parent
 MISSING = "not in our copy"
 ToDo = Sequence[tuple[str, report.Section]]
-"""Commands for the rows that are not run: what is printed, and the section of the page."""
+"""Commands for the rows that are not run: (printed text, section of the page) of each."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Row:
 
     Attributes:
         table: the table's heading.
-        label: as the paper calls the row.
-        row: `config.row` of the runs that fill it; "ensemble:a|b|…" is computed of other rows' runs.
-        published: the value, with its interval or deviation where one is given; empty where the paper states only the
-            second.
-        second: a second value. Shen et al.: with flips averaged (A-AUC). Wu et al.: of Table I the occult breasts, of
-            Table III the ensemble, of the reader study the PR AUC.
+        label: the paper's name of the row.
+        row: `config.row` of the runs that fill it; "ensemble:a|b|…" is computed from other rows' runs.
+        published: the value, with its interval or deviation if the paper gives one; empty if the paper states only
+            the second.
+        second: a second value. Shen et al.: with averaged flips (A-AUC). Wu et al.: in Table I the occult breasts, in
+            Table III the ensemble, in the reader study the PR AUC.
         epoch: of the best checkpoint.
         patients: labelled patients of a label-efficiency row; empty: all.
-        measure, data: what is measured, "accuracy" or "auc", and on which data set.
+        measure, data: the metric, "accuracy" or "auc", and the data set.
         population, finding: of Wu et al., such as "screening" and "malignant".
-        minus: of a difference, the row that is taken away; "two views" is the gain of a breast's two views, "flips"
-            that of averaged flips.
-        where: where in the paper the value stands.
+        minus: of a difference, the row that is subtracted; "two views" is the gain from a breast's two views, "flips"
+            that from averaged flips.
+        where: the place of the value in the paper.
     """
 
     table: str
@@ -74,12 +74,12 @@ def rows_of(paper: str) -> dict[str, list[Row]]:
 
 
 def members(row: str) -> list[str]:
-    """The rows whose runs a row is computed of; a row that is no ensemble has itself alone."""
+    """The rows whose runs a row is computed from; for a row that is no ensemble, the row itself."""
     return row.removeprefix("ensemble:").split("|") if row.startswith("ensemble:") else [row]
 
 
 def with_sources(section: report.Section) -> str:
-    """A section's table in plain text; sources are letters behind the published values, explained below it."""
+    """A section's table in plain text; letters behind the published values name the sources below the table."""
     if "source" not in section.header:
         return table_with_notes(section.header, section.rows)
     at = section.header.index("source")
@@ -99,11 +99,11 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
     Args:
         paper: "shen2019" or "wu2019".
         folder: the folder that holds the run folders.
-        output: a .html file that gets the same as a page.
-        readers: of Wu et al. the readers' CSV, see `reader_file.read`.
+        output: a .html file for the same tables.
+        readers: for Wu et al. the readers' CSV, see `reader_file.read`.
 
     Raises:
-        BadCheckpoint: as `find_runs`. BadManifest: as `reader_file.read`.
+        BadCheckpoint: see `find_runs`. BadManifest: see `reader_file.read`.
     """
     module = importlib.import_module(f"mammojax.papers.{paper}")
     runs = find_runs(folder)
@@ -133,6 +133,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """What `mammojax reproduce` does; see `write`."""
+    """Run `mammojax reproduce`; see `write`."""
     write(args.paper, args.runs, args.output, args.readers)
     return 0

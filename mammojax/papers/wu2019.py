@@ -1,12 +1,12 @@
-"""The tables of Wu et al. 2019, as far as our copy states them, beside our runs.
+"""The tables of Wu et al. 2019, as far as our copy has them, beside our runs.
 
-The supplement is not in our copy. In the text of our copy the label `image-and-heatmaps` of Table III stands beside
-its fifth row; the first five rows are image-only and the last five image-and-heatmaps, as section V says of 0.895 and
+The supplement is not in our copy. In our copy's text the label `image-and-heatmaps` of Table III is beside its
+fifth row; the first five rows are image-only and the last five image-and-heatmaps, as section V says of 0.895 and
 0.850.
 
-Runs are matched to rows by `config.row`: "exam:JOIN[+heatmaps][-scratch]", "birads" for the pretraining. Everything is
-computed from predictions/test_random10.csv. Each data set has its own tables: its runs are averaged with no other's,
-and runs whose settings or starts differ are not averaged with each other either.
+Runs are matched to rows by `config.row`: "exam:JOIN[+heatmaps][-scratch]", "birads" for the pretraining. Everything
+is computed from predictions/test_random10.csv. Each data set has its own tables: runs on different data sets, or with
+different settings or starts, are never averaged.
 """
 
 import json
@@ -34,9 +34,9 @@ TITLE = "Wu et al. 2019: published values and ours"
 SPLIT = "test_random10"
 CELLS = tuple(product(POPULATIONS, FINDINGS))
 MODEL = "exam:view-wise+heatmaps"
-"""The row that sections V-C and VI call the model: its ensemble is what the readers were set beside."""
+"""The row that sections V-C and VI call the model; its ensemble was compared with the readers."""
 SEEDS = 5
-"""Copies of each model, which differ in the first weights of the Dense layers (section V)."""
+"""Copies of each model, which differ in the initial weights of the Dense layers (section V)."""
 READER_STUDY = "720 exams, 1,440 breasts: 62 malignant, 356 benign; 14 readers (section VI)"
 NOTES = (
     "The published figures are of the NYU screening data, which are not public: 229,426 exams of a screening"
@@ -57,8 +57,8 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of a row that its cells are of, one a seed, their breasts in one order, and what is to be said of them.
-    `breasts` is empty where the runs have no predictions of the same breasts."""
+    """The runs behind the cells of a row, one per seed, their breasts in one order, and their status. `breasts` is
+    empty if the runs have no predictions of the same breasts."""
 
     runs: list[PaperRun]
     breasts: list[Predictions]
@@ -80,27 +80,27 @@ def sections(runs: Sequence[PaperRun], readers: Path | None = None) -> list[repo
 
 
 def _model_rows(published: dict[str, list[Row]]) -> list[str]:
-    """The rows of Table III that runs fill, without those computed of them."""
+    """The rows of Table III that runs fill, without the ensembles computed from them."""
     rows = dict.fromkeys(row.row for row in published["Table III"])
     return [row for row in rows if not row.startswith("ensemble:")]
 
 
 def data_sets(runs: Iterable[PaperRun]) -> dict[str, list[PaperRun]]:
-    """The exam runs by data set; those of one name with other counts of findings are numbered apart."""
-    found: dict[tuple[str, str], list[PaperRun]] = {}
+    """The exam runs by data set; data sets of one name with different counts of findings are numbered."""
+    groups: dict[tuple[str, str], list[PaperRun]] = {}
     for run in runs:
         if run.row.startswith("exam:"):
             key = (run.facts["name"], json.dumps(run.facts.get("findings"), sort_keys=True))
-            found.setdefault(key, []).append(run)
-    names = [name for name, _ in found]
+            groups.setdefault(key, []).append(run)
+    names = [name for name, _ in groups]
     result = {}
-    for k, (name, group) in enumerate(zip(names, found.values(), strict=True)):
+    for k, (name, group) in enumerate(zip(names, groups.values(), strict=True)):
         result[f"{name} #{names[: k + 1].count(name)}" if names.count(name) > 1 else name] = group
     return result
 
 
 def _group(runs: Iterable[PaperRun], row: str, data: str) -> Group | None:
-    """The runs of a row nearest to the paper: of one setting, that with the fewest deviations, then with most seeds."""
+    """The runs of a row nearest to the paper: of the setting with the fewest deviations, then with the most seeds."""
     seeds: dict[tuple[str, ...], dict[int, PaperRun]] = {}
     doubles = 0
     for setting in settings_of(runs, row, exam_deviations):
@@ -122,9 +122,9 @@ def _group(runs: Iterable[PaperRun], row: str, data: str) -> Group | None:
 
 
 def _table_1(published: Sequence[Row], sets: dict[str, list[PaperRun]]) -> report.Section:
-    """Breasts by finding and split, published beside each data set's."""
+    """Breasts by finding and split, the published ones beside each data set's."""
     header = ["split", "finding", "published, visible", "published, occult"]
-    header += [f"{name}, {seen}" for name in sets for seen in ("visible", "occult")]
+    header += [f"{name}, {visibility}" for name in sets for visibility in ("visible", "occult")]
     rows = []
     for row in published:
         cells = [row.published, row.second]
@@ -136,14 +136,14 @@ def _table_1(published: Sequence[Row], sets: dict[str, list[PaperRun]]) -> repor
 
 
 def _ours_1(findings: dict[str, Any], split: str, finding: str) -> list[str]:
-    """Visible and occult breasts of a split, with shares where it is all of them."""
+    """Visible and occult breasts of a split; for all splits together also their shares."""
     splits = ("train", "val", "test") if split == "overall" else (split,)
-    if any(finding not in findings.get(one, {}) for one in splits):
+    if any(finding not in findings.get(name, {}) for name in splits):
         return ["–", "–"]
-    numbers = [sum(int(findings[one][finding][seen]) for one in splits) for seen in ("visible", "occult")]
-    if split == "overall" and any(numbers):
-        return [f"{n:,} ({n / sum(numbers):.1%})" for n in numbers]
-    return [f"{n:,}" for n in numbers]
+    counts = [sum(int(findings[name][finding][visibility]) for name in splits) for visibility in ("visible", "occult")]
+    if split == "overall" and any(counts):
+        return [f"{n:,} ({n / sum(counts):.1%})" for n in counts]
+    return [f"{n:,}" for n in counts]
 
 
 def _birads(published: Sequence[Row], runs: Sequence[PaperRun]) -> report.Section:
@@ -190,25 +190,25 @@ def _table_3(published: Sequence[Row], groups: dict[str, Group], population: str
 
 
 def _of_seeds(row: Row, groups: dict[str, Group]) -> tuple[str, str, str, str]:
-    """Of a row of Table III the AUC of our single models and of their ensemble, how many seeds, and the status."""
+    """For a row of Table III the AUC of our single models and of their ensemble, the number of seeds, the status."""
     group = groups.get(row.row)
     if not group:
         return "–", "–", "–", "not run"
     if not group.breasts:
         return "–", "–", str(len(group.runs)), group.status
-    values = [value for one in group.breasts if (value := _auc(one, row.population, row.finding)) is not None]
-    return _spread(values), _together(group.breasts, row), str(len(group.runs)), group.status
+    values = [value for breasts in group.breasts if (value := _auc(breasts, row.population, row.finding)) is not None]
+    return _spread(values), _of_ensemble(group.breasts, row), str(len(group.runs)), group.status
 
 
 def _of_joins(row: Row, groups: dict[str, Group]) -> tuple[str, str, str, str]:
-    """The same of the ensemble of all models of several joins, which has no single models."""
+    """The same for the ensemble of all models of several joins, which has no single models."""
     joins = {name: groups[name] for name in members(row.row) if name in groups and groups[name].breasts}
     if missing := [_join(name) for name in members(row.row) if name not in joins]:
         return "–", "–", "–", f"not run: {', '.join(missing)}"
-    models = [one for group in joins.values() for one in group.breasts]
+    models = [breasts for group in joins.values() for breasts in group.breasts]
     counts = "+".join(str(len(group.breasts)) for group in joins.values())
     try:
-        return "–", _together(models, row), counts, f"{len(models)} of {SEEDS * len(joins)} models"
+        return "–", _of_ensemble(models, row), counts, f"{len(models)} of {SEEDS * len(joins)} models"
     except NotComparable:
         return "–", "–", counts, "the joins were not measured on the same breasts"
 
@@ -217,10 +217,10 @@ def _differences(published: dict[str, list[Row]], groups: dict[str, Group], furt
     """Published differences of single means beside ours of ensembles, on the same draws of patients."""
     single = {(row.row, row.population, row.finding): row.published.partition("±")[0] for row in published["Table III"]}
     rows = []
-    for wanted, (population, finding) in product(published["Differences"], CELLS):
-        theirs = [float(single[row, population, finding]) for row in (wanted.row, wanted.minus)]
-        head = [wanted.label, population, finding, f"{theirs[0] - theirs[1]:+.3f}"]
-        a, b = groups.get(wanted.row), groups.get(wanted.minus)
+    for difference, (population, finding) in product(published["Differences"], CELLS):
+        theirs = [float(single[row, population, finding]) for row in (difference.row, difference.minus)]
+        head = [difference.label, population, finding, f"{theirs[0] - theirs[1]:+.3f}"]
+        a, b = groups.get(difference.row), groups.get(difference.minus)
         if not (a and b and a.breasts and b.breasts):
             rows.append([*head, "–", "not run"])
             continue
@@ -241,7 +241,10 @@ def _differences(published: dict[str, list[Row]], groups: dict[str, Group], furt
 
 def _pair(a: Group, b: Group) -> tuple[list[Predictions], list[Predictions]]:
     """The breasts of the seeds that both have; of all seeds where they share none."""
-    seeds = [{run.config["seed"]: one for run, one in zip(group.runs, group.breasts, strict=True)} for group in (a, b)]
+    seeds = [
+        {run.config["seed"]: breasts for run, breasts in zip(group.runs, group.breasts, strict=True)}
+        for group in (a, b)
+    ]
     shared = [seed for seed in seeds[0] if seed in seeds[1]]
     if not shared:
         return a.breasts, b.breasts
@@ -259,7 +262,7 @@ def _difference(first: Sequence[Predictions], second: Sequence[Predictions], pop
 
 
 def _reader_study(published: Sequence[Row], model: Group | None, readers: Path | None, further: str) -> report.Section:
-    """The model, the readers and their hybrids; ours where there is a CSV of readers and the model's ensemble."""
+    """The model, the readers and their hybrids; ours if there are a CSV of readers and the model's ensemble."""
     ours: dict[str, dict[str, Any]] = {}
     if readers is None:
         text = "not run: give --readers FILE.csv, the readers' probabilities of malignancy by breast"
@@ -267,23 +270,23 @@ def _reader_study(published: Sequence[Row], model: Group | None, readers: Path |
         text = f"not run: needs the runs of {MODEL}"
     else:
         count = len(model.breasts)
-        each = reader_file.read(readers)
-        text = f"{len(each)} reader{'s' if len(each) > 1 else ''}, {count} model{'s' if count > 1 else ''}; "
+        panel = reader_file.read(readers)
+        text = f"{len(panel)} reader{'s' if len(panel) > 1 else ''}, {count} model{'s' if count > 1 else ''}; "
         text += model.status
         try:
-            ours = study.hybrid_summary(table.ensemble(model.breasts), each)
+            ours = study.hybrid_summary(table.ensemble(model.breasts), panel)
         except NotComparable as error:
             text = str(error)
     rows = []
     for row in published:
-        found = ours.get(row.label, {})
+        measured = ours.get(row.label, {})
         cells = []
         for metric, theirs in zip(measure.METRICS, (row.published, row.second), strict=True):
             mean, sd = (
-                found.get(f"{metric}_mean"),
-                found.get(f"{metric}_sd"),
-            )  # no sd of one reader
-            cells += [theirs, (f"{mean:.3f}" if found else "–") + (f"±{sd:.4f}" if sd is not None else "")]
+                measured.get(f"{metric}_mean"),
+                measured.get(f"{metric}_sd"),
+            )  # no sd for one reader
+            cells += [theirs, (f"{mean:.3f}" if measured else "–") + (f"±{sd:.4f}" if sd is not None else "")]
         rows.append([row.label, *cells, text])
     text = (
         f"Malignancy by breast. Published: {READER_STUDY}; mean±sd over readers, their range where it is given;"
@@ -301,13 +304,13 @@ def _auc(breasts: Predictions, population: str, finding: str) -> float | None:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation of runs; of one run no deviation."""
+    """Mean and sample standard deviation of runs; for one run only its value."""
     if not values:
         return "–"
     return f"{np.mean(values):.3f}" + (f"±{np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
-def _together(breasts: Sequence[Predictions], row: Row) -> str:
+def _of_ensemble(breasts: Sequence[Predictions], row: Row) -> str:
     """AUC of an ensemble with its interval."""
     part = table.population(table.ensemble(breasts), row.population)
     return report.interval_text(measure.estimate(part, row.finding, "auc"))
@@ -337,23 +340,23 @@ def to_do(runs: Sequence[PaperRun], root: Path) -> ToDo:
 
 
 def commands(runs: Sequence[PaperRun], pretraining: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
-    """What to type for the runs that Table III lacks: patch and BI-RADS networks, then five seeds of each row.
+    """The commands for the runs that Table III lacks: patch and BI-RADS networks, then five seeds of each row.
 
     Args:
-        runs: the exam runs of one data set; the patch network of one of the paper's settings is taken again.
-        pretraining: the BI-RADS runs of that data set; the first of the paper's settings is started from.
+        runs: the exam runs of one data set; a patch network with the paper's settings is reused.
+        pretraining: the BI-RADS runs of that data set; the first with the paper's settings is the start.
         root: the folder of runs.
     """
-    started = next((run.path for run in pretraining if not exam_settings(run)), None)
+    birads_run = next((run.path for run in pretraining if not exam_settings(run)), None)
     nets = (run.config.get("patch_run", "") for run in runs if not exam_settings(run))
-    known = next((net for net in nets if net), "")
-    start, net = (shlex.quote(str(path)) for path in (started or root / "birads", known or root / "exam_patch"))
-    lines = [] if known else [f"python launch.py --config configs/exam_patch.py --workdir {net}"]
-    lines += [] if started else [f"python launch.py --config configs/birads.py --workdir {start}"]
-    there = {(run.row, run.config["seed"]) for run in runs}
+    patch_run = next((net for net in nets if net), "")
+    start, net = (shlex.quote(str(path)) for path in (birads_run or root / "birads", patch_run or root / "exam_patch"))
+    lines = [] if patch_run else [f"python launch.py --config configs/exam_patch.py --workdir {net}"]
+    lines += [] if birads_run else [f"python launch.py --config configs/birads.py --workdir {start}"]
+    finished = {(run.row, run.config["seed"]) for run in runs}
     before = len(lines)
     for row, seed in product(_model_rows(rows_of("wu2019")), range(SEEDS)):
-        if (row, seed) not in there:
+        if (row, seed) not in finished:
             name = row.partition(":")[2]
             line = f"python launch.py --config configs/exam.py:{name} --config.seed={seed}"
             line += "" if name.endswith("-scratch") else f" --config.init_from={start}"
