@@ -152,12 +152,12 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
     assert own
     for row in own:
         for name in ("p_malignant", "p_benign"):
-            found = float(ours[row["exam_id"], row["laterality"]][name])
-            assert found == pytest.approx(float(row[name]), abs=1e-3)
+            probability = float(ours[row["exam_id"], row["laterality"]][name])
+            assert probability == pytest.approx(float(row[name]), abs=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("model.tie", "all", "config.birads.model.tie is sides and config.model.tie all; set both"),
         ("exam.noise", 90, "config.exam.noise=90: give a number of pixels below half"),
@@ -167,10 +167,12 @@ def test_predict_equals_the_run_s_own_predictions(exam_run: Path, tmp_path: Path
         ("patch_run", "nowhere", 'config.patch_run: "nowhere" is not a run folder'),
     ],
 )
-def test_a_mistake_is_one_sentence_before_anything_is_made(tmp_path: Path, field: str, value: Any, said: str) -> None:
+def test_a_mistake_is_one_sentence_before_anything_is_made(
+    tmp_path: Path, field: str, value: Any, message: str
+) -> None:
     config = exam_quickstart.get_config()
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(BadConfig, match=re.escape(said)):
+    with pytest.raises(BadConfig, match=re.escape(message)):
         run.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -191,9 +193,9 @@ def test_a_finished_run_is_tabulated_and_drawn(
     assert "by vendor" in capsys.readouterr().out
     assert json.loads((tmp_path / "p.json").read_text())
     assert cli.main(["reproduce", "wu2019", "--runs", run, "--output", str(tmp_path / "wu.html")]) == 0
-    said = capsys.readouterr().out
-    assert "run on phantom_exams" in said
-    assert "0.886±0.003" in said
+    printed = capsys.readouterr().out
+    assert "run on phantom_exams" in printed
+    assert "0.886±0.003" in printed
     for name in ("lesions", "exam-heatmaps"):
         assert cli.main(["figure", name, "--run", run, "--output", str(tmp_path / f"{name}.png")]) == 0
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
@@ -209,8 +211,8 @@ def test_a_finished_run_is_tabulated_and_drawn(
     assert (tmp_path / "readers" / "fig9.png").is_file()
     numbers = tmp_path / "p.json"
     assert cli.main(["populations", "--run", run, "--readers", str(readers), "--output", str(numbers)]) == 0
-    found = json.loads(numbers.read_text())
-    (everyone,), (were_read,) = found["runs"].values(), found["readers"].values()
+    populations = json.loads(numbers.read_text())
+    (everyone,), (were_read,) = populations["runs"].values(), populations["readers"].values()
     assert were_read["screening"]["counts"]["breasts"] == len(rows) == everyone["screening"]["counts"]["breasts"] - 2
 
 
@@ -222,9 +224,9 @@ def test_members_share_their_pretraining(exam_run: Path) -> None:
         f"--config.init_from={exam_run / 'birads'}", config="exam_ensemble.py:quickstart",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    made = json.loads((workdir / "ensemble.json").read_text())
-    assert made["members"] == 2
-    one, two = (table.read_breasts(workdir / f"view-wise_{seed}", "test_random10") for seed in (0, 1))
-    assert not np.array_equal(one.score(), two.score())
-    mean = measure_breasts(table.ensemble([one, two]), 50, 0)
-    assert made["test_random10"]["screening"]["benign"] == mean["screening"]["benign"]
+    result = json.loads((workdir / "ensemble.json").read_text())
+    assert result["members"] == 2
+    first, second = (table.read_breasts(workdir / f"view-wise_{seed}", "test_random10") for seed in (0, 1))
+    assert not np.array_equal(first.score(), second.score())
+    mean = measure_breasts(table.ensemble([first, second]), 50, 0)
+    assert result["test_random10"]["screening"]["benign"] == mean["screening"]["benign"]

@@ -105,7 +105,7 @@ def test_a_member_of_another_config_is_refused_before_anything_is_trained(tmp_pa
         del second.members
     second.seed, second.stages.stage1.learning_rate = 1, 0.5
     started(tmp_path / "ensemble" / "view-wise_1", second)
-    said = r'view-wise_1" holds a run of another config: stages.stage1.learning_rate 0.5 → 0.001; give another'
-    with pytest.raises(BadConfig, match=said):
+    message = r'view-wise_1" holds a run of another config: stages.stage1.learning_rate 0.5 → 0.001; give another'
+    with pytest.raises(BadConfig, match=message):
         families.members(config, tmp_path / "ensemble")
     assert [path.name for path in (tmp_path / "ensemble").iterdir()] == ["view-wise_1"]

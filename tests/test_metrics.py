@@ -75,12 +75,12 @@ def test_one_class_gives_nan_and_no_error() -> None:
 def test_fewer_than_ten_of_a_class_have_a_value_and_no_interval(positives: int, negatives: int) -> None:
     label = np.repeat([1, 0], (positives, negatives))
     score = np.random.default_rng(0).random(len(label)) + label
-    one = metrics.bootstrap(metrics.roc_auc, label, score, np.arange(len(label)), runs=50)
-    two = metrics.paired_bootstrap(metrics.roc_auc, label, score, -score, np.arange(len(label)), runs=50)
-    assert one.value > 0.9
-    for interval in (one, two):
+    first = metrics.bootstrap(metrics.roc_auc, label, score, np.arange(len(label)), runs=50)
+    second = metrics.paired_bootstrap(metrics.roc_auc, label, score, -score, np.arange(len(label)), runs=50)
+    assert first.value > 0.9
+    for interval in (first, second):
         assert np.isfinite(interval[1:]).all() == (positives == negatives == 10)
-    saved = json.loads(json.dumps(one.to_json(label), allow_nan=False))
+    saved = json.loads(json.dumps(first.to_json(label), allow_nan=False))
     assert saved["n"] == [negatives, positives]
     assert (saved["low"] is None) == (saved["high"] is None) == (min(positives, negatives) < 10)
 

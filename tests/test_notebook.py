@@ -18,6 +18,6 @@ def test_restore_notebook_predicts(finished: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MAMMOJAX_IMAGES", ":".join(map(str, images)))
     notebook = nbformat.read(ROOT / "notebooks" / "restore.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    shown = [out["data"]["text/plain"] for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
-    assert len(shown) == 2
-    assert all(text.startswith("array([0.") for text in shown)
+    outputs = [out["data"]["text/plain"] for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    assert len(outputs) == 2
+    assert all(text.startswith("array([0.") for text in outputs)

@@ -28,13 +28,13 @@ ALLOWED = {
 
 
 def _imports(file: Path) -> set[str]:
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mammojax"):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("mammojax")}
-    return {name.removeprefix("mammojax.") for name in found}
+            imported |= {alias.name for alias in node.names if alias.name.startswith("mammojax")}
+    return {name.removeprefix("mammojax.") for name in imported}
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
@@ -58,8 +58,8 @@ def test_only_what_writes_and_reads_data_sets_touches_tfds() -> None:
 
 def _all_imports(file: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(file.read_text())))
-    found = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
-    return found | {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    return imported | {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
 
 
 def test_files_stay_small() -> None:

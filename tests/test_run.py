@@ -74,14 +74,16 @@ def test_a_finished_run_refuses_another_config_and_keeps_its_own(finished: Path)
     config, _, _ = restore_best(finished)
     config.seed, config.extend = 1, True
     config.stages.stage2.epochs += 1
-    said = f'"{finished}" holds a run of another config: seed 0 → 1, stages.stage2.epochs 2 → 3; give another --workdir'
-    with pytest.raises(BadConfig, match=re.escape(said)):
+    message = (
+        f'"{finished}" holds a run of another config: seed 0 → 1, stages.stage2.epochs 2 → 3; give another --workdir'
+    )
+    with pytest.raises(BadConfig, match=re.escape(message)):
         run.run(config, finished)
     config, _, _ = restore_best(finished)
     config.init_from, config.patch.batch, config.patch.balance_loss = "", 16, False
     shutil.copytree(finished / "patch", finished.parent / "inner" / "patch")  # the outer run has not begun
-    said = r'inner/patch" holds a run of another config: batch 32 → 16, balance_loss true → false; give another'
-    with pytest.raises(BadConfig, match=said):
+    message = r'inner/patch" holds a run of another config: batch 32 → 16, balance_loss true → false; give another'
+    with pytest.raises(BadConfig, match=message):
         run.run(config, finished.parent / "inner")
     for name, content in kept.items():
         assert (finished / name).read_bytes() == content
@@ -97,10 +99,10 @@ def test_a_start_that_has_seen_the_test_patients_is_refused_and_leaves_nothing(f
     (tmp_path / "patch" / "train_patients.txt").write_text(f"{learned}phantom 0\t{patient}\n")
     config, _, _ = restore_best(finished)
     config.init_from = str(tmp_path / "patch")
-    said = (
+    message = (
         "has learned from 1 patients who stand in the validation or test split of this data set; pretrain on the same"
     )
-    with pytest.raises(BadCheckpoint, match=said) as error:
+    with pytest.raises(BadCheckpoint, match=message) as error:
         run.run(config, tmp_path / "run")
     assert patient not in str(error.value)
     assert not (tmp_path / "run" / "config.json").exists()
@@ -195,8 +197,8 @@ def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) ->
     config = patch_resnet.get_config()
     config.model.update(width=4, blocks=(1, 1, 1, 3))
     model = classifiers.build(config.model)
-    one, two = (init_variables(model, (224, 224), 3, seed) for seed in (1, 2))
-    save_best(tmp_path / "run", one)
+    first, second = (init_variables(model, (224, 224), 3, seed) for seed in (1, 2))
+    save_best(tmp_path / "run", first)
     saved = {"config": {}, "facts": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     file = tmp_path / "torch.safetensors"
@@ -205,13 +207,13 @@ def test_start_order_is_init_from_then_pretrained_then_random(tmp_path: Path) ->
 
     def load(path: Path, trunk: str, variables: dict, input_std: object) -> dict:
         calls.append((path, trunk, input_std))
-        return two
+        return second
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(start.weights, "load", load)
-        assert start.variables(config, model, (224, 224), None) is two
+        assert start.variables(config, model, (224, 224), None) is second
         started = start.variables(config, model, (224, 224), tmp_path / "run")
-        jax.tree.map(np.testing.assert_array_equal, started["params"], one["params"])
+        jax.tree.map(np.testing.assert_array_equal, started["params"], first["params"])
     assert calls == [(file, "resnet50", None)]
     config.model.pretrained = ""
     fresh = start.variables(config, model, (224, 224), None)
@@ -222,24 +224,24 @@ def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = quickstart.get_config()
-    asked = []
+    configs_run = []
 
     def dataset(part: ConfigDict, _: Path) -> None:
-        asked.append(json.loads(part.to_json_best_effort()))
+        configs_run.append(json.loads(part.to_json_best_effort()))
         raise InterruptedError
 
     monkeypatch.setattr(run, "dataset", dataset)
     with pytest.raises(InterruptedError):
         run._start(config, "init_from", tmp_path)
     (tmp_path / "patch" / "report.html").touch()
-    saved = {**asked[0], "data": {k: v for k, v in asked[0]["data"].items() if k != "map"}}
+    saved = {**configs_run[0], "data": {k: v for k, v in configs_run[0]["data"].items() if k != "map"}}
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
     assert run._start(config, "init_from", tmp_path) == tmp_path / "patch"
     saved["data"]["seed"] = config.data.seed + 1
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
     with pytest.raises(BadConfig, match=r"data\.seed 1 → 0"):
         run._start(config, "init_from", tmp_path)
-    assert len(asked) == 1
+    assert len(configs_run) == 1
 
 
 class _Images:
@@ -258,15 +260,15 @@ class _Images:
         return np.arange(self.count) % 2
 
 
-@pytest.mark.parametrize(("count", "wanted"), [(2_000, 3), (200, 0)])
+@pytest.mark.parametrize(("count", "expected"), [(2_000, 3), (200, 0)])
 def test_the_workers_of_a_config_read_the_batches(
-    count: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, asked = whole_resnet.get_config(), []
+    config, configs_run = whole_resnet.get_config(), []
     config.data.workers = 3
-    monkeypatch.setattr(images.pipeline, "train_batches", lambda source, **how: asked.append(how["workers"]))
+    monkeypatch.setattr(images.pipeline, "train_batches", lambda source, **how: configs_run.append(how["workers"]))
     images.batches(config, tmp_path, _Images(count), {})
-    assert asked == [wanted]
+    assert configs_run == [expected]
 
 
 def test_a_nested_run_that_diverges_names_the_field_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def _set(config: ConfigDict, **fields: Any) -> ConfigDict:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"seed": 1}, "seed 0 → 1"),
         ({"batch": 4}, "batch 8 → 4"),
@@ -47,12 +47,12 @@ def _set(config: ConfigDict, **fields: Any) -> ConfigDict:
 )
 @pytest.mark.parametrize("extend", [False, True])
 def test_another_config_is_refused_field_by_field(
-    tmp_path: Path, fields: dict[str, Any], said: str, extend: bool
+    tmp_path: Path, fields: dict[str, Any], message: str, extend: bool
 ) -> None:
     config = quickstart.get_config()
     before = started(tmp_path, config, stage=1)
     other = _set(config, **fields, extend=extend)
-    with pytest.raises(run_folder.BadConfig, match=re.escape(said)) as error:
+    with pytest.raises(run_folder.BadConfig, match=re.escape(message)) as error:
         run_folder.check(tmp_path, other)
     assert str(error.value).count("→") == len(fields)  # nothing that is the same is listed
     assert str(error.value).endswith("; give another --workdir.")
@@ -132,14 +132,14 @@ def test_extend_lets_grow_what_can(tmp_path: Path, fields: dict[str, Any], stage
         assert (tmp_path / "config.json").read_bytes() == before
         return
     run_folder.write(tmp_path, grown, FACTS)
-    wanted = json.loads(before)
+    expected = json.loads(before)
     (field,) = fields
     *path, last = field.split("__")
-    inner = wanted["config"]
+    inner = expected["config"]
     for key in path:
         inner = inner[key]
     inner[last] = fields[field]
-    assert json.loads((tmp_path / "config.json").read_text()) == wanted  # the workers too stay what they were
+    assert json.loads((tmp_path / "config.json").read_text()) == expected  # the workers too stay what they were
     assert not (tmp_path / "metrics.json").exists()  # of the shorter run
     assert not (tmp_path / "report.html").exists()
     grown.extend = False

@@ -91,9 +91,9 @@ def test_what_is_left_at_its_default_is_adopted(
     assert config.model.width == 64  # the caller's is as it was
     assert settle(settled).to_json_best_effort() == settled.to_json_best_effort()
     assert capsys.readouterr().out == ""
-    shown = run.check(config)
-    assert shown.model.width == 16
-    assert shown.is_locked == config.is_locked
+    checked = run.check(config)
+    assert checked.model.width == 16
+    assert checked.is_locked == config.is_locked
 
 
 @pytest.mark.parametrize(("field", "value"), OTHERS.items())
@@ -101,8 +101,8 @@ def test_what_is_said_otherwise_is_refused(field: str, value: Any, tmp_path: Pat
     config = whole_resnet.get_config()
     config.init_from = _saved(tmp_path / "patch", patch_resnet.get_config(), PATCH)
     config.update_from_flattened_dict({field: value})
-    said = f'config.{field} is {value}, but the weights of "{config.init_from}" are made for {PATCH[field]}; set'
-    with pytest.raises(BadConfig, match=re.escape(said)):
+    message = f'config.{field} is {value}, but the weights of "{config.init_from}" are made for {PATCH[field]}; set'
+    with pytest.raises(BadConfig, match=re.escape(message)):
         run.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -248,8 +248,8 @@ def test_a_file_s_settings_are_set_and_contradictions_refused(
     assert str(tmp_path) not in capsys.readouterr().out
     assert settle(settled).to_json_best_effort() == settled.to_json_best_effort()
     for field, value in (("bn_epsilon", 1.001e-5), ("pretrained_std", (0.229, 0.224, 0.225)), ("channels", 1)):
-        said = f'config.model.{field} is {value}, but the weights of "net.safetensors" are made for'
-        with pytest.raises(BadConfig, match=re.escape(said)):
+        message = f'config.model.{field} is {value}, but the weights of "net.safetensors" are made for'
+        with pytest.raises(BadConfig, match=re.escape(message)):
             settle(_changed(patch_resnet.get_config(), **{"model__pretrained": file, f"model__{field}": value}))
     with pytest.raises(BadConfig, match=r"config.model.trunk is vgg16, but the weights of"):
         settle(_changed(patch_vgg.get_config(), model__pretrained=file))
@@ -312,18 +312,18 @@ def test_the_mean_is_that_of_the_data_and_the_start_s_is_told(
 def test_a_file_starts_the_first_member_s_patch_network_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = exam_ensemble.get_config("quickstart")
     config.patch.model.pretrained = "net.safetensors"
-    seen = []
+    calls = []
 
-    def see(one: ConfigDict, folder: Path) -> None:
-        seen.append((one.patch_run, one.patch.model.pretrained))
-        if len(seen) == 2:
+    def see(member: ConfigDict, folder: Path) -> None:
+        calls.append((member.patch_run, member.patch.model.pretrained))
+        if len(calls) == 2:
             raise BadConfig("both were seen")
 
-    monkeypatch.setattr(families.run, "check", lambda one: one)
+    monkeypatch.setattr(families.run, "check", lambda member: member)
     monkeypatch.setattr(families.run, "run", see)
     with pytest.raises(BadConfig, match="both were seen"):
         families.members(config, tmp_path)
-    assert seen == [("", "net.safetensors"), (str(tmp_path / "view-wise_0" / "patch"), "")]
+    assert calls == [("", "net.safetensors"), (str(tmp_path / "view-wise_0" / "patch"), "")]
 
 
 @pytest.mark.slow

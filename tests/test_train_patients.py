@@ -91,19 +91,19 @@ def test_older_run_folders_are_asked_by_their_data_and_their_starts(
     (whole / "config.json").write_text((patch / "config.json").read_text())
     later = _run(tmp_path / "later", _config(init_from=str(whole)))
     (later / train_patients.FILE).write_text("l\nm")
-    there = {patch: _data(train="p"), whole: _data(train="w")}
+    data_of = {patch: _data(train="p"), whole: _data(train="w")}
 
     def of_run(run: Path) -> Any:
-        if run not in there:
+        if run not in data_of:
             raise NotPrepared("gone")
-        return there[run]
+        return data_of[run]
 
     monkeypatch.setattr(dataset, "of_run", of_run)
     assert {patient for _, patient in train_patients.read(later).patients} == set("lmpw")
     for patient in "lmpw":
         with pytest.raises(BadCheckpoint, match="has learned from 1 patients"):
             train_patients.refuse([later], _config(), _data(test=patient))
-    del there[patch]
+    del data_of[patch]
     assert train_patients.read(later).missing == [patch]
     train_patients.refuse([later], _config(), _data(test="p"))
     assert f'whom "{patch}" has learned from cannot be told' in capsys.readouterr().out

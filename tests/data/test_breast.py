@@ -95,17 +95,21 @@ def test_boxes_points_and_centres_are_the_recorded_ones(shared: Path) -> None:
         for view in ("L-CC", "R-CC", "L-MLO", "R-MLO"):
             name = exam[view][0]
             pixels = draw(name)
-            found = crop(pixels, faces_right=view.startswith("L"))
-            assert crop(pixels, faces_right=view.startswith("L"), threshold=None) == found  # its background is 0
-            assert list(found.box) == exam["window_location"][view][0], name
-            assert [list(found.rightmost[0]), found.rightmost[1]] == exam["rightmost_points"][view][0], name
-            assert [found.bottommost[0], list(found.bottommost[1])] == exam["bottommost_points"][view][0], name
-            assert found.distance_from_starting_side == exam["distance_from_starting_side"][view][0], name
-            cut = found.image(pixels)
+            breast_crop = crop(pixels, faces_right=view.startswith("L"))
+            assert crop(pixels, faces_right=view.startswith("L"), threshold=None) == breast_crop  # its background is 0
+            assert list(breast_crop.box) == exam["window_location"][view][0], name
+            assert [list(breast_crop.rightmost[0]), breast_crop.rightmost[1]] == exam["rightmost_points"][view][0], name
+            assert [breast_crop.bottommost[0], list(breast_crop.bottommost[1])] == exam["bottommost_points"][view][0], (
+                name
+            )
+            assert breast_crop.distance_from_starting_side == exam["distance_from_starting_side"][view][0], name
+            cut = breast_crop.image(pixels)
             digest = hashlib.sha256(np.ascontiguousarray(cut).tobytes()).hexdigest()
             assert digest == recorded["images"][name]["cropped_sha256"], name
             right = cut if view.startswith("L") else cut[:, ::-1]
-            assert list(best_centre(right, found, view[2:], SIZES[view[2:]])) == exam["best_center"][view][0], name
+            assert list(best_centre(right, breast_crop, view[2:], SIZES[view[2:]])) == exam["best_center"][view][0], (
+                name
+            )
 
 
 def test_centres_of_the_real_exam(shared: Path) -> None:
@@ -117,8 +121,8 @@ def test_centres_of_the_real_exam(shared: Path) -> None:
         right = pixels if view.startswith("L") else pixels[:, ::-1]
         rows, reach = exam["rightmost_points"][view][0]
         lowest, along = exam["bottommost_points"][view][0]
-        found = Crop((0, *pixels.shape, 0), (tuple(rows), reach), (lowest, tuple(along)), 0)
-        assert list(best_centre(right, found, view[2:], SIZES[view[2:]])) == exam["best_center"][view][0], view
+        breast_crop = Crop((0, *pixels.shape, 0), (tuple(rows), reach), (lowest, tuple(along)), 0)
+        assert list(best_centre(right, breast_crop, view[2:], SIZES[view[2:]])) == exam["best_center"][view][0], view
 
 
 def test_the_distance_transform_is_the_iterated_morphology() -> None:
@@ -146,9 +150,9 @@ def test_a_small_breast_at_the_top_has_points() -> None:
     """Half the radius is kept around it, so that the third that is passed over is never all of it."""
     pixels = np.zeros((120, 80), np.uint16)
     pixels[:14, :20] = 500
-    found = crop(pixels, True, iterations=4)
-    assert found.rightmost[1] == 19
-    assert found.box == (0, 16, 0, 22)
+    breast_crop = crop(pixels, True, iterations=4)
+    assert breast_crop.rightmost[1] == 19
+    assert breast_crop.box == (0, 16, 0, 22)
 
 
 def test_film_needs_a_threshold_and_no_tissue_is_said() -> None:
@@ -212,10 +216,10 @@ def test_the_background_is_found(name: str, view: str) -> None:
     buffer = 10  # half of the erosion's radius
     for pixels, mask, right in ((stored, truth, True), (stored[:, ::-1], truth[:, ::-1], False)):
         assert faces_right(pixels, "L", "") is right
-        found = crop(np.ascontiguousarray(pixels), right, None, iterations=2 * buffer)
-        breast = largest_breast(pixels > found.threshold, 2 * buffer)
+        breast_crop = crop(np.ascontiguousarray(pixels), right, None, iterations=2 * buffer)
+        breast = largest_breast(pixels > breast_crop.threshold, 2 * buffer)
         assert (breast & mask).sum() / (breast | mask).sum() > 0.9
-        top, bottom, left, end = found.box
+        top, bottom, left, end = breast_crop.box
         assert abs(top - max(0, ys[0] - buffer)) <= 15
         assert abs(bottom - (ys[-1] + 1 + buffer)) <= 15
         assert abs((end - left) - (xs[-1] - xs[0] + 1 + buffer)) <= 15
@@ -253,15 +257,15 @@ def test_real_film_is_cropped_and_lesions_stay_inside(shared: Path) -> None:
         pixels = read_mammogram(root / row["image"]).pixels
         right = faces_right(pixels, row["laterality"], "")
         assert right == (row["laterality"] == "L"), row["image"]
-        found = crop(pixels, right, None, iterations=33)
+        breast_crop = crop(pixels, right, None, iterations=33)
         film = crop(pixels, right, 0, iterations=33)
-        shares.append(found.image(pixels).size / film.image(pixels).size)
+        shares.append(breast_crop.image(pixels).size / film.image(pixels).size)
         if row["mask"]:
             lesion = read_mask(root / row["mask"]) > 0
-            inside.append(found.image(lesion).sum() / lesion.sum())
+            inside.append(breast_crop.image(lesion).sum() / lesion.sum())
     assert np.median(shares) < 0.95
     assert min(inside) > 0.8  # some of the data set's circles go beyond the film
     film = read_mammogram(shared / "data" / "wg04" / "MG1_J2KI.dcm").pixels
-    found, whole = crop(film, True, None), crop(film, True, 0)
-    assert 0.14 < found.threshold / 65535 < 0.25
-    assert found.image(film).size < 0.75 * film.size < whole.image(film).size
+    breast_crop, whole = crop(film, True, None), crop(film, True, 0)
+    assert 0.14 < breast_crop.threshold / 65535 < 0.25
+    assert breast_crop.image(film).size < 0.75 * film.size < whole.image(film).size

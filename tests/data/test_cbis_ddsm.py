@@ -14,19 +14,19 @@ from mammojax.errors import BadManifest
 
 def test_counts_of_the_real_csvs(shared: Path) -> None:
     rows = cbis_ddsm.read_rows(shared / "data" / "cbis_csv")
-    wanted = {
+    expected = {
         ("mass", "train"): (1318, 691, 1231),
         ("mass", "test"): (378, 201, 361),
         ("calcification", "train"): (1546, 602, 1227),
         ("calcification", "test"): (326, 151, 284),
     }
-    for (kind, half), counts in wanted.items():
+    for (kind, half), counts in expected.items():
         some = [r for r in rows if (r.abnormality, r.official) == (kind, half)]
         assert (len(some), len({r.patient for r in some}), len(cbis_ddsm.views(some))) == counts
     assert len(rows) == 3568
     assert len({r.patient for r in rows}) == 1566
     malignant = Counter((r.abnormality, r.official) for r in rows if r.pathology == "MALIGNANT")
-    assert [malignant[key] for key in wanted] == [637, 147, 544, 129]
+    assert [malignant[key] for key in expected] == [637, 147, 544, 129]
     both = {r.patient for r in rows if r.official == "train"} & {r.patient for r in rows if r.official == "test"}
     assert len(both) == 31
     halves = cbis_ddsm.official_halves(rows)
@@ -79,16 +79,16 @@ def test_what_is_absent_is_listed(shared: Path, tmp_path: Path) -> None:
         (tmp_path / "deep" / "er" / folder.name).symlink_to(folder)
     (tmp_path / "deep" / "er" / "again").symlink_to(tmp_path)  # a loop
     table = cbis_ddsm.read_tree(tmp_path, rows)
-    reasons, there = dict(table.rejected), {folder.name for folder in kept}
+    reasons, usable = dict(table.rejected), {folder.name for folder in kept}
     views = cbis_ddsm.views(rows).values()
-    found = [group for group in views if {row.image_folder for row in group} & there]
-    assert 0 < len(table.images) == len(found) < len(views)
+    complete = [group for group in views if {row.image_folder for row in group} & usable]
+    assert 0 < len(table.images) == len(complete) < len(views)
     for group in views:
         for row in group:
-            if group not in found:
+            if group not in complete:
                 assert "full mammogram is not" in reasons[row.lesion_folder]
             else:
-                assert ("no mask" in reasons.get(row.lesion_folder, "")) == (row.lesion_folder not in there)
+                assert ("no mask" in reasons.get(row.lesion_folder, "")) == (row.lesion_folder not in usable)
     (tmp_path / "mass_case_description_test_set.csv").unlink()
     with pytest.raises(BadManifest, match="mass_case_description_test_set"):
         cbis_ddsm.read_rows(tmp_path)
@@ -129,7 +129,7 @@ def _source(
 
 
 @pytest.mark.parametrize(
-    ("shapes", "wanted"),
+    ("shapes", "expected"),
     [
         ({"1/1-1.dcm": (80, 60), "1/1-2.dcm": (10, 12)}, "1/1-1.dcm"),  # of twice its image's size
         ({"1/000000.dcm": (10, 12), "1/000001.dcm": (40, 30)}, "1/000001.dcm"),  # the first is the crop
@@ -138,7 +138,7 @@ def _source(
         ({"1/1-1.dcm": (10, 12)}, ""),  # a crop alone is no mask
     ],
 )
-def test_mask_and_crop_without_a_description(tmp_path: Path, shapes: dict, wanted: str) -> None:
+def test_mask_and_crop_without_a_description(tmp_path: Path, shapes: dict, expected: str) -> None:
     rng = np.random.default_rng(0)
     files = {
         name: np.where(rng.random(shape) < 0.2, 255, 0).astype(np.uint8) if shape[0] >= 40
@@ -147,7 +147,7 @@ def test_mask_and_crop_without_a_description(tmp_path: Path, shapes: dict, wante
     }  # fmt: skip
     source = _source(tmp_path, "BENIGN", lesion=files)
     (image,) = cbis_ddsm.read_tree(source, cbis_ddsm.read_rows(source)).images
-    assert image.lesions[0].mask == (source / f"{NAME}_1" / wanted if wanted else None)
+    assert image.lesions[0].mask == (source / f"{NAME}_1" / expected if expected else None)
 
 
 def test_an_unknown_pathology_is_listed_and_never_benign(tmp_path: Path) -> None:
@@ -214,10 +214,10 @@ def test_folders_of_other_names_are_joined_by_the_headers_uids(shared: Path, tmp
         (tmp_path / f"{k % 7}" / f"{k}").mkdir(parents=True)
         (tmp_path / f"{k % 7}" / f"{k}" / "image.dcm").symlink_to(file)
     rows = cbis_ddsm.read_rows(source)
-    wanted, table = cbis_ddsm.read_tree(source, rows), cbis_ddsm.read_tree(tmp_path, rows)
+    expected, table = cbis_ddsm.read_tree(source, rows), cbis_ddsm.read_tree(tmp_path, rows)
     assert not table.rejected
-    assert len(table.images) == len(wanted.images)
-    for a, b in zip(wanted.images, table.images, strict=True):
+    assert len(table.images) == len(expected.images)
+    for a, b in zip(expected.images, table.images, strict=True):
         assert b.path.resolve() == a.path.resolve()
         assert [x.mask.resolve() for x in b.lesions] == [x.mask.resolve() for x in a.lesions]
         assert (b.image, b.patient_id, b.pathology) == (a.image, a.patient_id, a.pathology)

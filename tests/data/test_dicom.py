@@ -358,8 +358,8 @@ def test_a_stream_of_another_size_never_reaches_its_decoder(
     table = codestream._JPEG if syntax in codestream._JPEG else codestream._JPEG_2000
     monkeypatch.setitem(table, syntax, decoder)
     path = _compressed(tmp_path / "a.dcm", syntax, _resized)
-    said = "a.dcm: PixelData is compressed as 65000 × 64000 × 1, but .* is 96 × 80 × 1;"
-    with pytest.raises(BadMammogram, match=said):
+    message = "a.dcm: PixelData is compressed as 65000 × 64000 × 1, but .* is 96 × 80 × 1;"
+    with pytest.raises(BadMammogram, match=message):
         dicom.read_mammogram(path)
     coloured = np.zeros((96, 80, 3), np.uint8)
     encode = {"1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_encode, "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_encode}

@@ -130,13 +130,13 @@ def test_an_epoch_is_all_biopsied_exams_and_as_many_others() -> None:
     """Wu et al., section IV-A.1, on made-up facts of 40 exams of which 6 were biopsied."""
     windows = FortyExams(6).windows(batch=4)
     assert windows.per_epoch == 12
-    seen: set[int] = set()
+    drawn: set[int] = set()
     orders = [windows.chosen(epoch).tolist() for epoch in range(30)]
     for order in orders:
         assert sorted(k for k in order if k < 6) == list(range(6))
         assert len({k for k in order if k >= 6}) == 6
-        seen |= set(order)
-    assert len(seen) == 40  # every other exam comes sooner or later
+        drawn |= set(order)
+    assert len(drawn) == 40  # every other exam comes sooner or later
     assert orders[0] != orders[1]
     assert FortyExams(6).windows(batch=4).chosen(7).tolist() == orders[7]
 
@@ -171,17 +171,17 @@ def test_windows_are_their_number_s_alone(data: dataset.Prepared) -> None:
             data, SIZES, target=target, angles=("CC", "MLO"), noise=noise, batch=2, epochs=3, seed=0
         )  # fmt: skip
 
-    made = windows()
-    assert [e.exam_id for e in made.exams] == ["e0", "e1"]
-    assert made.left_out == 1
-    late = made[5]
+    training = windows()
+    assert [e.exam_id for e in training.exams] == ["e0", "e1"]
+    assert training.left_out == 1
+    late = training[5]
     np.testing.assert_array_equal(windows()[5]["image"]["L-CC"], late["image"]["L-CC"])
     assert {view: x.shape for view, x in late["image"].items()} == {view: (*SIZES[view[2:]], 1) for view in VIEWS}
     assert abs(late["image"]["R-CC"].mean()) < 1e-5
     assert late["label"].dtype == np.int32
-    same = [k for k in range(6) if made[k]["image_id"] == late["image_id"]]
+    same = [k for k in range(6) if training[k]["image_id"] == late["image_id"]]
     assert len(same) == 3  # an epoch has it once
-    assert not np.array_equal(made[same[0]]["image"]["L-CC"], made[same[1]]["image"]["L-CC"])
+    assert not np.array_equal(training[same[0]]["image"]["L-CC"], training[same[1]]["image"]["L-CC"])
     assert sorted(int(windows("birads")[k]["label"][0]) for k in (0, 1)) == [0, 1]
 
 
@@ -226,19 +226,21 @@ def test_each_image_is_prepared_by_its_own_background(tmp_path: Path, capsys: py
     for index, (row, level) in enumerate(zip(data.table("train"), levels.values(), strict=True)):
         threshold = json.loads(row["facts"])["threshold"]
         assert threshold == pytest.approx(level * 65535, abs=1500)
-        found = crop(_film(level), True, threshold, 4)
-        pixels = found.image(_film(level))
+        breast_crop = crop(_film(level), True, threshold, 4)
+        pixels = breast_crop.image(_film(level))
         assert pixels.shape[0] < 135
         np.testing.assert_array_equal(exams.Images(data, "train", size).pixels(index), pixels)
-        assert exams.Images(data, "train", size).view(index).centre == best_centre(pixels, found, "CC", size["CC"])
+        assert exams.Images(data, "train", size).view(index).centre == best_centre(
+            pixels, breast_crop, "CC", size["CC"]
+        )
     for example in dataset.Prepared(patches).source("train"):
         level = levels[example["image_id"].decode()[0]]
         assert example["image"].max() > level * 65535 + 2000  # none of background alone
     (wide,) = prepare(replace(recipe, threshold=0))
     assert dataset.Prepared(wide).facts["crop"]["threshold"] == 0
-    said = capsys.readouterr().err
-    assert "b.png: the crop keeps 100% of the image (tissue: above 0)" in said
-    assert "a.png" not in said
+    printed = capsys.readouterr().err
+    assert "b.png: the crop keeps 100% of the image (tissue: above 0)" in printed
+    assert "a.png" not in printed
 
 
 def test_a_data_set_of_one_threshold_for_all_is_read_as_before() -> None:
@@ -258,19 +260,19 @@ def test_a_data_set_of_one_threshold_for_all_is_read_as_before() -> None:
 
     size = (60, 100)
     points = ((0, 140, 0, 100), ((0, 0), 80), (130, (0, 0)), 0)
-    (seen,) = {exams.Images(Data(), "train", {"CC": size}).view(0).centre}  # type: ignore[arg-type]
-    assert seen == best_centre(pixels, Crop(*points, threshold=14000), "CC", size)
-    assert seen != best_centre(pixels, Crop(*points), "CC", size)
+    (centre,) = {exams.Images(Data(), "train", {"CC": size}).view(0).centre}  # type: ignore[arg-type]
+    assert centre == best_centre(pixels, Crop(*points, threshold=14000), "CC", size)
+    assert centre != best_centre(pixels, Crop(*points), "CC", size)
 
 
 def test_heatmap_channels_come_in_the_order_asked_for(data: dataset.Prepared, tmp_path: Path) -> None:
     images = exams.Images(data, "train", SIZES)
     shape = images.pixels(0).shape
-    seen = np.random.default_rng(0).random((*shape, 2), np.float32)
+    heatmaps = np.random.default_rng(0).random((*shape, 2), np.float32)
     (tmp_path / "train").mkdir()
-    exams.write_heatmaps(tmp_path / "train" / "0.png", seen)
-    assert np.abs(exams.read_heatmaps(tmp_path / "train" / "0.png") - seen).max() <= 1 / 131070 + 1e-7
+    exams.write_heatmaps(tmp_path / "train" / "0.png", heatmaps)
+    assert np.abs(exams.read_heatmaps(tmp_path / "train" / "0.png") - heatmaps).max() <= 1 / 131070 + 1e-7
     view = exams.Images(data, "train", SIZES, (tmp_path, [1, 0])).view(0)
-    np.testing.assert_allclose(view.image[..., 1:], seen[..., ::-1], atol=1e-5)
+    np.testing.assert_allclose(view.image[..., 1:], heatmaps[..., ::-1], atol=1e-5)
     with pytest.raises(BadDataset, match="heatmaps"):
         exams.Images(data, "train", SIZES, (tmp_path, [0, 1])).view(1)

@@ -168,12 +168,14 @@ def test_prepared_by_the_command(tree: Path, tmp_path: Path, capsys: pytest.Capt
     assert rejected["30000004"].startswith(
         "it is neither DICOM nor PNG"
     )  # and not the file's name: it holds the patient
-    shown = [np.unique(example["masks"]).tolist() for example in whole.source("train") if example["label"] == 1]
-    assert shown
+    mask_values = [np.unique(example["masks"]).tolist() for example in whole.source("train") if example["label"] == 1]
+    assert mask_values
     assert all(
-        values == [0, 2] for values in shown if len(values) > 1
+        values == [0, 2] for values in mask_values if len(values) > 1
     )  # every lesion of a malignant image is malignant
-    assert sum(len(values) > 1 for values in shown) >= len(shown) - 2  # an image whose XML is cut off shows none
+    assert (
+        sum(len(values) > 1 for values in mask_values) >= len(mask_values) - 2
+    )  # an image whose XML is cut off shows none
     patches = dataset.find(Recipe("inbreast", "patches_s10", tmp_path, **facts))
     classes = {c for split in patches.facts["counts"].values() for c, n in split.items() if n}
     assert {"background", "malignant_mass", "malignant_calcification", "benign_mass"} <= classes

@@ -141,27 +141,27 @@ def test_names_of_one_file_are_one_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "one", "other"),
+    ("column", "cell", "other"),
     [("split", "train", "test"), ("laterality", "L", "right"), ("view", "CC", "MLO"), ("exam_id", "1", "2"),
      ("horizontal_flip", "YES", "NO")],
 )  # fmt: skip
-def test_rows_that_contradict_each_other_are_listed(tmp_path: Path, column: str, one: str, other: str) -> None:
+def test_rows_that_contradict_each_other_are_listed(tmp_path: Path, column: str, cell: str, other: str) -> None:
     head = f"image,pathology,{column}\n"
-    table = _read(tmp_path, f"a.dcm,BENIGN,{one}", f"a.dcm,BENIGN,{other}", "b.dcm,BENIGN,", head=head)
+    table = _read(tmp_path, f"a.dcm,BENIGN,{cell}", f"a.dcm,BENIGN,{other}", "b.dcm,BENIGN,", head=head)
     assert [image.image for image in table.images] == ["b.dcm"]
     ((name, reason),) = table.rejected
     assert name == "a.dcm"
     assert column.removesuffix("_id") in reason
-    table = _read(tmp_path, f"a.dcm,BENIGN,{one}", f"a.dcm,BENIGN,{one.lower()}", "a.dcm,BENIGN,", head=head)
+    table = _read(tmp_path, f"a.dcm,BENIGN,{cell}", f"a.dcm,BENIGN,{cell.lower()}", "a.dcm,BENIGN,", head=head)
     assert not table.rejected
 
 
 def test_birads_and_biopsied_are_the_worst_of_an_image_s_rows(tmp_path: Path) -> None:
     head = "image,pathology,birads,biopsied,vendor\n"
-    for said, wanted in (("1 2", "2"), ("0 2 1", "0"), ("0 4A 2", "4A"), ("5 6", "6"), ("1 none", "none")):
-        rows = [f"a.dcm,BENIGN,{birads},{k % 2},{k}" for k, birads in enumerate(said.split())]
+    for categories, expected in (("1 2", "2"), ("0 2 1", "0"), ("0 4A 2", "4A"), ("5 6", "6"), ("1 none", "none")):
+        rows = [f"a.dcm,BENIGN,{birads},{k % 2},{k}" for k, birads in enumerate(categories.split())]
         (image,) = _read(tmp_path, *rows, "a.dcm,BENIGN,,,", head=head).images
-        assert image.columns == {"birads": wanted, "biopsied": "1", "vendor": "0"}
+        assert image.columns == {"birads": expected, "biopsied": "1", "vendor": "0"}
 
 
 def test_other_words_for_pathologies_are_mapped(tmp_path: Path) -> None:

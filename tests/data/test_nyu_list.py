@@ -49,12 +49,12 @@ def test_a_pickle_that_runs_code_is_not_opened(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(b"", "is no pickle"), (b"not a pickle", "is no pickle"), (pickle.dumps({}), "is not a list"),
      (pickle.dumps([1]), "exam 0 is not a dictionary"), (pickle.dumps([{**EXAM, "L-CC": [1]}]), 'has a "L-CC"'),
      (pickle.dumps([{**EXAM, "horizontal_flip": ""}]), "neither YES nor NO")],
 )  # fmt: skip
-def test_what_is_no_list_is_said(tmp_path: Path, content: bytes, said: str) -> None:
+def test_what_is_no_list_is_said(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(BadManifest, match=said):
+    with pytest.raises(BadManifest, match=message):
         read_exam_list(tmp_path / "x.pkl")

@@ -45,13 +45,13 @@ def _cutoff(mask: np.ndarray, side: int) -> float:
 def test_every_patch_keeps_the_rules(seed: int, kind: str) -> None:
     image, lesions = _case(seed)
     side = 2 * P if kind == "s1g" else P
-    made = patches.sample_patches(image, lesions, kind, P, seed)
+    sampled = patches.sample_patches(image, lesions, kind, P, seed)
     count = 10 if kind == "s10" else 1
-    own, background = made[: count * len(lesions)], made[count * len(lesions) :]
+    own, background = sampled[: count * len(lesions)], sampled[count * len(lesions) :]
     assert [p.label for p in own] == [label for _, label in lesions for _ in range(count)]
     assert len(background) <= count
     padded = np.pad(image, side)
-    for k, patch in enumerate(made):
+    for k, patch in enumerate(sampled):
         assert -(side // 2) <= patch.top < H - side // 2
         assert -(side // 2) <= patch.left < W - side // 2
         at = slice(patch.top + side, patch.top + 2 * side), slice(patch.left + side, patch.left + 2 * side)
@@ -64,37 +64,37 @@ def test_every_patch_keeps_the_rules(seed: int, kind: str) -> None:
             assert patch.label == 0
             assert max(_overlap(mask, patch, side) for mask, _ in lesions) <= 0.35
     again = patches.sample_patches(image, lesions, kind, P, seed)
-    assert all(np.array_equal(a.pixels, b.pixels) and a.label == b.label for a, b in zip(made, again, strict=True))
+    assert all(np.array_equal(a.pixels, b.pixels) and a.label == b.label for a, b in zip(sampled, again, strict=True))
 
 
 def test_the_cutoff_is_point_nine_where_it_can_be() -> None:
     image = np.ones((H, W), np.uint16)
     mask = np.zeros((H, W), bool)
     mask[40:80, 30:60] = True
-    made = patches.sample_patches(image, [(mask, 1)], "s10", P, 0)
-    assert all(_overlap(mask, p, P) > 0.9 for p in made[:10])
-    assert len({(p.top, p.left) for p in made[:10]}) > 5
+    sampled = patches.sample_patches(image, [(mask, 1)], "s10", P, 0)
+    assert all(_overlap(mask, p, P) > 0.9 for p in sampled[:10])
+    assert len({(p.top, p.left) for p in sampled[:10]}) > 5
 
 
 def test_the_cutoff_falls_for_a_lesion_that_no_patch_can_cover() -> None:
     mask = np.zeros((H, W), bool)
     mask[20:100, 20:80] = True
     mask[22:98, 22:78] = False  # a thin ring: no patch holds much of it, nor is filled by it
-    made = patches.sample_patches(np.ones((H, W), np.uint16), [(mask, 3)], "s10", P, 0)[:10]
-    assert [p.label for p in made] == [3] * 10
-    assert all(_cutoff(mask, P) < _overlap(mask, p, P) < 0.9 for p in made)
+    sampled = patches.sample_patches(np.ones((H, W), np.uint16), [(mask, 3)], "s10", P, 0)[:10]
+    assert [p.label for p in sampled] == [3] * 10
+    assert all(_cutoff(mask, P) < _overlap(mask, p, P) < 0.9 for p in sampled)
 
 
 def test_the_background_keeps_clear_of_lesions_that_give_no_patches() -> None:
     image, mask, other = np.ones((H, W), np.uint16), np.zeros((H, W), bool), np.zeros((H, W), bool)
     mask[10:20, 10:20] = True
     other[40:, :] = True
-    made = patches.sample_patches(image, [(mask, 1)], "s10", P, 0, avoid=[other])
-    assert len(made) == 20
-    assert all(_overlap(other, p, P) <= 0.35 for p in made[10:])
+    sampled = patches.sample_patches(image, [(mask, 1)], "s10", P, 0, avoid=[other])
+    assert len(sampled) == 20
+    assert all(_overlap(other, p, P) <= 0.35 for p in sampled[10:])
     small = [(np.ones((P, P), bool), 1)]  # nearly all of it is lesion: fewer patches, none with too much of it
-    made = patches.sample_patches(np.ones((P, P), np.uint16), small, "s10", 4, 0)
-    assert all(p.overlap <= 0.35 for p in made[10:])
+    sampled = patches.sample_patches(np.ones((P, P), np.uint16), small, "s10", 4, 0)
+    assert all(p.overlap <= 0.35 for p in sampled[10:])
 
 
 def test_s1_is_centred_on_the_lesion_and_s1g_is_twice_as_large() -> None:
@@ -106,9 +106,9 @@ def test_s1_is_centred_on_the_lesion_and_s1g_is_twice_as_large() -> None:
 
 
 def test_a_lesion_that_fills_the_image_leaves_its_borders_as_background() -> None:
-    made = patches.sample_patches(np.ones((H, W), np.uint16), [(np.ones((H, W), bool), 1)], "s10", P, 0)
-    assert [p.label for p in made] == [1] * 10 + [0] * 10
-    assert all(p.overlap <= 0.35 for p in made[10:])
+    sampled = patches.sample_patches(np.ones((H, W), np.uint16), [(np.ones((H, W), bool), 1)], "s10", P, 0)
+    assert [p.label for p in sampled] == [1] * 10 + [0] * 10
+    assert all(p.overlap <= 0.35 for p in sampled[10:])
 
 
 def test_without_a_lesion_there_are_no_patches() -> None:

@@ -96,10 +96,10 @@ def test_a_random_weights_probe_is_near_chance() -> None:
         labels.append(int(malignant))
     variables = init_variables(model, (144, 112), 1, 0)
     features = jax.jit(lambda x: model.apply(variables, classifiers.as_input(x, 40.0, 1))[1]["features"].mean((1, 2)))
-    seen = np.concatenate([np.asarray(features(np.stack(images[i : i + 40])[..., None])) for i in range(0, 360, 40)])
-    seen = (seen - seen[:240].mean(0)) / (seen[:240].std(0) + 1e-6)
-    probe = LogisticRegression(C=0.01, max_iter=2000).fit(seen[:240], labels[:240])
-    auc = metrics.roc_auc(np.array(labels[240:]), probe.decision_function(seen[240:]))
+    counts = np.concatenate([np.asarray(features(np.stack(images[i : i + 40])[..., None])) for i in range(0, 360, 40)])
+    counts = (counts - counts[:240].mean(0)) / (counts[:240].std(0) + 1e-6)
+    probe = LogisticRegression(C=0.01, max_iter=2000).fit(counts[:240], labels[:240])
+    auc = metrics.roc_auc(np.array(labels[240:]), probe.decision_function(counts[240:]))
     assert 0.3 < auc < 0.7
 
 
@@ -110,7 +110,7 @@ def _pixels(path: Path) -> np.ndarray:
 def test_the_tree_has_the_traps_of_the_real_one(tmp_path: Path) -> None:
     """Read with csv and pydicom alone, as anyone would who had downloaded it."""
     phantom.write_phantom(tmp_path, patients=60, seed=1, image_size=(96, 64))
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     halves: dict[str, set[str]] = {"train": set(), "test": set()}
     for (kind, half), name in cbis_ddsm.CSVS.items():
         with (tmp_path / name).open(newline="") as file:
@@ -118,7 +118,7 @@ def test_the_tree_has_the_traps_of_the_real_one(tmp_path: Path) -> None:
         assert list(rows[0]) == phantom.HEADERS[kind].split(",")
         for row in rows:
             halves[half].add(row["patient_id"])
-            seen[row["pathology"]] += 1
+            counts[row["pathology"]] += 1
             assert row["ROI mask file path"].endswith("\n")
             image, crop, mask = (row[f"{c} file path"].strip() for c in ("image", "cropped image", "ROI mask"))
             full = next((tmp_path / "CBIS-DDSM" / image.split("/")[0]).rglob("*.dcm"))
@@ -126,23 +126,23 @@ def test_the_tree_has_the_traps_of_the_real_one(tmp_path: Path) -> None:
             assert _pixels(full).dtype == np.uint16
             folder = tmp_path / "CBIS-DDSM" / mask.split("/")[0]
             assert folder.name[-1] == row["abnormality id"]
-            found = {path.name: _pixels(path) for path in folder.rglob("*.dcm")}
-            assert sorted(a.dtype.itemsize for a in found.values()) == [1, 2]
-            said = found.get(Path(mask).name)
-            if said is None:
-                seen["new layout"] += 1
-                assert sorted(found) == ["1-1.dcm", "1-2.dcm"]
+            files = {path.name: _pixels(path) for path in folder.rglob("*.dcm")}
+            assert sorted(a.dtype.itemsize for a in files.values()) == [1, 2]
+            listed_mask = files.get(Path(mask).name)
+            if listed_mask is None:
+                counts["new layout"] += 1
+                assert sorted(files) == ["1-1.dcm", "1-2.dcm"]
                 continue
-            seen["old layout"] += 1
+            counts["old layout"] += 1
             assert (tmp_path / "CBIS-DDSM" / mask).is_file()
             assert (tmp_path / "CBIS-DDSM" / crop).is_file()
-            seen["swapped" if said.dtype == np.uint16 else "right"] += 1
-            eight = next(a for a in found.values() if a.dtype == np.uint8)
-            seen["other size"] += eight.shape != (96, 64)
+            counts["swapped" if listed_mask.dtype == np.uint16 else "right"] += 1
+            eight = next(a for a in files.values() if a.dtype == np.uint8)
+            counts["other size"] += eight.shape != (96, 64)
     assert not halves["train"] & halves["test"]
     assert len(halves["test"]) == 12
-    assert all(seen[k] for k in ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK", "new layout", "other size"))
-    assert 0 < seen["swapped"] < seen["right"]
+    assert all(counts[k] for k in ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK", "new layout", "other size"))
+    assert 0 < counts["swapped"] < counts["right"]
 
 
 def test_both_breasts_add_the_normal_views_and_change_nothing_else(tmp_path: Path) -> None:

@@ -54,11 +54,11 @@ def test_the_labels_are_composed_as_described(written: Path) -> None:
     exams: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in _rows(written):
         exams[row["exam_id"]].append(row)
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for rows in exams.values():
         images = {row["image"]: (row["laterality"], row["view"]) for row in rows}
         assert set(images.values()) == {(side, view) for side in "LR" for view in ("CC", "MLO")}
-        seen["repeated"] += len(images) == 5
+        counts["repeated"] += len(images) == 5
         for column in ("patient_id", "birads", "density", "age_band", "vendor"):
             assert len({row[column] for row in rows}) == 1
         breasts = {side: [row for row in rows if row["laterality"] == side] for side in "LR"}
@@ -66,7 +66,7 @@ def test_the_labels_are_composed_as_described(written: Path) -> None:
         for breast in breasts.values():
             pathologies = {row["pathology"] for row in breast}
             assert {row["biopsied"] for row in breast} == {str(int(pathologies != {"NORMAL"}))}
-            seen["both"] += pathologies == {"BENIGN", "MALIGNANT"}
+            counts["both"] += pathologies == {"BENIGN", "MALIGNANT"}
             assert len({row["finding"] for row in breast}) == 1
             worst = max(pathologies, key=manifest.WORSE.__getitem__)
             assert breast[0]["finding"] in {row["abnormality"] for row in breast if row["pathology"] == worst}
@@ -77,29 +77,29 @@ def test_the_labels_are_composed_as_described(written: Path) -> None:
             assert len({tuple(findings) for findings in by_image.values()}) == 1
             for pathology, abnormality, visible in next(iter(by_image.values())):
                 if pathology != "NORMAL":
-                    seen[pathology] += 1
-                    seen[f"{pathology} occult"] += visible == "0"
+                    counts[pathology] += 1
+                    counts[f"{pathology} occult"] += visible == "0"
                 elif abnormality:
-                    seen["calcification, not biopsied"] += 1
+                    counts["calcification, not biopsied"] += 1
                     assert abnormality == "calcification"
                     assert exam == {"NORMAL"}
-        seen["biopsied"] += exam != {"NORMAL"}
-        seen["malignant and benign"] += exam >= {"MALIGNANT", "BENIGN"}
+        counts["biopsied"] += exam != {"NORMAL"}
+        counts["malignant and benign"] += exam >= {"MALIGNANT", "BENIGN"}
         visible = [row["pathology"] for row in rows if row["visible"] == "1"]  # what a radiologist can see
         clean = 0 if set(visible) - {"NORMAL"} else 2 if visible else 1
-        seen["noisy"] += int(rows[0]["birads"]) != clean
+        counts["noisy"] += int(rows[0]["birads"]) != clean
     for row in _rows(written):
         drawn = row["visible"] == "1" and row["pathology"] != "NORMAL"
         assert bool(row["mask"]) == drawn
-    assert (len(exams), seen["biopsied"], seen["calcification, not biopsied"]) == (80, 40, 12)
-    assert 18 <= seen["MALIGNANT"] <= 18 + 10
-    assert 22 <= seen["BENIGN"] <= 22 + 10
-    assert seen["both"] >= 1
-    assert seen["malignant and benign"] > seen["both"]  # the other breast has further findings, too
-    assert 0 < seen["MALIGNANT occult"] < 0.3 * seen["MALIGNANT"]
-    assert 0.1 * seen["BENIGN"] < seen["BENIGN occult"] < 0.5 * seen["BENIGN"]
-    assert 2 <= seen["repeated"] <= 16
-    assert 2 <= seen["noisy"] <= 16
+    assert (len(exams), counts["biopsied"], counts["calcification, not biopsied"]) == (80, 40, 12)
+    assert 18 <= counts["MALIGNANT"] <= 18 + 10
+    assert 22 <= counts["BENIGN"] <= 22 + 10
+    assert counts["both"] >= 1
+    assert counts["malignant and benign"] > counts["both"]  # the other breast has further findings, too
+    assert 0 < counts["MALIGNANT occult"] < 0.3 * counts["MALIGNANT"]
+    assert 0.1 * counts["BENIGN"] < counts["BENIGN occult"] < 0.5 * counts["BENIGN"]
+    assert 2 <= counts["repeated"] <= 16
+    assert 2 <= counts["noisy"] <= 16
 
 
 def test_the_manifest_is_read_whole(written: Path) -> None:
@@ -125,10 +125,10 @@ def test_the_crop_finds_the_breast_alone_and_masks_lie_on_it(size: tuple[int, in
         marker = (pixels > 0) & ~breast
         assert marker.any()
         assert 0.2 < breast.mean() < 0.7
-        found = crop(pixels, image.laterality == "L", threshold=0, iterations=size[0] // 29)
-        assert not found.image(marker).any()
-        assert found.image(breast).sum() == breast.sum()
-        assert found.distance_from_starting_side == 0
+        breast_crop = crop(pixels, image.laterality == "L", threshold=0, iterations=size[0] // 29)
+        assert not breast_crop.image(marker).any()
+        assert breast_crop.image(breast).sum() == breast.sum()
+        assert breast_crop.distance_from_starting_side == 0
         for lesion in image.lesions:
             if lesion.mask is not None:
                 lesions += 1

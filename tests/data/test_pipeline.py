@@ -36,8 +36,8 @@ def test_each_example_once_an_epoch_and_epochs_differ(workers: int) -> None:
     first, second = (sum(_names(batches, 6), []) for _ in range(2))
     assert sorted(first) == sorted(second) == sorted(f"image{i}" for i in range(24))
     assert first != second
-    one = pipeline.train_batches(source, batch=4, seed=1)
-    assert sum(_names(one, 6), []) == first
+    stream = pipeline.train_batches(source, batch=4, seed=1)
+    assert sum(_names(stream, 6), []) == first
     other = pipeline.train_batches(source, batch=4, seed=2)
     assert sum(_names(other, 6), []) != first
 
@@ -59,12 +59,12 @@ def test_a_restored_state_goes_on_with_the_next_batch(before: int, after: int, o
     batches = make(before)
     _names(batches, 8)  # in the middle of the second epoch
     state = batches.get_state()
-    wanted = [next(batches) for _ in range(5)]
+    expected = [next(batches) for _ in range(5)]
     again = make(after)
     for _ in range(2):  # the second time it has already run ahead
         again.set_state(state)
         assert again.get_state() == state
-        for batch in wanted:
+        for batch in expected:
             got = next(again)
             assert got["image_id"] == batch["image_id"]
             for key in ("image", "label", "weight"):
@@ -129,13 +129,13 @@ def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
     )  # fmt: skip
     whole, _ = prepare(recipe)
     data = dataset.Prepared(whole)
-    wanted = {example["image_id"].decode(): example for example in data.source("train")}
+    expected = {example["image_id"].decode(): example for example in data.source("train")}
     batches = pipeline.train_batches(data.source("train"), batch=2, seed=0, workers=2)
-    seen = [next(batches) for _ in range(batches.steps_per_epoch)]
+    batches_read = [next(batches) for _ in range(batches.steps_per_epoch)]
     batches.close()
-    assert sorted(name for batch in seen for name in batch["image_id"]) == sorted(wanted)
-    for batch in seen:
+    assert sorted(name for batch in batches_read for name in batch["image_id"]) == sorted(expected)
+    for batch in batches_read:
         for image, label, name in zip(batch["image"], batch["label"], batch["image_id"], strict=True):
             assert image.dtype == np.uint16
-            np.testing.assert_array_equal(image, wanted[name]["image"])
-            assert label == wanted[name]["label"]
+            np.testing.assert_array_equal(image, expected[name]["image"])
+            assert label == expected[name]["label"]

@@ -35,13 +35,13 @@ def _examples(path: Path, split: str = "train") -> list[dict]:
 def test_a_second_time_does_nothing_and_workers_change_nothing(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS))
-    stamp = [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
+    first = prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS))
+    stamp = [p.stat().st_mtime_ns for path in first for p in sorted(path.iterdir())]
     assert str(source) not in capsys.readouterr().out
-    assert prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS)) == one
-    assert stamp == [p.stat().st_mtime_ns for path in one for p in sorted(path.iterdir())]
+    assert prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "1", source, **FACTS)) == first
+    assert stamp == [p.stat().st_mtime_ns for path in first for p in sorted(path.iterdir())]
     two = prepare(Recipe("cbis_ddsm", "patches_s10", tmp_path / "2", source, **FACTS), workers=2)
-    for a, b in zip(one, two, strict=True):
+    for a, b in zip(first, two, strict=True):
         assert (a / "index.csv").read_bytes() == (b / "index.csv").read_bytes()
         assert (a / "dataset.json").read_bytes() == (b / "dataset.json").read_bytes()
         for x, y in zip(_examples(a), _examples(b), strict=True):
@@ -85,13 +85,13 @@ def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypat
     monkeypatch.undo()
     (path,) = prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    wanted = (path / "index.csv").read_bytes()
+    expected = (path / "index.csv").read_bytes()
     (path / "dataset.json").unlink()  # killed before the last file was written
     (path / "index.csv").write_text("half")
     with pytest.raises(NotPrepared, match="mammojax prepare cbis_ddsm"):
         dataset.find(Recipe("cbis_ddsm", "whole", tmp_path, **FACTS))
     prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
-    assert (path / "index.csv").read_bytes() == wanted
+    assert (path / "index.csv").read_bytes() == expected
 
 
 def test_another_download_is_not_passed_off_as_the_first(source: Path, tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_a_header_that_pydicom_chokes_on_ends_no_run(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(examples, "read_mammogram", choke)
     image = Image("a.dcm", tmp_path / "a.dcm", "P1")
-    made, rejected = examples.examples_of(image, Recipe("manifest", "whole", tmp_path, **FACTS))
-    assert made == []
+    prepared, rejected = examples.examples_of(image, Recipe("manifest", "whole", tmp_path, **FACTS))
+    assert prepared == []
     assert rejected == [("a.dcm", "it cannot be read (NotImplementedError); get the file again")]
 
 
@@ -194,7 +194,7 @@ def test_whoever_comes_second_waits_and_finds_it_made(
 def test_masks_need_not_be_decoded(source: Path, tmp_path: Path) -> None:
     (path,) = prepare(Recipe("phantom", "whole", tmp_path, source, **FACTS))
     data = dataset.Prepared(path)
-    seen, unseen = data.source("train")[3], data.source("train", masks=False)[3]
-    assert seen["masks"].shape == (96, 64, 1)
-    assert isinstance(unseen["masks"], bytes)
-    np.testing.assert_array_equal(seen["image"], unseen["image"])
+    with_masks, without_masks = data.source("train")[3], data.source("train", masks=False)[3]
+    assert with_masks["masks"].shape == (96, 64, 1)
+    assert isinstance(without_masks["masks"], bytes)
+    np.testing.assert_array_equal(with_masks["image"], without_masks["image"])

@@ -42,7 +42,7 @@ def test_a_heatmap_is_the_mean_over_the_patches_of_a_pixel() -> None:
         calls.append(patches.shape)
         return np.stack([patches.mean(axis=(1, 2)), np.ones(len(patches))], axis=1)
 
-    seen = sliding.heatmaps(image, classify, patch=16, stride=10, batch=4)
+    maps = sliding.heatmaps(image, classify, patch=16, stride=10, batch=4)
     assert set(calls) == {(4, 16, 16)}
     standard = (image - image.mean()) / image.std()
     rows, columns = sliding.starts(50, 16, 10), sliding.starts(41, 16, 10)
@@ -53,10 +53,10 @@ def test_a_heatmap_is_the_mean_over_the_patches_of_a_pixel() -> None:
             for c in columns
             if t <= y < t + 16 and c <= x < c + 16
         ]
-        np.testing.assert_allclose(seen[y, x, 0], np.mean(over), atol=1e-5)
-    np.testing.assert_allclose(seen[..., 1], 1)
+        np.testing.assert_allclose(maps[y, x, 0], np.mean(over), atol=1e-5)
+    np.testing.assert_allclose(maps[..., 1], 1)
 
 
 def test_an_image_smaller_than_a_patch_is_padded() -> None:
-    seen = sliding.heatmaps(np.ones((10, 30), np.uint16), lambda p: np.ones((len(p), 2)), patch=16, stride=10, batch=3)
-    assert seen.shape == (10, 30, 2)
+    maps = sliding.heatmaps(np.ones((10, 30), np.uint16), lambda p: np.ones((len(p), 2)), patch=16, stride=10, batch=3)
+    assert maps.shape == (10, 30, 2)

@@ -132,11 +132,11 @@ def test_labels_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     data = dataset.Prepared(capsys.readouterr().out.splitlines()[-1])
     assert data.labels("train").tolist() == [0, 1]
     assert data.facts["map"] == "0=BENIGN,1=MALIGNANT"
-    asked = {**FACTS, "source": str(tmp_path / "m.csv"), "name": "manifest", "kind": "whole", "data_dir": "x"}
+    settings = {**FACTS, "source": str(tmp_path / "m.csv"), "name": "manifest", "kind": "whole", "data_dir": "x"}
     with pytest.raises(NotPrepared, match="--map 0=BENIGN,1=MALIGNANT"):
-        dataset.find(Recipe.of_run({"data": {**asked, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
-    found = {**asked, "data_dir": str(tmp_path / "data"), "map": "1=MALIGNANT,0=benign"}
-    assert dataset.find(Recipe.of_run({"data": found}, tmp_path)).path == data.path
+        dataset.find(Recipe.of_run({"data": {**settings, "map": "0=BENIGN,1=MALIGNANT"}}, tmp_path))
+    same_settings = {**settings, "data_dir": str(tmp_path / "data"), "map": "1=MALIGNANT,0=benign"}
+    assert dataset.find(Recipe.of_run({"data": same_settings}, tmp_path)).path == data.path
     other = _prepare(tmp_path, rows, label_map="0=MALIGNANT,1=BENIGN")
     assert other.path != data.path
     assert other.labels("train").tolist() == [1, 0]
@@ -149,8 +149,8 @@ def test_labels_by_a_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_breasts_columns_are_the_worst_of_their_images() -> None:
     facts = '{"benign": 0, "malignant": 0, "columns": {"birads": "%s", "biopsied": "%s", "vendor": "%s"}}'
     rows = [
-        {"exam_id": "e", "patient_id": "p", "laterality": "L", "view": view, "facts": facts % said}
-        for view, said in (("CC", ("1", "0", "A")), ("MLO", ("0", "1", "B")))
+        {"exam_id": "e", "patient_id": "p", "laterality": "L", "view": view, "facts": facts % cells}
+        for view, cells in (("CC", ("1", "0", "A")), ("MLO", ("0", "1", "B")))
     ]
 
     class Data:

@@ -72,8 +72,8 @@ def test_a_window_that_overhangs_to_the_left_counts_all_the_columns_it_will_show
     """
     crop = np.zeros((12, 8), np.uint16)
     crop[:4, :7] = crop[4:, :4] = 9
-    found = Crop((0, 12, 0, 8), ((4, 11), 3), (11, (0, 3)), 0)
-    assert best_centre(crop, found, "CC", (4, 6)) == (2, -1)
+    breast_crop = Crop((0, 12, 0, 8), ((4, 11), 3), (11, (0, 3)), 0)
+    assert best_centre(crop, breast_crop, "CC", (4, 6)) == (2, -1)
 
 
 def test_a_published_window_that_overhangs_to_the_left() -> None:
@@ -85,8 +85,8 @@ def test_a_published_window_that_overhangs_to_the_left() -> None:
     """
     crop = np.zeros((3000, 1400), np.uint16)
     crop[:800, :1300] = crop[800:, :900] = 9
-    found = Crop((0, 3000, 0, 1400), ((1000, 2999), 899), (2999, (0, 899)), 0)
-    assert best_centre(crop, found, "CC", SIZES["CC"]) == (1338, -73)
+    breast_crop = Crop((0, 3000, 0, 1400), ((1000, 2999), 899), (2999, (0, 899)), 0)
+    assert best_centre(crop, breast_crop, "CC", SIZES["CC"]) == (1338, -73)
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,14 +96,14 @@ def test_no_higher_or_lower_cc_window_shows_more_tissue(
 ) -> None:
     """Against every window that there is, as `window` cuts it, clipped at whichever edge."""
     crop = (np.random.default_rng(seed).random((height, width)) < 0.5).astype(np.uint16)
-    found = Crop((0, height, 0, width), ((0, 0), data.draw(st.integers(1, width))), (height - 1, (0, 0)), 0)
-    y, x = best_centre(crop, found, "CC", (20, wide))
+    breast_crop = Crop((0, height, 0, width), ((0, 0), data.draw(st.integers(1, width))), (height - 1, (0, 0)), 0)
+    y, x = best_centre(crop, breast_crop, "CC", (20, wide))
 
-    def shown(row: int) -> float:
+    def tissue_at(row: int) -> float:
         return float(window(crop[..., None], "CC", (row, x), (20, wide), np.random.RandomState(0)).sum())
 
-    held = {row: shown(row) for row in range(10, height - 10 + 1)}
-    best = [row for row, value in held.items() if value == max(held.values())]
+    tissue = {row: tissue_at(row) for row in range(10, height - 10 + 1)}
+    best = [row for row, value in tissue.items() if value == max(tissue.values())]
     assert y in best
     assert abs(y - height // 2) == min(abs(row - height // 2) for row in best)
 
@@ -112,8 +112,8 @@ def test_a_narrow_window_beside_the_tissue_has_a_centre() -> None:
     """Its rightmost columns are the crop's empty ones."""
     crop = np.zeros((90, 80), np.uint16)
     crop[10:70, :60] = 9
-    found = Crop((0, 90, 0, 80), ((30, 60), 59), (69, (0, 59)), 0)
-    assert best_centre(crop, found, "MLO", (40, 10)) == (69 - 20 - 1, 59 - 5 - 1)
+    breast_crop = Crop((0, 90, 0, 80), ((30, 60), 59), (69, (0, 59)), 0)
+    assert best_centre(crop, breast_crop, "MLO", (40, 10)) == (69 - 20 - 1, 59 - 5 - 1)
 
 
 def test_only_the_image_is_standardised() -> None:

@@ -74,12 +74,12 @@ def exam_run(folder: Path, data: dataset.Prepared, heatmaps: bool = False, targe
                 for side, breast in (("L", "left"), ("R", "right")):
                     label = [exam.label[LABELS.index(f"{breast}_{f}")] for f in ("benign", "malignant")]
                     score = 0.8 * rng.random(2) + 0.2 * np.array(label)
-                    known = (exam.exam_id, exam.patient_id, side, "CC+MLO")
-                    writer.writerow([*known, *score, *label, int(any(label))])
+                    ids = (exam.exam_id, exam.patient_id, side, "CC+MLO")
+                    writer.writerow([*ids, *score, *label, int(any(label))])
     if heatmaps:
         out = data.path / "heatmaps" / f"{HEATMAPS}_p48s13" / "test"
         out.mkdir(parents=True, exist_ok=True)
         for k, example in enumerate(data.source("test")):  # blurred lesions: malignant first
-            seen = [cv2.GaussianBlur((example["masks"][..., 0] == v).astype(np.float32), (0, 0), 7) for v in (2, 1)]
-            write_heatmaps(out / f"{k}.png", np.stack(seen, axis=-1))
+            blurred = [cv2.GaussianBlur((example["masks"][..., 0] == v).astype(np.float32), (0, 0), 7) for v in (2, 1)]
+            write_heatmaps(out / f"{k}.png", np.stack(blurred, axis=-1))
     return folder

@@ -76,15 +76,15 @@ def test_a_threshold_that_nothing_gives_is_left_open(tmp_path: Path, capsys: pyt
 
 
 def test_intervals_agree_with_a_plain_loop(tmp_path: Path) -> None:
-    one = table.read_images(image_runs(tmp_path, 1)[0], "test")
-    point = compare.operating_point(one, 0.5, runs=200, seed=1)["sensitivity"]
+    predictions = table.read_images(image_runs(tmp_path, 1)[0], "test")
+    point = compare.operating_point(predictions, 0.5, runs=200, seed=1)["sensitivity"]
     values = []
-    for weights in metrics.draws(one.patient, 200, 1):
-        drawn = np.repeat(np.arange(len(one.label())), weights.astype(int))
-        drawn = drawn[one.label()[drawn] == 1]
-        values.append((one.score()[drawn] >= 0.5).mean())
+    for weights in metrics.draws(predictions.patient, 200, 1):
+        drawn = np.repeat(np.arange(len(predictions.label())), weights.astype(int))
+        drawn = drawn[predictions.label()[drawn] == 1]
+        values.append((predictions.score()[drawn] >= 0.5).mean())
     np.testing.assert_allclose((point.low, point.high), np.percentile(values, [2.5, 97.5]))
-    pairs, values = table.by_breast(one), []
+    pairs, values = table.by_breast(predictions), []
     for weights in metrics.draws(pairs["patient_id"].to_numpy(), 200, 1):
         drawn = pairs.iloc[np.repeat(np.arange(len(pairs)), weights.astype(int))]
         cc, mlo, both = (metrics.roc_auc(drawn["malignant"], drawn[view]) for view in ("CC", "MLO", "both"))
@@ -124,9 +124,9 @@ def test_few_malignant_images_have_no_interval(tmp_path: Path, capsys: pytest.Ca
             ],
         )
     compare.write([run], tmp_path / "out")
-    said = capsys.readouterr().out
-    assert "4 malignant and 76 other images" in said
-    assert said.count("[too few to estimate]") >= 5
+    printed = capsys.readouterr().out
+    assert "4 malignant and 76 other images" in printed
+    assert printed.count("[too few to estimate]") >= 5
     text = (tmp_path / "out" / "compare.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["rows"][0]["auc"] | {"value": 0} == {"value": 0, "low": None, "high": None, "n": [76, 4]}

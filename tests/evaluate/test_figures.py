@@ -18,8 +18,8 @@ from mammojax.train.checkpoint import restore_best
 def _count(path: Path, colour: str) -> int:
     """Pixels of about this colour."""
     image = cv2.imread(str(path))[..., ::-1].astype(int)
-    wanted = np.array([round(255 * c) for c in matplotlib.colors.to_rgb(colour)])
-    return int((np.abs(image - wanted).max(axis=-1) < 40).sum())
+    expected = np.array([round(255 * c) for c in matplotlib.colors.to_rgb(colour)])
+    return int((np.abs(image - expected).max(axis=-1) < 40).sum())
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_a_figure_shows_what_it_is_for(
     out = tmp_path / "figure.png"
     arguments = [argument for run in runs for argument in ("--run", str(finished / run))]
     assert cli.main(["figure", name, *arguments, "--output", str(out)]) == 0
-    shown = _count(out, colour)
-    assert shown > 100, shown  # more than a legend has
+    pixels = _count(out, colour)
+    assert pixels > 100, pixels  # more than a legend has
     assert min(cv2.imread(str(out)).shape[:2]) > 300
 
 
@@ -48,11 +48,11 @@ def test_saliency_shows_the_pixels_of_the_map_and_the_lesions_of_the_image(finis
     data, (config, facts, variables) = dataset.of_run(finished), restore_best(finished)
     examples = list(data.source("test"))
     for axes in figure.axes:
-        shown = np.asarray(axes.images[0].get_array())
-        example = next(e for e in examples if np.array_equal(e["image"][..., 0], shown))
+        pixels = np.asarray(axes.images[0].get_array())
+        example = next(e for e in examples if np.array_equal(e["image"][..., 0], pixels))
         y, x = np.nonzero(saliency.saliency(config, facts, variables, example["image"][None])[0])
-        outlines = [found for found in axes.collections if isinstance(found, ContourSet)]
-        (dots,) = (found for found in axes.collections if isinstance(found, PathCollection))
+        outlines = [collection for collection in axes.collections if isinstance(collection, ContourSet)]
+        (dots,) = (collection for collection in axes.collections if isinstance(collection, PathCollection))
         np.testing.assert_array_equal(dots.get_offsets(), np.stack([x, y], axis=1))
         assert len(outlines) == len(set(np.unique(example["masks"])) & {1, 2})
         kind, score = axes.get_title().split(", p(malignant) = ")

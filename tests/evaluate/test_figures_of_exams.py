@@ -31,13 +31,13 @@ def _rows(run: Path) -> list[dict[str, str]]:
 
 
 def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: dataset.Prepared, tmp_path: Path) -> None:
-    shown = figures.outlined_exams(exam_run(tmp_path, data))
-    assert [one.caption for one in shown] == [
+    pictures = figures.outlined_exams(exam_run(tmp_path, data))
+    assert [picture.caption for picture in pictures] == [
         "Visible findings: malignant and benign", "Visible findings: malignant", "Visible findings: benign"
     ]  # fmt: skip
     masks = {example["image"][..., 0].tobytes(): example["masks"][..., 0] for example in _examples(data)}
-    found = []
-    for axes in figures.exam_figure(shown).axes:
+    colours = []
+    for axes in figures.exam_figure(pictures).axes:
         mirrored = axes.texts[0].get_text().startswith("R")
         pixels, *tints = (np.asarray(image.get_array()) for image in axes.images)
         mask = masks[(pixels[:, ::-1] if mirrored else pixels).tobytes()]
@@ -45,8 +45,8 @@ def test_lesions_are_filled_where_they_are_and_both_kinds_come_first(data: datas
             red = tint[0, 0, 0] > tint[0, 0, 1]
             tint = tint[:, ::-1] if mirrored else tint
             np.testing.assert_array_equal(tint[..., 3], 0.5 * (mask == (2 if red else 1)))
-            found.append("red" if red else "green")
-    assert (found.count("red"), found.count("green")) == (4, 4)  # two breasts of each kind, two views
+            colours.append("red" if red else "green")
+    assert (colours.count("red"), colours.count("green")) == (4, 4)  # two breasts of each kind, two views
 
 
 def test_a_lesion_of_a_large_image_is_drawn_small(
@@ -68,30 +68,30 @@ def test_heatmaps_are_those_of_the_chosen_breasts(data: dataset.Prepared, tmp_pa
     malignant = sorted((row for row in rows if row["malignant"] == "1"), key=lambda row: row["p"])
     benign = [row for row in rows if (row["benign"], row["malignant"]) == ("1", "0")]
     chosen = [malignant[-1], malignant[0], max(benign, key=lambda row: row["p"])]
-    shown = figures.surest_exams(run)
-    assert len(shown) == 3
+    pictures = figures.surest_exams(run)
+    assert len(pictures) == 3
     examples = {example["image"][..., 0].tobytes(): example["masks"][..., 0] for example in _examples(data)}
     indices = {exam.exam_id: exam.images for exam in exams_of(data, "test")}
-    for one, row in zip(shown, chosen, strict=True):
+    for picture, row in zip(pictures, chosen, strict=True):
         side = "left" if row["laterality"] == "L" else "right"
-        assert f"({side})\n" in one.caption
-        assert f"{side}: p(malignant) = {row['p']:.2f}, p(benign) = {float(row['p_benign']):.2f}" in one.caption
-        assert row["exam_id"] not in one.caption
-        assert row["patient_id"] not in one.caption
-        assert set(one.images) == set(indices[row["exam_id"]])
-        for view, image in one.images.items():
+        assert f"({side})\n" in picture.caption
+        assert f"{side}: p(malignant) = {row['p']:.2f}, p(benign) = {float(row['p_benign']):.2f}" in picture.caption
+        assert row["exam_id"] not in picture.caption
+        assert row["patient_id"] not in picture.caption
+        assert set(picture.images) == set(indices[row["exam_id"]])
+        for view, image in picture.images.items():
             mask = examples[image.tobytes()]
             blurred = [cv2.GaussianBlur((mask == value).astype(np.float32), (0, 0), 7) for value in (2, 1)]
-            np.testing.assert_allclose(one.heatmaps[view], np.stack(blurred, axis=-1), atol=1e-4)
-    figure = figures.exam_figure(shown)
+            np.testing.assert_allclose(picture.heatmaps[view], np.stack(blurred, axis=-1), atol=1e-4)
+    figure = figures.exam_figure(pictures)
     assert len(figure.axes) == 3 * 3 * 4
-    outlines = sum(isinstance(found, ContourSet) for axes in figure.axes for found in axes.collections)
-    assert outlines == 3 * sum(v in marks for one in shown for marks in one.lesions.values() for v in (1, 2))
+    outlines = sum(isinstance(collection, ContourSet) for axes in figure.axes for collection in axes.collections)
+    assert outlines == 3 * sum(v in marks for picture in pictures for marks in picture.lesions.values() for v in (1, 2))
     for part, name in ((1, "malignant"), (2, "benign")):  # panels of the first exam
         axes = figure.axes[4 * part]
         tint = np.asarray(axes.images[1].get_array())
-        seen = shown[0].heatmaps["R-CC"][:, ::-1, ("malignant", "benign").index(name)]
-        np.testing.assert_allclose(tint[..., 3], 0.75 * seen)
+        heatmap = pictures[0].heatmaps["R-CC"][:, ::-1, ("malignant", "benign").index(name)]
+        np.testing.assert_allclose(tint[..., 3], 0.75 * heatmap)
 
 
 def test_what_cannot_be_drawn_is_said(data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +120,8 @@ def test_what_cannot_be_drawn_is_said(data: dataset.Prepared, tmp_path: Path, mo
 def test_activations_are_those_that_the_predictions_come_from(data: dataset.Prepared, tmp_path: Path) -> None:
     run = exam_run(tmp_path, data, heatmaps=True)
     chosen = {exam.exam_id for exam in exams_of(data, "test")[:3]}
-    found, columns, hidden = embedding.activations(run, "test", chosen)
-    assert {exam.exam_id for exam in found} == chosen
+    exams_drawn, columns, hidden = embedding.activations(run, "test", chosen)
+    assert {exam.exam_id for exam in exams_drawn} == chosen
     config, facts, variables = restore_best(run)
     folder = data.path / "heatmaps" / f"{HEATMAPS}_p48s13"
     predictor = ExamPredictor(config, facts, variables)
@@ -132,15 +132,15 @@ def test_activations_are_those_that_the_predictions_come_from(data: dataset.Prep
         for exam, views in read_ahead(data, "test", SIZES, channels)
     }
     half = columns.shape[1] // 2
-    for k, exam in enumerate(found):
-        made = []
+    for k, exam in enumerate(exams_drawn):
+        probabilities = []
         for branch, part in (("CC", slice(half)), ("MLO", slice(half, None))):
             first, last = layers[f"{branch}_hidden"], layers[f"{branch}_logits"]
             activated = np.maximum(columns[k, part] @ first["kernel"] + first["bias"], 0)
             np.testing.assert_allclose(hidden[k, part], activated, rtol=1e-4, atol=1e-4)
             logits = (hidden[k, part] @ last["kernel"] + last["bias"]).reshape(4, 2)
-            made.append(np.asarray(jax.nn.softmax(logits))[:, 1])
-        np.testing.assert_allclose(np.mean(made, axis=0), predicted[exam.exam_id], atol=1e-5)
+            probabilities.append(np.asarray(jax.nn.softmax(logits))[:, 1])
+        np.testing.assert_allclose(np.mean(probabilities, axis=0), predicted[exam.exam_id], atol=1e-5)
 
 
 def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
@@ -150,12 +150,12 @@ def test_points_are_coloured_by_the_readers_and_malignant_exams_are_crossed(
     monkeypatch.setitem(sys.modules, "umap", ModuleType("umap"))
     run, rng = exam_run(tmp_path / "run", data), np.random.default_rng(1)
     exams = exams_of(data, "test")
-    said = {(reader, e.exam_id, side): rng.random() for reader in "ab" for e in exams for side in "LR"}
-    lines = ["reader,exam_id,laterality,p_malignant", *(",".join(map(str, (*k, v))) for k, v in said.items())]
+    opinions = {(reader, e.exam_id, side): rng.random() for reader in "ab" for e in exams for side in "LR"}
+    lines = ["reader,exam_id,laterality,p_malignant", *(",".join(map(str, (*k, v))) for k, v in opinions.items())]
     (tmp_path / "readers.csv").write_text("\n".join(lines))
     own = {(row["exam_id"], row["laterality"]): float(row["p_malignant"]) for row in _rows(run)}
     own_means = [np.mean([own[e.exam_id, side] for side in "LR"]) for e in exams]
-    reader_means = [np.mean([said[r, e.exam_id, side] for r in "ab" for side in "LR"]) for e in exams]
+    reader_means = [np.mean([opinions[r, e.exam_id, side] for r in "ab" for side in "LR"]) for e in exams]
     layers = rng.normal(size=(2, len(exams), 4))
     monkeypatch.setattr(embedding, "activations", lambda *_: (exams, *layers))
     crossed = np.array([(e.label[2:] == 1).any() for e in exams])

@@ -33,26 +33,26 @@ def test_a_map_that_is_the_mask_is_perfect_and_its_complement_worthless(seed: in
     assert localise.pointing(outside, mask, tolerance=40)
     assert not localise.pointing(np.zeros_like(inside), mask, tolerance=40)
     for map_, hit in ((inside, 1.0), (outside, 0.0)):
-        told, lesions = localise.hits(localise.marks(map_, 2), mask)
-        assert localise.froc([told], [lesions], (0.0, 2.0)).tolist() == [[hit, hit]]
+        marks_hit, lesions = localise.hits(localise.marks(map_, 2), mask)
+        assert localise.froc([marks_hit], [lesions], (0.0, 2.0)).tolist() == [[hit, hit]]
 
 
 def test_froc_by_hand() -> None:
     two = np.zeros((20, 20), bool)
     two[2:6, 2:6] = two[12:16, 12:16] = True
-    one = np.zeros((20, 20), bool)
-    one[8:12, 8:12] = True
-    found = [[(0.4, 13, 13), (0.9, 3, 3), (0.8, 4, 4), (0.7, 0, 19)], [(0.6, 0, 0), (0.5, 9, 9)]]
-    told, lesions = zip(*(localise.hits(f, m) for f, m in zip(found, (two, one), strict=True)), strict=True)
-    assert told == ([(0.9, True), (0.7, False), (0.4, True)], [(0.6, False), (0.5, True)])
+    second = np.zeros((20, 20), bool)
+    second[8:12, 8:12] = True
+    marks = [[(0.4, 13, 13), (0.9, 3, 3), (0.8, 4, 4), (0.7, 0, 19)], [(0.6, 0, 0), (0.5, 9, 9)]]
+    marks_hit, lesions = zip(*(localise.hits(f, m) for f, m in zip(marks, (two, second), strict=True)), strict=True)
+    assert marks_hit == ([(0.9, True), (0.7, False), (0.4, True)], [(0.6, False), (0.5, True)])
     assert lesions == (2, 1)
     # Down the scores: hit, (the same lesion again), false, false, hit, hit: 1/3 at no false mark, 3/3 at one an image.
-    np.testing.assert_allclose(localise.froc(told, lesions, (0.0, 0.5, 1.0)), [[1 / 3, 1 / 3, 1.0]])
+    np.testing.assert_allclose(localise.froc(marks_hit, lesions, (0.0, 0.5, 1.0)), [[1 / 3, 1 / 3, 1.0]])
     # The first image counted twice: 5 lesions, its one false mark twice. Then the second image alone.
-    weighted = localise.froc(told, lesions, (0.0, 1.0), weight=np.array([[2.0, 1.0], [0.0, 1.0]]))
+    weighted = localise.froc(marks_hit, lesions, (0.0, 1.0), weight=np.array([[2.0, 1.0], [0.0, 1.0]]))
     np.testing.assert_allclose(weighted, [[2 / 5, 1.0], [0.0, 1.0]])
     # A third image without lesions and marks lowers the false marks per image: the one at 0.7 is now within 1/3.
-    np.testing.assert_allclose(localise.froc([*told, []], [*lesions, 0], (1 / 3,)), [[1 / 3]])
+    np.testing.assert_allclose(localise.froc([*marks_hit, []], [*lesions, 0], (1 / 3,)), [[1 / 3]])
     # Equal scores come together: neither the hit nor the false mark of a tie can be had alone.
     np.testing.assert_allclose(localise.froc([[(1.0, True)], [(1.0, False)]], [1, 0], (0.4, 0.5)), [[0.0, 1.0]])
     assert np.isnan(localise.froc([[(1.0, False)]], [0], (1.0,))).all()

@@ -33,18 +33,18 @@ def test_a_split_is_written_by_breast_and_measured(tmp_path: Path) -> None:
     assert breasts.frame["density"].iloc[-1] == "3"
     assert set(breasts.frame["views"]) == {"CC+MLO", "MLO"}
     results = measure.measure_exams(tmp_path, "test", scored, "cancer", 50, 0)
-    known = [pair for pair in scored if pair[0].label[0] >= 0]
+    labelled = [pair for pair in scored if pair[0].label[0] >= 0]
     for finding in ("benign", "malignant"):
         at = [k for k, name in enumerate(LABELS) if name.endswith(finding)]
-        label = np.concatenate([exam.label[at] for exam, _ in known])
-        score = np.concatenate([p[at, 1] for _, p in known])
+        label = np.concatenate([exam.label[at] for exam, _ in labelled])
+        score = np.concatenate([p[at, 1] for _, p in labelled])
         assert results[f"auc_{finding}"]["value"] == pytest.approx(roc_auc_score(label, score))
         assert results[f"pr_auc_{finding}"]["value"] == pytest.approx(average_precision_score(label, score))
-    four = [roc_auc_score([e.label[k] for e, _ in known], [p[k, 1] for _, p in known]) for k in range(4)]
+    four = [roc_auc_score([e.label[k] for e, _ in labelled], [p[k, 1] for _, p in labelled]) for k in range(4)]
     assert results["auc"]["value"] == pytest.approx(np.mean(four))
     assert results["auc"]["low"] < np.mean(four) < results["auc"]["high"]
     assert measure.exam_summary(scored, "cancer")["auc"] == pytest.approx(np.mean(four))
-    loss = -sum(np.log(p[k, exam.label[k]]) for exam, p in known for k in range(4)) / len(scored)
+    loss = -sum(np.log(p[k, exam.label[k]]) for exam, p in labelled for k in range(4)) / len(scored)
     assert measure.exam_summary(scored, "cancer")["loss"] == pytest.approx(loss)
 
 
@@ -79,8 +79,8 @@ def test_a_breast_that_no_view_tells_of_is_not_measured(tmp_path: Path) -> None:
     assert len(table.read_breasts(tmp_path, "test")) == 2 * 60 - 1
     four = []
     for k, name in enumerate(LABELS):
-        seen = [(e.label[k], p[k, 1]) for j, (e, p) in enumerate(scored) if j != 4 or name.startswith("left")]
-        four.append(roc_auc_score(*zip(*seen, strict=True)))
+        pairs = [(e.label[k], p[k, 1]) for j, (e, p) in enumerate(scored) if j != 4 or name.startswith("left")]
+        four.append(roc_auc_score(*zip(*pairs, strict=True)))
     results = measure.measure_exams(tmp_path, "test", scored, "cancer", 50, 0)
     assert results["auc"]["value"] == pytest.approx(np.mean(four))
     assert np.isfinite(results["auc"]["low"])
@@ -104,10 +104,10 @@ def test_birads_is_measured_one_against_the_rest(tmp_path: Path) -> None:
     scored[0][0].columns["L"]["birads"] = "4"  # another category: not an exam of this task
     table.write_exams(tmp_path / "predictions" / "test.csv", scored, "birads")
     results = measure.measure_exams(tmp_path, "test", scored, "birads", 50, 0)
-    known = [pair for pair in scored if pair[0].birads >= 0]
-    assert len(known) == 59
-    three = [roc_auc_score([e.birads == k for e, _ in known], [p[0, k] for _, p in known]) for k in range(3)]
+    labelled = [pair for pair in scored if pair[0].birads >= 0]
+    assert len(labelled) == 59
+    three = [roc_auc_score([e.birads == k for e, _ in labelled], [p[0, k] for _, p in labelled]) for k in range(3)]
     assert [results[f"auc_{k}"]["value"] for k in range(3)] == pytest.approx(three)
     assert results["auc"]["value"] == pytest.approx(np.mean(three))
-    right = np.mean([e.birads == p[0].argmax() for e, p in known])
+    right = np.mean([e.birads == p[0].argmax() for e, p in labelled])
     assert results["accuracy"]["value"] == pytest.approx(right)

@@ -15,23 +15,23 @@ from tests.evaluate.test_table import breast_rows, write_breasts
 
 def test_measures_are_those_of_scikit_learn_on_the_right_breasts(tmp_path: Path) -> None:
     breasts = table.read_breasts(write_breasts(tmp_path / "run", breast_rows(120), 1), "test_random10")
-    found = measure_breasts(breasts, runs=50)
+    measured = measure_breasts(breasts, runs=50)
     rows = breasts.frame.to_dict("records")
     for name, chosen in (("screening", rows), ("biopsied", [row for row in rows if row["biopsied"] == "1"])):
         labels = {f: [int(row[f]) for row in chosen] for f in FINDINGS}
-        assert found[name]["counts"] == {
+        assert measured[name]["counts"] == {
             "breasts": len(chosen), "malignant": sum(labels["malignant"]), "benign": sum(labels["benign"]),
             "both": sum(a * b for a, b in zip(*labels.values(), strict=True)),
             "patients": len({row["patient_id"] for row in chosen}),
         }  # fmt: skip
         for finding, label in labels.items():
             score = [float(row[f"p_{finding}"]) for row in chosen]
-            auc, area = found[name][finding]["auc"], found[name][finding]["pr_auc"]
+            auc, area = measured[name][finding]["auc"], measured[name][finding]["pr_auc"]
             assert auc["value"] == pytest.approx(roc_auc_score(label, score))
             assert area["value"] == pytest.approx(average_precision_score(label, score))
             assert auc["low"] < auc["value"] < auc["high"]
     assert any(row["benign"] == row["malignant"] == 0 and row["biopsied"] == "1" for row in rows)
-    counts = [found[name]["counts"] for name in table.POPULATIONS]
+    counts = [measured[name]["counts"] for name in table.POPULATIONS]
     assert counts[0]["breasts"] == 240 > counts[1]["breasts"] > 10
 
 
@@ -40,18 +40,18 @@ def test_parts_of_one_class_have_no_auc_and_do_not_crash(tmp_path: Path) -> None
         row | ({"malignant": 0, "benign": 0, "biopsied": 0} if row["density"] == "a" else {}) for row in breast_rows()
     ]
     breasts = table.read_breasts(write_breasts(tmp_path / "run", rows, 1), "test_random10")
-    found = populations.subgroups(breasts, "density", runs=20)
-    assert list(found) == ["a", "b", "c", "d"]
-    assert found["a"]["screening"]["malignant"] == {"auc": None, "pr_auc": None}
-    assert found["a"]["biopsied"]["counts"]["breasts"] == 0
+    measured = populations.subgroups(breasts, "density", runs=20)
+    assert list(measured) == ["a", "b", "c", "d"]
+    assert measured["a"]["screening"]["malignant"] == {"auc": None, "pr_auc": None}
+    assert measured["a"]["biopsied"]["counts"]["breasts"] == 0
     label, score = zip(
         *((int(r["benign"]), float(r["p_benign"])) for r in breasts.frame.to_dict("records") if r["density"] == "b"),
         strict=True,
     )
-    assert found["b"]["screening"]["benign"]["auc"]["value"] == pytest.approx(roc_auc_score(label, score))
+    assert measured["b"]["screening"]["benign"]["auc"]["value"] == pytest.approx(roc_auc_score(label, score))
     assert list(populations.subgroups(breasts, "vendor", runs=20)) == ["one", "unknown"]
-    wanted = r'no groups by "age"; --by takes laterality, views, benign, malignant, biopsied, density, vendor\.'
-    with pytest.raises(NotComparable, match=wanted):
+    message = r'no groups by "age"; --by takes laterality, views, benign, malignant, biopsied, density, vendor\.'
+    with pytest.raises(NotComparable, match=message):
         table.parts(breasts, "age")
     with pytest.raises(NotComparable, match='no groups by "patient_id"'):
         table.parts(breasts, "patient_id")

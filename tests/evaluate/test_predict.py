@@ -156,10 +156,10 @@ def test_several_runs_are_averaged_and_views_joined_to_breasts(finished: Path, t
         with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
             return {row["image"]: float(row["p_malignant"]) for row in csv.DictReader(file)}
 
-    one, two, both = scores(finished), scores(other), scores(finished, other)
+    first, second, both = scores(finished), scores(other), scores(finished, other)
     for name in both:
-        assert two[name] > one[name]
-        assert both[name] == pytest.approx((one[name] + two[name]) / 2, rel=1e-6)
+        assert second[name] > first[name]
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-6)
     with (tmp_path / "out" / "breasts.csv").open(newline="") as file:
         left, right = csv.DictReader(file)
     assert (left["laterality"], left["views"], left["p_benign"]) == ("L", "CC+MLO", "")
@@ -220,9 +220,9 @@ def test_a_flipped_byte_in_the_weights_gives_no_predictions(
     for at in (len(whole) // 3, len(whole) - 9):
         largest.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         assert _predict(untrained) == 2
-        said = capsys.readouterr().err
-        assert "are damaged" in said
-        assert len(said.splitlines()) == 1
+        printed = capsys.readouterr().err
+        assert "are damaged" in printed
+        assert len(printed.splitlines()) == 1
 
 
 def test_answers_that_are_no_numbers_are_refused(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,8 +126,8 @@ def _breast(seed: int, faces_right: bool) -> np.ndarray:
 def exams(tmp_path: Path) -> Path:
     """A whole exam, one without its R-CC, one of L-MLO alone, one broken, one whose side is unknown."""
     rows = ["image,pathology,patient_id,exam_id,laterality,view"]
-    wanted = {"a": VIEWS, "b": ("L-CC", "L-MLO", "R-MLO"), "c": ("L-MLO",), "d": ("L-CC",), "e": ("L-CC",)}
-    for k, (exam, views) in enumerate(wanted.items()):
+    expected = {"a": VIEWS, "b": ("L-CC", "L-MLO", "R-MLO"), "c": ("L-MLO",), "d": ("L-CC",), "e": ("L-CC",)}
+    for k, (exam, views) in enumerate(expected.items()):
         for view in views:
             name = f"{exam}_{view}.png" if exam != "e" else "e.png"  # a file's name can tell the side too
             cv2.imwrite(str(tmp_path / name), _breast(10 * k + VIEWS.index(view), view.startswith("L")))
@@ -148,16 +148,16 @@ def _predict(runs: list[Path], source: Path, out: Path, *extra: str) -> dict[str
 
 def test_fewer_views_are_predicted_and_flagged(exams: Path, tmp_path: Path) -> None:
     run = _tiny(tmp_path / "run")
-    found = _predict([run], exams, tmp_path / "out")
-    assert set(found) == {"a", "b", "c"}
-    assert found["a"]["note"] == ""
-    assert found["b"]["note"] == "3 of 4 views"
-    assert found["c"]["note"] == "1 of 4 views; no pair is complete: one side stood for both"
-    assert found["c"]["right_malignant"] == "" != found["c"]["left_malignant"]
+    rows = _predict([run], exams, tmp_path / "out")
+    assert set(rows) == {"a", "b", "c"}
+    assert rows["a"]["note"] == ""
+    assert rows["b"]["note"] == "3 of 4 views"
+    assert rows["c"]["note"] == "1 of 4 views; no pair is complete: one side stood for both"
+    assert rows["c"]["right_malignant"] == "" != rows["c"]["left_malignant"]
     model = mammojax.restore(str(run))
     views = {view: _breast(10 + VIEWS.index(view), view.startswith("L")) for view in ("L-MLO", "R-MLO")}
     expected = model.predict(views)  # exam b: its MLO pair is complete, the lone CC is left out
-    np.testing.assert_allclose([float(found["b"][label]) for label in LABELS], expected, rtol=1e-6)
+    np.testing.assert_allclose([float(rows["b"][label]) for label in LABELS], expected, rtol=1e-6)
     breasts = _rows(tmp_path / "out" / "breasts.csv")
     assert [(row["exam_id"], row["laterality"], row["views"]) for row in breasts] == [
         ("a", "L", "CC+MLO"), ("a", "R", "CC+MLO"), ("b", "L", "MLO"), ("b", "R", "MLO"), ("c", "L", "MLO")
@@ -175,17 +175,17 @@ def _image(exam: str, view: str) -> np.ndarray:
 def test_image_wise_a_lone_view_is_used(exams: Path, tmp_path: Path) -> None:
     """No pair is needed: the left breast of exam b is its CC and MLO view's, the right one's its MLO view's."""
     run = _tiny(tmp_path / "run", "image-wise")
-    found = _predict([run], exams, tmp_path / "out")
-    assert (found["b"]["note"], found["c"]["note"]) == ("3 of 4 views", "1 of 4 views")
+    rows = _predict([run], exams, tmp_path / "out")
+    assert (rows["b"]["note"], rows["c"]["note"]) == ("3 of 4 views", "1 of 4 views")
     model = mammojax.restore(str(run))
     whole = {view: _image("b", view) for view in ("L-CC", "L-MLO", "R-MLO")} | {"R-CC": _image("a", "R-CC")}
     both, mlo = model.predict(whole), model.predict({view: whole[view] for view in ("L-MLO", "R-MLO")})
     assert abs(both - mlo).max() > 1e-3  # so the views tell
     expected = [both[0], mlo[1], both[2], mlo[3]]
-    np.testing.assert_allclose([float(found["b"][label]) for label in LABELS], expected, rtol=1e-6)
+    np.testing.assert_allclose([float(rows["b"][label]) for label in LABELS], expected, rtol=1e-6)
     pair = model.predict({"L-MLO": _image("c", "L-MLO"), "R-MLO": _image("a", "R-MLO")})
-    assert float(found["c"]["left_malignant"]) == pytest.approx(pair[2], rel=1e-6)
-    assert found["c"]["right_malignant"] == ""
+    assert float(rows["c"]["left_malignant"]) == pytest.approx(pair[2], rel=1e-6)
+    assert rows["c"]["right_malignant"] == ""
     views = {(row["exam_id"], row["laterality"]): row["views"] for row in _rows(tmp_path / "out" / "breasts.csv")}
     assert views == {
         ("a", "L"): "CC+MLO", ("a", "R"): "CC+MLO", ("b", "L"): "CC+MLO", ("b", "R"): "MLO", ("c", "L"): "MLO"
@@ -197,9 +197,9 @@ def test_a_breast_of_which_no_view_is_used_is_not_predicted(exams: Path, tmp_pat
     exams.write_text("\n".join(line for line in exams.read_text().splitlines() if line[0] in "ib") + "\n")
     run, other = _tiny(tmp_path / "run", angles=("CC",)), _tiny(tmp_path / "other")
     for runs in ([run], [run, other]):
-        found = _predict(runs, exams, tmp_path / "out")["b"]
-        assert found["right_malignant"] == "" != found["left_malignant"]
-        assert "no prediction of the right breast" in found["note"]
+        prediction = _predict(runs, exams, tmp_path / "out")["b"]
+        assert prediction["right_malignant"] == "" != prediction["left_malignant"]
+        assert "no prediction of the right breast" in prediction["note"]
         rows = [row for row in _rows(tmp_path / "out" / "breasts.csv") if row["exam_id"] == "b"]
         assert [(row["laterality"], row["views"]) for row in rows] == [("L", "CC+MLO" if len(runs) == 2 else "CC")]
 
@@ -211,8 +211,8 @@ def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) 
     rows = [f"{line.replace(',,', ',NORMAL,', 1)},{splits[line[0]]}" for line in lines[1:] if line[0] in splits]
     exams.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
     (path,) = prepare(Recipe("manifest", "exams", tmp_path / "data", exams, iterations=3))
-    wanted = {"view-wise": {"L": "MLO", "R": "MLO"}, "image-wise": {"L": "CC+MLO", "R": "MLO"}}
-    for join, views in wanted.items():
+    expected = {"view-wise": {"L": "MLO", "R": "MLO"}, "image-wise": {"L": "CC+MLO", "R": "MLO"}}
+    for join, views in expected.items():
         run = _tiny(tmp_path / join, join)
         scored = list(ExamPredictor.restore(run).score_split(dataset.Prepared(path), "test"))
         table.write_exams(run / "predictions" / "test.csv", scored, "cancer")
@@ -301,13 +301,13 @@ def test_a_threshold_that_is_given_wins_and_whole_images_are_named(
     for view in VIEWS:
         film = 13107 + 0.5 * _image("a", view)
         cv2.imwrite(str(exams.parent / f"a_{view}.png"), film.astype(np.uint16))
-    said, score = {}, {}
+    printed, score = {}, {}
     for name, crop, extra in (("0", 0, ()), ("given", 0, ("--threshold", "14000")), ("found", None, ())):
         score[name] = _predict([_tiny(tmp_path / name, threshold=crop)], exams, tmp_path / "out", *extra)["a"]
-        said[name] = capsys.readouterr().err
+        printed[name] = capsys.readouterr().err
     for view in VIEWS:
-        assert f"a_{view}.png: the crop keeps 100% of the image (tissue: above 0)" in said["0"]
-    assert "keeps" not in said["given"] + said["found"]
+        assert f"a_{view}.png: the crop keeps 100% of the image (tissue: above 0)" in printed["0"]
+    assert "keeps" not in printed["given"] + printed["found"]
     assert ExamPredictor.restore(tmp_path / "found", threshold=0).facts["crop"] == {"threshold": 0, "iterations": 3}
     close = [float(score["found"][label]) - float(score["given"][label]) for label in LABELS]
     apart = [float(score["0"][label]) - float(score["given"][label]) for label in LABELS]
@@ -316,8 +316,8 @@ def test_a_threshold_that_is_given_wins_and_whole_images_are_named(
 
 def test_what_cannot_be_is_said(exams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     joint, out = _tiny(tmp_path / "joint", "joint"), str(tmp_path / "out")
-    found = _predict([joint], exams, tmp_path / "out")
-    assert set(found) == {"a", "b"}  # exam c has no CC view at all
+    rows = _predict([joint], exams, tmp_path / "out")
+    assert set(rows) == {"a", "b"}  # exam c has no CC view at all
     rejected = {row["file"]: row["reason"] for row in _rows(tmp_path / "out" / "rejected.csv")}
     assert "has not the views it needs" in rejected["c_L-MLO.png"]
     assert cli.main(["predict", "--run", str(joint), "--tta", "flips", "--input", str(exams), "--output", out]) == 2

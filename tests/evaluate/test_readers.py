@@ -45,9 +45,9 @@ def _csv(path: Path, opinions: np.ndarray) -> Path:
     """The readers' file; the first reads from the last breast to the first, each other began 7 breasts earlier."""
     lines = []
     for step in range(opinions.shape[1]):
-        for r, one in enumerate(opinions):
-            k = (-1 - step + 7 * r) % len(one)
-            lines.append(f"Dr. {chr(ord('A') + r)},exam{k // 2},{'LR'[k % 2]},{one[k]:g}")
+        for r, reader in enumerate(opinions):
+            k = (-1 - step + 7 * r) % len(reader)
+            lines.append(f"Dr. {chr(ord('A') + r)},exam{k // 2},{'LR'[k % 2]},{reader[k]:g}")
     path.write_text("\n".join(["reader,exam_id,laterality,p_malignant", *lines]) + "\n")
     return path
 
@@ -74,20 +74,20 @@ def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
 
 def test_areas_are_those_of_scikit_learn(tmp_path: Path) -> None:
     breasts, group = _example(tmp_path)
-    label, model, said = _labels()[:READ], breasts.score()[:READ], _opinions(3) / 100
+    label, model, opinions = _labels()[:READ], breasts.score()[:READ], _opinions(3) / 100
     summary = readers.hybrid_summary(breasts, group, weight=0.3)
     result = readers.study(breasts, group, runs=20)
     for key, area in (("auc", theirs.roc_auc_score), ("pr_auc", theirs.average_precision_score)):
         alone, together, half = (
-            [float(area(label, w * one + (1 - w) * model)) for one in said] for w in (1.0, 0.3, 0.5)
+            [float(area(label, w * reader + (1 - w) * model)) for reader in opinions] for w in (1.0, 0.3, 0.5)
         )
         for name, values in (("readers", alone), ("hybrids", together)):
-            found = summary[name][f"{key}_mean"], summary[name][f"{key}_sd"]
-            assert found == pytest.approx(_mean_sd(values))
+            estimate = summary[name][f"{key}_mean"], summary[name][f"{key}_sd"]
+            assert estimate == pytest.approx(_mean_sd(values))
         assert summary["model"] == pytest.approx(summary["model"] | {f"{key}_mean": area(label, model)})
         measured = result["measures"][key]
-        assert [one["value"] for one in measured["readers"]] == pytest.approx(alone)
-        assert [one["value"] for one in measured["hybrids"]] == pytest.approx(half)
+        assert [reader["value"] for reader in measured["readers"]] == pytest.approx(alone)
+        assert [reader["value"] for reader in measured["hybrids"]] == pytest.approx(half)
         assert measured["mean hybrid"]["value"] == pytest.approx(np.mean(half))
     assert (result["breasts"], result["patients"], result["malignant"]) == (READ, READ // 4, label.sum())
 
@@ -97,7 +97,7 @@ def test_the_spread_is_of_the_readers_there_are(tmp_path: Path, count: int) -> N
     """Divided by their number: of 14 the n − 1 of a sample would give 4 % more than the paper prints."""
     breasts, group = _example(tmp_path, count)
     for key, area in (("auc", theirs.roc_auc_score), ("pr_auc", theirs.average_precision_score)):
-        values = [float(area(_labels()[:READ], said)) for said in _opinions(count)]
+        values = [float(area(_labels()[:READ], opinions)) for opinions in _opinions(count)]
         sd = readers.hybrid_summary(breasts, group)["readers"][f"{key}_sd"]
         assert sd == (None if count == 1 else pytest.approx(_mean_sd(values)[1]))
 
@@ -123,17 +123,19 @@ def test_differences_are_paired_by_patient(tmp_path: Path) -> None:
     """Against a plain loop over draws of patients, each measured by scikit-learn."""
     breasts, group = _example(tmp_path)
     result = readers.study(breasts, group, runs=60, seed=3)["measures"]
-    label, model, said = _labels()[:READ], breasts.score()[:READ], _opinions(3) / 100
+    label, model, opinions = _labels()[:READ], breasts.score()[:READ], _opinions(3) / 100
     for key, area in (("auc", theirs.roc_auc_score), ("pr_auc", theirs.average_precision_score)):
         values: dict[str, list[float]] = {"mean hybrid − model": [], "mean hybrid − mean reader": []}
         for weights in metrics.draws(breasts.patient[:READ], 60, 3):
             at = np.repeat(np.arange(READ), weights.astype(int))
-            hybrid = np.mean([area(label[at], (one[at] + model[at]) / 2) for one in said])
+            hybrid = np.mean([area(label[at], (reader[at] + model[at]) / 2) for reader in opinions])
             values["mean hybrid − model"].append(hybrid - area(label[at], model[at]))
-            values["mean hybrid − mean reader"].append(hybrid - np.mean([area(label[at], one[at]) for one in said]))
+            values["mean hybrid − mean reader"].append(
+                hybrid - np.mean([area(label[at], reader[at]) for reader in opinions])
+            )
         for name, drawn in values.items():
-            found = result[key]["differences"][name]
-            np.testing.assert_allclose([found["low"], found["high"]], np.percentile(drawn, [2.5, 97.5]))
+            estimate = result[key]["differences"][name]
+            np.testing.assert_allclose([estimate["low"], estimate["high"]], np.percentile(drawn, [2.5, 97.5]))
 
 
 def test_mean_curves_by_hand() -> None:

@@ -93,8 +93,8 @@ def test_a_report_of_few_positives_shows_no_interval_and_how_many_there_are(
     assert page.count("0.910 [too few to estimate], n 28 + 3") == 2
     assert "<b>0.910</b><span>too few to estimate, n 28 + 3</span>" in page
     run._print_table({"val": few, "test": few}, workdir / "report.html")
-    said = capsys.readouterr().out
-    assert said.count("0.910 [too few to estimate], n 28 + 3") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("0.910 [too few to estimate], n 28 + 3") == 2
 
 
 @pytest.mark.parametrize("count", [5, 40])

@@ -66,8 +66,8 @@ def test_a_report_stands_alone(data: dataset.Prepared, tmp_path: Path, heatmaps:
             for metric in ("auc", "pr_auc"):
                 assert report.interval_text(measured[population][finding][metric]) in page
     findings = data.facts["findings"]["test"]
-    seen = [findings[name][how] for name in ("malignant", "benign") for how in ("visible", "occult")]
-    assert "<tr><td>test</td>" + "".join(f"<td>{n}</td>" for n in (15, len(data.table("test")), *seen)) in page
+    counts = [findings[name][how] for name in ("malignant", "benign") for how in ("visible", "occult")]
+    assert "<tr><td>test</td>" + "".join(f"<td>{n}</td>" for n in (15, len(data.table("test")), *counts)) in page
     assert page.count("p(malignant) = ") == 3 * 2  # three exams of two breasts
     text = html.unescape(re.sub('base64,[^"]*', "", page))
     assert [hidden for hidden in _private(data, run) if hidden in text] == []

@@ -82,5 +82,5 @@ def test_a_map_is_scaled_and_cut(finished: Path) -> None:
     assert set(np.unique(maps.max(axis=(1, 2)))) <= {0.0, 1.0}
     assert ((maps == 0) | (maps >= saliency.CUTOFF)).all()
     assert 0 < (maps > 0).mean() < 1
-    one = saliency.saliency(config, facts, variables, images[1:2])
-    np.testing.assert_allclose(one[0], maps[1], atol=1e-3)  # an image's map does not depend on its neighbours
+    alone = saliency.saliency(config, facts, variables, images[1:2])
+    np.testing.assert_allclose(alone[0], maps[1], atol=1e-3)  # an image's map does not depend on its neighbours

@@ -99,16 +99,16 @@ def test_images_are_matched_by_names_that_are_formulas(tmp_path: Path) -> None:
         path.write_text(
             "\n".join([head, *(f"{prefix}{line}".replace(",p", f",{prefix}p", 1) for line in lines)]) + "\n"
         )
-    one, two = table.aligned([table.read_images(run, "test") for run in runs])
-    assert one.index[0].startswith("=")
-    assert (one.patient == two.patient).all()
+    first, second = table.aligned([table.read_images(run, "test") for run in runs])
+    assert first.index[0].startswith("=")
+    assert (first.patient == second.patient).all()
 
 
 def test_an_ensemble_is_the_mean_of_the_same_images(tmp_path: Path) -> None:
     runs = image_runs(tmp_path, 3)
     scored = [table.read_images(run, "test") for run in runs]
     together = table.ensemble(scored)
-    by_name = [dict(zip(one.index, one.score(), strict=True)) for one in scored]
+    by_name = [dict(zip(first.index, first.score(), strict=True)) for first in scored]
     for name, score in zip(together.index, together.score(), strict=True):
         assert score == pytest.approx(np.mean([scores[name] for scores in by_name]))
     lines = (runs[2] / "predictions" / "test.csv").read_text().splitlines()
@@ -138,12 +138,12 @@ def test_without_the_column_biopsied_labels_say_it_and_the_table_says_so(tmp_pat
     bare = table.read_breasts(write_breasts(tmp_path / "bare", breast_rows(), 1, columns=columns), "test_random10")
     empty = [row | {"biopsied": ""} for row in breast_rows()]
     blank = table.read_breasts(write_breasts(tmp_path / "blank", empty, 1), "test_random10")
-    wanted = sum(row["benign"] or row["malignant"] for row in breast_rows())
+    expected = sum(row["benign"] or row["malignant"] for row in breast_rows())
     for breasts in (bare, blank):
-        assert table.biopsied(breasts).sum() == wanted
+        assert table.biopsied(breasts).sum() == expected
         assert "120 have no cell biopsied" in table.description(breasts, "biopsied")
     full = table.read_breasts(write_breasts(tmp_path / "full", breast_rows(), 1), "test_random10")
-    assert table.biopsied(full).sum() == sum(row["biopsied"] for row in breast_rows()) > wanted
+    assert table.biopsied(full).sum() == sum(row["biopsied"] for row in breast_rows()) > expected
     assert table.description(full, "biopsied") == "Breasts that the column biopsied calls so."
 
 
@@ -154,7 +154,7 @@ def test_an_ensemble_is_of_the_same_breasts_whatever_their_order(tmp_path: Path)
     own = [table.read_breasts(run, "test_random10") for run in runs]
     assert own[0].index[0] != own[1].index[0]  # the files are in other orders
     for finding in FINDINGS:
-        by_breast = [dict(zip(one.index, one.score(finding), strict=True)) for one in own]
+        by_breast = [dict(zip(first.index, first.score(finding), strict=True)) for first in own]
         for breast, score in zip(together.index, together.score(finding), strict=True):
             assert score == pytest.approx(np.mean([scores[breast] for scores in by_breast]))
     with pytest.raises(NotComparable, match='"run0" is given twice'):
@@ -168,7 +168,7 @@ def test_an_ensemble_is_of_the_same_breasts_whatever_their_order(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda lines: [*lines, lines[1]], "names 1 breasts twice; predict the split again"),
         (lambda lines: [lines[0], *(re.sub(r",[\d.e-]+,[\d.e-]+,", ",,,", line, count=1) for line in lines[1:])],
@@ -176,10 +176,10 @@ def test_an_ensemble_is_of_the_same_breasts_whatever_their_order(tmp_path: Path)
         (lambda lines: lines[:1], "has no labelled breast"),
     ],
 )  # fmt: skip
-def test_predictions_that_cannot_be_measured_are_refused(tmp_path: Path, change: Any, said: str) -> None:
+def test_predictions_that_cannot_be_measured_are_refused(tmp_path: Path, change: Any, message: str) -> None:
     path = write_breasts(tmp_path / "run", breast_rows(), 0) / "predictions" / "test_random10.csv"
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-    with pytest.raises(NotComparable, match=said):
+    with pytest.raises(NotComparable, match=message):
         table.read_breasts(tmp_path / "run", "test_random10")
 
 

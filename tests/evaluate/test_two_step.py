@@ -24,21 +24,21 @@ def test_features_of_a_map_drawn_by_hand() -> None:
     grid[2:5, 2:6, 1] = 0.6  # 12 positions of malignant mass, one of them surer
     grid[3, 3, 1] = 0.8
     grid[9, 8, 1] = 0.4
-    seen = two_step.features(grid)
-    assert seen.shape == (16 * (3 + two_step.REGIONS * 16),)
+    features = two_step.features(grid)
+    assert features.shape == (16 * (3 + two_step.REGIONS * 16),)
     names = ("regions", "total", "highest", *two_step.PROPERTIES)
-    low = dict(zip(names, seen[_at(1, 0.3) :], strict=False))
+    low = dict(zip(names, features[_at(1, 0.3) :], strict=False))
     assert (low["regions"], low["total"], low["area"]) == (2, 13, 12)
     assert low["highest"] == low["maximum"] == pytest.approx(0.8)
     assert low["mean"] == pytest.approx((11 * 0.6 + 0.8) / 12)
     assert (low["extent"], low["solidity"], low["Euler number"]) == (1, 1, 1)
     assert low["equivalent diameter"] == pytest.approx(np.sqrt(4 * 12 / np.pi))
-    assert seen[_at(1, 0.3) + 3 + 16] == 1  # the second largest region is one position
-    assert tuple(seen[_at(1, 0.5) :][:4]) == (1, 12, pytest.approx(0.8), 12)
-    assert tuple(seen[_at(1, 0.7) :][:4]) == (1, 1, pytest.approx(0.8), 1)
-    assert not seen[_at(1, 0.9) :][:2].any()
-    assert not seen[_at(2, 0.3) :].any()  # nothing of the other classes
-    assert np.isfinite(seen).all()
+    assert features[_at(1, 0.3) + 3 + 16] == 1  # the second largest region is one position
+    assert tuple(features[_at(1, 0.5) :][:4]) == (1, 12, pytest.approx(0.8), 12)
+    assert tuple(features[_at(1, 0.7) :][:4]) == (1, 1, pytest.approx(0.8), 1)
+    assert not features[_at(1, 0.9) :][:2].any()
+    assert not features[_at(2, 0.3) :].any()  # nothing of the other classes
+    assert np.isfinite(features).all()
 
 
 def test_features_do_not_depend_on_where_the_regions_lie() -> None:
@@ -68,13 +68,15 @@ def test_it_runs_on_a_run_and_its_output_reads_like_one(
 
 def test_features_do_not_depend_on_the_batch(finished: Path) -> None:
     patch, data = restore_best(finished / "patch"), dataset.of_run(finished)
-    seen = [two_step.all_features(patch, data, "test", batch, "flips") for batch in (1, 5)]
-    assert seen[0].shape[:2] == (4, len(data.table("test")))
-    np.testing.assert_allclose(seen[0], seen[1], atol=1e-4)
+    features = [two_step.all_features(patch, data, "test", batch, "flips") for batch in (1, 5)]
+    assert features[0].shape[:2] == (4, len(data.table("test")))
+    np.testing.assert_allclose(features[0], features[1], atol=1e-4)
     image = data.source("test")[0]["image"][None]
-    for turned, found in zip((image, image[:, :, ::-1], image[:, ::-1], image[:, ::-1, ::-1]), seen[0], strict=True):
+    for turned, expected_features in zip(
+        (image, image[:, :, ::-1], image[:, ::-1], image[:, ::-1, ::-1]), features[0], strict=True
+    ):
         np.testing.assert_allclose(
-            two_step.features(np.asarray(heatmap.heatmap(*patch, turned.copy())[0])), found[0], atol=1e-4
+            two_step.features(np.asarray(heatmap.heatmap(*patch, turned.copy())[0])), expected_features[0], atol=1e-4
         )
 
 

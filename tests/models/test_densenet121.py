@@ -107,8 +107,8 @@ def test_torchvision_weights_load_and_compute_the_same(tmp_path):
 
     save_file(state, tmp_path / "densenet121.safetensors")
     model = PatchClassifier(DenseNet121(**TINY), classes=4)
-    found = settings(tmp_path / "densenet121.safetensors")
-    assert (found["trunk"], found["width"], found["blocks"], found["padding"]) == (
+    config = settings(tmp_path / "densenet121.safetensors")
+    assert (config["trunk"], config["width"], config["blocks"], config["padding"]) == (
         "densenet121",
         *TINY.values(),
         "torch",

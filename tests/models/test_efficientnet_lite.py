@@ -77,10 +77,10 @@ def test_the_files_are_read_and_equal_the_published_port(variant: int) -> None:
         features, _ = EfficientNetLite(variant).apply(trunk, x)
         with torch.no_grad():
             images = torch.from_numpy(x.transpose(0, 3, 1, 2))
-            wanted = theirs.extract_features(images).numpy().transpose(0, 2, 3, 1)
+            expected = theirs.extract_features(images).numpy().transpose(0, 2, 3, 1)
             logits = theirs(images).numpy()[0]
-        scale = np.abs(wanted).max()
-        np.testing.assert_allclose(np.asarray(features) / scale, wanted / scale, atol=1e-4)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(np.asarray(features) / scale, expected / scale, atol=1e-4)
         ours = np.asarray(features).mean(axis=(1, 2))[0] @ state["_fc.weight"].numpy().T + state["_fc.bias"].numpy()
         np.testing.assert_allclose(ours, logits, atol=1e-3)
         assert ours.argmax() == answer

@@ -124,10 +124,10 @@ def phantom(golden, letter: str) -> Exam:
     return exam_of(read, exam)
 
 
-def assert_recorded(layer: dict, ours_BxHxWxC, what: str) -> None:
+def assert_recorded(layer: dict, ours_BxHxWxC, name: str) -> None:
     """Mean relative to the spread (it may be near zero), spread relative, the rest relative to the largest value."""
     ours = np.moveaxis(np.asarray(ours_BxHxWxC), -1, 1)
-    assert list(ours.shape) == layer["shape"], what
+    assert list(ours.shape) == layer["shape"], name
     largest = max(abs(layer["min"]), abs(layer["max"]))
     probe = ours.ravel()[:: ours.size // 8][:8]
     errors = {
@@ -137,7 +137,7 @@ def assert_recorded(layer: dict, ours_BxHxWxC, what: str) -> None:
         "max": abs(ours.max() - layer["max"]) / largest,
         "probe": np.abs(probe - np.array(layer["probe"])).max() / largest,
     }
-    assert max(errors.values()) <= TOLERANCE, f"{what}: {errors}"
+    assert max(errors.values()) <= TOLERANCE, f"{name}: {errors}"
 
 
 @pytest.mark.parametrize("name", ["view_split_1", "view_split_3", "image_1", "image_3"])
@@ -215,9 +215,9 @@ def test_heatmaps(which, golden, exam, tmp_path):
 
     rng = random.Random(0)
     for view, (x, _) in (exam if which == "real" else phantom(golden, "S")).items():
-        seen = sliding.heatmaps(x[..., 0], classify, batch=16, rng=rng)
+        views = sliding.heatmaps(x[..., 0], classify, batch=16, rng=rng)
         for channel, index in ((1, 1), (2, 0)):  # image, benign, malignant; the network's first class is malignant
-            np.testing.assert_allclose(seen[..., index], x[..., channel], atol=1e-4, err_msg=f"{view} {channel}")
+            np.testing.assert_allclose(views[..., index], x[..., channel], atol=1e-4, err_msg=f"{view} {channel}")
 
 
 @pytest.mark.slow
@@ -236,17 +236,17 @@ def test_ten_augmented_predictions(which, name, file, golden, exam, tmp_path):
     network, channels, variables = published(golden, name, tmp_path)
     predict = jax.jit(lambda images: probabilities(network.apply(variables, images)[0])[0, :, 1])
     rng = np.random.RandomState(0)
-    seen = exam if which == "real" else phantom(golden, which)
-    made = []
+    views = exam if which == "real" else phantom(golden, which)
+    outputs = []
     for _ in range(10):
-        images = {view: x[..., :channels] for view, x in windows(seen, rng, NOISE).items()}
-        made.append(np.asarray(predict(images)))
+        images = {view: x[..., :channels] for view, x in windows(views, rng, NOISE).items()}
+        outputs.append(np.asarray(predict(images)))
     if which == "real":
         expected = json.loads((golden / "real_exam" / "predictions.json").read_text())[file]["values"]
     else:
         expected = np.load(golden / "phantom_exams" / file)[0]
     # Bicubic resizing of 16-bit values and torch's sums differ in the last bits of float32, ten times over.
-    np.testing.assert_allclose(np.mean(made, axis=0), expected, atol=1e-4)
+    np.testing.assert_allclose(np.mean(outputs, axis=0), expected, atol=1e-4)
 
 
 def single(golden) -> dict[str, dict[str, float]]:
@@ -256,7 +256,7 @@ def single(golden) -> dict[str, dict[str, float]]:
     return {name.replace("image noaug", "noaug"): json.loads(values) for name, values in pairs}
 
 
-def said_of_one(network, variables, view: str, x) -> np.ndarray:
+def probabilities_of_one(network, variables, view: str, x) -> np.ndarray:
     """(benign, malignant) of one image; an image-wise network gives each view its own branch."""
     predictions = network.apply(variables, {f"{side}-{view[2:]}": x for side in "LR"})[0][view[2:]]
     return np.asarray(jax.nn.softmax(predictions)[0, :, 1])[[0, 2] if view.startswith("L") else [1, 3]]
@@ -267,7 +267,7 @@ def test_single_images(golden, tmp_path):
     images = windows(phantom(golden, "S"), np.random.RandomState(0))
     for view in VIEWS:
         expected = single(golden)[f"{view} noaug"]
-        ours = said_of_one(network, variables, view, images[view][..., :1])
+        ours = probabilities_of_one(network, variables, view, images[view][..., :1])
         np.testing.assert_allclose(ours, [expected["benign"], expected["malignant"]], atol=TOLERANCE)
 
 
@@ -284,15 +284,15 @@ def test_ten_augmented_single_images(kind, golden, tmp_path):
         logits, _ = patch_network.apply(weights, jnp.repeat(patches[..., None], gray, axis=-1))
         return jax.nn.softmax(logits)[:, :2]
 
-    seen = phantom(golden, "S")
+    views = phantom(golden, "S")
     for view in VIEWS if kind == "image" else ("L-CC", "L-MLO"):
-        x, centre = seen[view]
+        x, centre = views[view]
         if kind == "heat":
             maps = sliding.heatmaps(x[..., 0], classify, batch=16, rng=random.Random(0))
             x = np.concatenate([x[..., :1], maps[..., [1, 0]]], axis=-1)
-        rng, made = np.random.RandomState(0), []
+        rng, outputs = np.random.RandomState(0), []
         for _ in range(10):
             cut = window(x[..., :channels], view[2:], centre, SIZES[view[2:]], rng, NOISE)
-            made.append(said_of_one(network, variables, view, jnp.asarray(standardise(cut)[None])))
+            outputs.append(probabilities_of_one(network, variables, view, jnp.asarray(standardise(cut)[None])))
         expected = single(golden)[f"{view} {kind}"]
-        np.testing.assert_allclose(np.mean(made, axis=0), [expected["benign"], expected["malignant"]], atol=1e-4)
+        np.testing.assert_allclose(np.mean(outputs, axis=0), [expected["benign"], expected["malignant"]], atol=1e-4)

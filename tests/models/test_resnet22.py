@@ -53,14 +53,14 @@ def test_only_unfrozen_running_statistics_move():
     column = ResNet22(**TINY)
     x = np.random.default_rng(0).normal(size=(2, 64, 48, 1)).astype(np.float32)
     variables = random_variables(column, x)
-    asked = []
+    paths = []
 
     def frozen(path):
-        asked.append(path)
+        paths.append(path)
         return path.startswith(("stage1_", "stage2_"))
 
     _, moved = column.apply(variables, x, train=True, frozen=frozen, mutable=["batch_stats"])
-    assert len(set(asked)) == 11
+    assert len(set(paths)) == 11
     same = jax.tree.map(lambda a, b: bool((a == b).all()), variables["batch_stats"], moved["batch_stats"])
     assert all(jax.tree.leaves([same["stage1_unit1"], same["stage2_unit1"]]))
     assert not any(jax.tree.leaves([same["stage3_unit1"], same["final_bn"]]))

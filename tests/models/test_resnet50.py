@@ -40,15 +40,15 @@ def test_only_unfrozen_running_statistics_move():
     model = PatchClassifier(ResNet50(width=4, blocks=(1, 1, 1, 1)))
     x = np.random.default_rng(0).normal(10, 3, (2, 64, 64, 3)).astype(np.float32)
     variables = model.init(jax.random.key(0), x)
-    asked = []
+    paths = []
 
     def frozen(path):
-        asked.append(path)
+        paths.append(path)
         return path.startswith(("trunk/stem", "trunk/stage1_"))
 
     _, moved = model.apply(variables, x, train=True, frozen=frozen, mutable=["batch_stats"])
     before, after = variables["batch_stats"]["trunk"], moved["batch_stats"]["trunk"]
-    assert {"trunk/stem_bn", "trunk/stage4_unit1/bn3", "trunk/stage4_unit1/shortcut_bn"} < set(asked)
+    assert {"trunk/stem_bn", "trunk/stage4_unit1/bn3", "trunk/stage4_unit1/shortcut_bn"} < set(paths)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
     assert all(jax.tree.leaves([same["stem_bn"], same["stage1_unit1"]]))
     assert not any(jax.tree.leaves([same["stage2_unit1"], same["stage4_unit1"]]))

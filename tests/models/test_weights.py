@@ -220,10 +220,10 @@ def test_torchvision(name, suffix, image, tmp_path):
         torch.save(net.state_dict(), path)
     else:
         save_file({key: np.ascontiguousarray(value.numpy()) for key, value in net.state_dict().items()}, path)
-    wanted = {"trunk": name, "width": trunk.width, "channels": 3, "pretrained_std": (58.395, 57.12, 57.375)}
+    expected = {"trunk": name, "width": trunk.width, "channels": 3, "pretrained_std": (58.395, 57.12, 57.375)}
     if name == "resnet50":
-        wanted |= {"blocks": (3, 4, 6, 3), "stride_on": "3x3", "conv_bias": False, "bn_epsilon": 1e-5}
-    assert settings(path) == wanted
+        expected |= {"blocks": (3, 4, 6, 3), "stride_on": "3x3", "conv_bias": False, "bn_epsilon": 1e-5}
+    assert settings(path) == expected
     inference = net if name == "resnet50" else net["features"]
     variables = load(path, name, shapes(trunk))
     assert_equal_to(run_torch(inference, image, torch), features(trunk, variables, image))

@@ -94,7 +94,7 @@ def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "status_text"),
     [
         ({"data": "phantom"}, "run on phantom"),
         ({"size": [288, 224]}, "288x224"),
@@ -114,15 +114,15 @@ def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path)
         ),
     ],
 )
-def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], status_text: str) -> None:
     _run(tmp_path / "a", PLAIN, 0.99, **changed)
     status = _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"]
-    assert said in status
+    assert status_text in status
     assert status != "run"
 
 
 @pytest.mark.parametrize(
-    ("row", "changed", "said"),
+    ("row", "changed", "status_text"),
     [
         ("patch_resnet:s10", {}, "run"),
         ("patch_resnet:s10", {"data": "phantom"}, "run (start on phantom)"),
@@ -131,15 +131,17 @@ def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[st
         ("patch_resnet:s1", {}, "run (started from patch_resnet:s1)"),
     ],
 )
-def test_what_a_run_started_from_counts_too(tmp_path: Path, row: str, changed: dict[str, Any], said: str) -> None:
+def test_what_a_run_started_from_counts_too(
+    tmp_path: Path, row: str, changed: dict[str, Any], status_text: str
+) -> None:
     patch = _run(tmp_path / "patch", row, 0.9, measure="accuracy", **changed)
     whole = _run(tmp_path / "whole", PLAIN, 0.86, init_from=patch)
-    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == said
+    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == status_text
     _run(tmp_path / "transfer", "inbreast:resnet-resnet", 0.9, data="inbreast", init_from=whole)
-    assert _cells(tmp_path, "Resnet50, all patients", shen2019.ARXIV)["status"] == said
+    assert _cells(tmp_path, "Resnet50, all patients", shen2019.ARXIV)["status"] == status_text
     (patch / "config.json").rename(patch / "gone.json")
-    said = "run (the run it started from is not at hand)"
-    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == said
+    status_text = "run (the run it started from is not at hand)"
+    assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == status_text
 
 
 def test_what_does_not_change_the_result_is_still_run(tmp_path: Path) -> None:
@@ -192,8 +194,8 @@ def test_differences_and_ensembles_are_of_the_same_images(tmp_path: Path) -> Non
     rows = {row[0]: row for row in section.rows}
     number = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
     a, b = (predictions.read_images(tmp_path / name, "test") for name in ("heat", "best0"))
-    wanted = metrics.paired_bootstrap(metrics.roc_auc, a.label(), a.score(), b.score(), a.patient)
-    assert rows["heatmap before the blocks - without"][3] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*wanted)
+    expected = metrics.paired_bootstrap(metrics.roc_auc, a.label(), a.score(), b.score(), a.patient)
+    assert rows["heatmap before the blocks - without"][3] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*expected)
     assert re.fullmatch(number, rows["heatmap before the blocks - without"][3])
     assert re.fullmatch(number, rows["two views - one, VGG-VGG"][3])
     assert rows["S1g - S10 patches"][3:] == ["–", "–", "not run"]
@@ -216,8 +218,8 @@ def test_a_difference_of_several_seeds_is_taken_seed_by_seed(tmp_path: Path) -> 
         _run(tmp_path / f"plain{seed}", PLAIN, 0.85, noise=seed, seed=seed)
         _run(tmp_path / f"heat{3 - seed}", heatmap, 0.80, noise=seed, seed=seed)  # the same scores as its plain run
     rows = {row[0]: row for row in shen2019.sections(find_runs(tmp_path))[-1].rows}
-    wanted = ["+0.000, +0.000 to +0.000 in 2 runs", "cbis_ddsm, seeds 1, 2", "run"]
-    assert rows["heatmap before the blocks - without"][3:] == wanted
+    expected = ["+0.000, +0.000 to +0.000 in 2 runs", "cbis_ddsm, seeds 1, 2", "run"]
+    assert rows["heatmap before the blocks - without"][3:] == expected
 
 
 def test_label_efficiency_rows_are_told_apart_by_patients(tmp_path: Path) -> None:
@@ -277,11 +279,11 @@ def test_the_command_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_every_command_names_a_config_that_exists() -> None:
-    seen = 0
+    count = 0
     for line in shen2019.commands([]):
-        if found := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
-            config = configs.get(found[1], found[2])
-            assert config.row.split(":", 1)[1] == found[2]
+        if match := re.match(r"python launch.py --config configs/(\w+)\.py:(\S+) ", line):
+            config = configs.get(match[1], match[2])
+            assert config.row.split(":", 1)[1] == match[2]
             assert settings.differences(json.loads(config.to_json_best_effort()), config.row) == []
-            seen += 1
-    assert seen > 25
+            count += 1
+    assert count > 25

@@ -36,8 +36,8 @@ def _run(folder: Path, row: str, seed: int = 0, data: str = "ours", **changed: A
     """A run folder as a training of the paper's setting would leave it, but for `changed`."""
     birads = row.startswith("birads")
     argument = row.partition(":")[2]
-    made = birads_config.get_config() if birads else exam_config.get_config(argument)
-    config = json.loads(made.to_json_best_effort())
+    row_config = birads_config.get_config() if birads else exam_config.get_config(argument)
+    config = json.loads(row_config.to_json_best_effort())
     config |= {"row": row, "seed": seed, "batch": changed.get("batch", config["batch"])}
     start = str(folder.parent / "birads")
     config["init_from"] = changed.get("init_from", "" if birads or row.endswith("-scratch") else start)
@@ -78,8 +78,8 @@ def test_table_3_is_the_mean_of_the_seeds_and_their_ensemble(tmp_path: Path) -> 
     breasts = [table.read_breasts(run, "test_random10") for run in runs]
     for population, finding in wu2019.CELLS:
         keep = [
-            {(r["exam_id"], r["laterality"]): (r[finding], r[f"p_{finding}"]) for r in one.frame.to_dict("records")
-             if population == "screening" or r["biopsied"] == "1"} for one in breasts
+            {(r["exam_id"], r["laterality"]): (r[finding], r[f"p_{finding}"]) for r in model.frame.to_dict("records")
+             if population == "screening" or r["biopsied"] == "1"} for model in breasts
         ]  # fmt: skip
         keys = list(keep[0])
         label = [keep[0][key][0] for key in keys]
@@ -107,7 +107,7 @@ def test_one_seed_has_no_deviation_and_no_run_at_all_no_ours(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "status_text"),
     [
         ({}, "run on ours"),
         ({"width": 8}, "run on ours (width 8)"),
@@ -123,15 +123,15 @@ def test_one_seed_has_no_deviation_and_no_run_at_all_no_ours(tmp_path: Path) -> 
         ({"init_from": "nowhere"}, "run on ours (the run it started from is not at hand)"),
     ],
 )
-def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], status_text: str) -> None:
     _run(tmp_path / "birads", "birads")
     _run(tmp_path / "one", wu2019.MODEL, **changed)
     heading = "Table III: biopsied population, ours on ours"
-    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == said
+    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == status_text
 
 
 @pytest.mark.parametrize(
-    ("fields", "name", "said"),
+    ("fields", "name", "status_text"),
     [
         ({}, "ours", "run on ours"),
         ({}, "nyu", "run on ours"),
@@ -141,7 +141,7 @@ def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[st
         ({"row": "film"}, "ours", "run on ours (patch network of film)"),
     ],
 )
-def test_the_patch_network_counts_too(tmp_path: Path, fields: dict[str, Any], name: str, said: str) -> None:
+def test_the_patch_network_counts_too(tmp_path: Path, fields: dict[str, Any], name: str, status_text: str) -> None:
     """Named in config.patch_run; the published one is the paper's own."""
     _run(tmp_path / "birads", "birads")
     net = exam_patch.get_config()
@@ -153,7 +153,7 @@ def test_the_patch_network_counts_too(tmp_path: Path, fields: dict[str, Any], na
     _run(tmp_path / "one", wu2019.MODEL, patch_run=str(tmp_path / "net"))
     _run(tmp_path / "plain", "exam:view-wise", patch_run="")  # takes no heatmaps
     heading = "Table III: biopsied population, ours on ours"
-    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == said
+    assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == status_text
     assert _cells(tmp_path, heading, "image-only, view-wise", "malignant")["status"] == "run on ours"
 
 
@@ -227,13 +227,13 @@ def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -
     # Both have seed 1, so the heatmap run of seed 0 is not in the difference.
     first, second = table.read_all_breasts([tmp_path / "more", tmp_path / "plain"], "test_random10")
     at = table.biopsied(first)
-    wanted = metrics.paired_bootstrap(
+    expected = metrics.paired_bootstrap(
         metrics.roc_auc, first.label("benign")[at], first.score("benign")[at], second.score("benign")[at],
         first.patient[at],
     )  # fmt: skip
     name = ("heatmaps - none, joint", "biopsied", "benign")
     cells = _cells(tmp_path, "Differences, ours on ours", *name)
-    assert cells["ours"] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*wanted)
+    assert cells["ours"] == "{:+.3f} [{:+.3f}, {:+.3f}]".format(*expected)
     assert (cells["published"], cells["status"]) == ("+0.014", "1 − 1 models; run on ours")
     name = ("pretrained - scratch, image-only", "screening", "malignant")
     cells = _cells(tmp_path, "Differences, ours on ours", *name)
@@ -254,10 +254,10 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
     assert section.rows[0][:5] == ["model", "0.876", "–", "0.318", "–"]
     assert section.rows[1][1:4:2] == ["0.778±0.0435, 0.705–0.860", "0.364±0.0496, 0.244–0.453"]
     assert all("give --readers FILE.csv" in row[-1] for row in section.rows)
-    seen = []
+    calls = []
 
     def summary(breasts: table.Predictions, readers: list[str]) -> dict[str, dict[str, float | None]]:
-        seen.append((breasts, readers))
+        calls.append((breasts, readers))
         each = {"auc_mean": 0.71, "auc_sd": 0.02, "pr_auc_mean": 0.31, "pr_auc_sd": None}
         return {"readers": each, "hybrids": each, "model": {"auc_mean": 0.8, "pr_auc_mean": 0.4}}
 
@@ -269,9 +269,9 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
     rows = wu2019.sections(find_runs(tmp_path), tmp_path / "r.csv")[-1].rows
     assert rows[0][1:] == ["0.876", "0.800", "0.318", "0.400", "1 reader, 2 models; run on ours"]
     assert [rows[2][2], rows[2][4]] == ["0.710±0.0200", "0.310"]
-    wanted = table.ensemble(table.read_all_breasts([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
-    assert (seen[0][0].score() == wanted.score()).all()
-    assert seen[0][1] == ["r.csv"]
+    expected = table.ensemble(table.read_all_breasts([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
+    assert (calls[0][0].score() == expected.score()).all()
+    assert calls[0][1] == ["r.csv"]
 
     def other(breasts: table.Predictions, readers: list[str]) -> None:
         raise NotComparable("they read other breasts.")

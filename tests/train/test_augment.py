@@ -25,10 +25,10 @@ def test_affine_sampling_equals_scipy(order: str) -> None:
     matrices = rng.normal(np.eye(2, 3), [[0.2, 0.2, 3.0]] * 2, (5, 2, 3)).astype(np.float32)
     ours = augment.affine_sample(images, matrices, order)
     for image, m, got in zip(images, matrices, ours, strict=True):
-        wanted = ndimage.affine_transform(
+        expected = ndimage.affine_transform(
             image[..., 0], m[:, :2], m[:, 2], order=0 if order == "nearest" else 1, mode="nearest"
         )
-        off = np.abs(np.asarray(got[..., 0]) - wanted) > 1e-2
+        off = np.abs(np.asarray(got[..., 0]) - expected) > 1e-2
         assert off.mean() <= (0.005 if order == "nearest" else 0)  # float32 against float64 at a pixel's very border
 
 

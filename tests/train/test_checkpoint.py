@@ -96,12 +96,12 @@ def test_a_damaged_latest_goes_on_from_the_step_before(tmp_path: Path, capsys: p
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(run, copy)
             again = checkpoint.Latest(copy)
-            host, said = again.host(), capsys.readouterr().out
+            host, printed = again.host(), capsys.readouterr().out
             assert host in ({"step": 2}, {"step": 3}), flip
             assert _same(again.state(states[3]), jax.tree.map(np.asarray, states[host["step"]])), flip
             if host["step"] == 2:
-                assert "latest/3 is damaged" in said, flip
-                assert "going on from step 2" in said, flip
+                assert "latest/3 is damaged" in printed, flip
+                assert "going on from step 2" in printed, flip
                 assert (copy / "checkpoints" / "damaged_3").is_dir(), flip
                 fell_back += 1
     assert fell_back > 4

@@ -54,9 +54,9 @@ def _config() -> ConfigDict:
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_two_devices_give_the_losses_of_one() -> None:
-    one, _ = _losses(_config(), 1)
-    two, _ = _losses(_config(), 2)
-    np.testing.assert_allclose(one, two, rtol=1e-5)
+    on_one, _ = _losses(_config(), 1)
+    on_two, _ = _losses(_config(), 2)
+    np.testing.assert_allclose(on_one, on_two, rtol=1e-5)
     # Statistics are compared after one step: Adam divides by the gradient's size, so where a gradient is rounding
     # noise (biases before a BatchNorm) later steps walk apart without the losses seeing it.
     (_, first), (_, second) = (_losses(_config(), n, steps=1) for n in (1, 2))
@@ -210,9 +210,9 @@ def test_where_the_monitor_cannot_be_computed_the_loss_chooses(
     rows = _log(tmp_path, "val")
     assert [row["best"] for row in rows] == [True, True, False]
     assert rows[0]["auc"] is None
-    said = capsys.readouterr().out
-    assert said.count("val auc cannot be computed") == 1
-    assert "val loss 0.300 *" in said
+    printed = capsys.readouterr().out
+    assert printed.count("val auc cannot be computed") == 1
+    assert "val loss 0.300 *" in printed
 
 
 def test_the_logged_loss_is_what_validation_measures_and_the_weighted_one_stands_beside(tmp_path: Path) -> None:

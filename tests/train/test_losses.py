@@ -40,7 +40,7 @@ def test_two_devices_train_on_exams_as_one_does() -> None:
     variables = init_variables(model, size, 3, 0)
     stage = stages.from_config(config.stages)[0]
     rng = np.random.default_rng(0)
-    image = {view: rng.normal(size=(4, *one, 3)).astype(np.float32) for view, one in size.items()}
+    image = {view: rng.normal(size=(4, *first_losses, 3)).astype(np.float32) for view, first_losses in size.items()}
     batch = {"image": image, "label": rng.integers(0, 2, (4, 4)).astype(np.int32)}
 
     def after(devices: int) -> tuple[np.ndarray, TrainState]:
@@ -54,9 +54,9 @@ def test_two_devices_train_on_exams_as_one_does() -> None:
         state, now = make_step(model, tx, stage, exams.loss(config, {}))(state, shared, np.float32(1e-5))
         return np.asarray(now), state
 
-    (one, first), (two, second) = after(1), after(2)
-    np.testing.assert_allclose(one, two, rtol=1e-5)
+    (first_losses, first), (second_losses, second) = after(1), after(2)
+    np.testing.assert_allclose(first_losses, second_losses, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), first.batch_stats, second.batch_stats
     )
-    assert 2.0 < one[0] < 6.0  # four labels at about ln 2 each
+    assert 2.0 < first_losses[0] < 6.0  # four labels at about ln 2 each

@@ -113,8 +113,8 @@ def test_weight_decay_is_l2_in_the_gradient_of_kernels_only() -> None:
     tx = stages.optimizer(stage, params)
     updates, _ = tx.update(grads, tx.init(params), params)
     adam = optax.scale_by_adam()
-    wanted = {"layer": {"kernel": grads["layer"]["kernel"] + 1.5, "bias": grads["layer"]["bias"]}}
-    expected, _ = adam.update(wanted, adam.init(params))
+    decayed = {"layer": {"kernel": grads["layer"]["kernel"] + 1.5, "bias": grads["layer"]["bias"]}}
+    expected, _ = adam.update(decayed, adam.init(params))
     jax.tree.map(np.testing.assert_array_equal, updates, expected)
 
 
