@@ -1,7 +1,4 @@
-"""The config in configs/ for a row of a paper's table, and a run's differences from it.
-
-Without the files of configs/ nothing is compared, and the status says so.
-"""
+"""The config in configs/ for a row of a paper's table, and a run's differences from it."""
 
 import functools
 import json
@@ -12,10 +9,6 @@ from mammojax import configs
 from mammojax.errors import BadConfig
 
 NOT_COMPARED = "settings not compared"
-MISSING = (
-    "configs/ is not beside the package, so no run's settings are compared with the paper's; "
-    "run this from a checkout, or install one with `pip install -e .`."
-)
 IGNORED = (
     # the run's identity: its seed, row and folders, and its start, which has deviations of its own
     "row", "seed", "data.seed", "init_from", "patch_run", "model.pretrained", "patch", "birads", "extend",
@@ -35,16 +28,11 @@ ROWS = ("patch_resnet", "patch_vgg", "whole_resnet", "whole_vgg", "inbreast", "b
 """The files of configs/ with the papers' settings; the others are ours."""
 
 
-def at_hand() -> bool:
-    """Whether configs/ exists."""
-    return set(ROWS) <= set(configs.names())
-
-
 @functools.cache
 def of_row(row: str) -> dict[str, Any] | None:
-    """A row's config as config.json would hold it; None for a row of no paper, or without configs/."""
+    """A row's config as config.json would hold it; None for a row of no paper."""
     kind, _, argument = row.partition(":")
-    if kind not in ROWS or not at_hand():
+    if kind not in ROWS:
         return None
     try:
         config = configs.get(kind, argument)

@@ -19,7 +19,6 @@ from pathlib import Path
 from mammojax import arguments
 from mammojax.evaluate import report, table
 from mammojax.evaluate.text_table import WIDTH, table_with_notes
-from mammojax.papers import settings
 from mammojax.papers.runs import find_runs
 
 FOLDER = Path(__file__).parent
@@ -107,8 +106,6 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
     """
     module = importlib.import_module(f"mammojax.papers.{paper}")
     runs = find_runs(folder)
-    if not settings.at_hand():
-        print(settings.MISSING)
     sections = module.sections(runs, readers)
     for section in sections:
         text = textwrap.fill(section.text, WIDTH)

@@ -151,21 +151,6 @@ def test_what_does_not_change_the_result_is_still_run(tmp_path: Path) -> None:
     assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == "run"
 
 
-def test_without_configs_no_run_is_called_the_papers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _run(tmp_path / "runs" / "a", PLAIN, 0.851)
-    monkeypatch.setattr(configs, "names", list)
-    settings.of_row.cache_clear()
-    try:
-        assert _cells(tmp_path / "runs", "S10, [512-512-1024]x2 twice")["status"] == "run (settings not compared)"
-        for paper in ("shen2019", "wu2019"):
-            assert cli.main(["reproduce", paper, "--runs", str(tmp_path / "runs")]) == 0
-            assert capsys.readouterr().out.startswith("configs/ is not beside the package, so no run's settings are")
-    finally:
-        settings.of_row.cache_clear()
-
-
 def test_the_published_epochs_of_both_fully_connected_rows(shared: Path) -> None:
     text = (shared / "seeds" / "003_d779424a3d08af15.txt").read_text()
     rows = rows_of("shen2019")[f"{shen2019.ARXIV}: Table 2: whole images"]
