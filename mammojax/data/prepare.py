@@ -75,9 +75,22 @@ def _alone(data_dir: Path) -> Iterator[None]:
 
 
 def _write_phantom(recipe: Recipe, workers: int) -> None:
-    """Write a phantom where its tree is not complete."""
+    """Write a phantom where its tree is not complete.
+
+    Raises:
+        BadDataset: the folder that the user names as its source holds something else, which is never removed.
+    """
     last = {"phantom": "calc_case_description_test_set.csv", "phantom_exams": "manifest.csv"}[recipe.name]
     if not (recipe.origin / last).is_file():  # the table that is written last
+        if (
+            recipe.source is not None
+            and recipe.source.exists()
+            and (recipe.source.is_file() or any(recipe.source.iterdir()))
+        ):
+            raise BadDataset(
+                f'"{recipe.source}" holds something else than a complete phantom; name a new folder as --source, or'
+                " none."
+            )
         shutil.rmtree(recipe.origin, ignore_errors=True)
         write: Callable[..., None] = write_phantom if recipe.name == "phantom" else write_exams
         write(recipe.origin, workers=workers, **recipe.phantom_settings)

@@ -198,3 +198,13 @@ def test_masks_need_not_be_decoded(source: Path, tmp_path: Path) -> None:
     assert with_masks["masks"].shape == (96, 64, 1)
     assert isinstance(without_masks["masks"], bytes)
     np.testing.assert_array_equal(with_masks["image"], without_masks["image"])
+
+
+@pytest.mark.parametrize("name", ["phantom", "phantom_exams"])
+def test_a_folder_that_is_no_phantom_is_never_removed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("three years")
+    recipe = Recipe(name, "whole" if name == "phantom" else "exams", tmp_path / "data", tmp_path / "mine", split="all")
+    with pytest.raises(BadDataset, match="holds something else than a complete phantom; name a new folder"):
+        prepare(recipe, (recipe.kind,), 1)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years"
