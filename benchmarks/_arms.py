@@ -1,4 +1,4 @@
-"""What the findings of both tasks share: the book of finished arms, and an arm's AUC over seeds."""
+"""Shared by the findings of both tasks: the book of finished arms, and an arm's AUC over seeds."""
 
 import json
 import time
@@ -15,7 +15,7 @@ MEASURES = ("auc_malignant", "auc_benign", "auc", "accuracy")
 
 
 class Book:
-    """Results of arms, a line of JSON each; an arm and seed that stand in it are not run again."""
+    """Results of arms, one line of JSON each; an arm and seed in the book are not run again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -24,7 +24,7 @@ class Book:
             self.rows = [json.loads(line) for line in path.read_text().splitlines()]
 
     def once(self, arm: str, seed: int, config: ConfigDict, folder: Path) -> None:
-        """Run an arm's config in its folder and write down what it scored on the test split."""
+        """Run an arm's config in its folder and write down its scores on the test split."""
         from mammojax.run import run
 
         if any(row["arm"] == arm and row["seed"] == seed for row in self.rows):
@@ -47,9 +47,10 @@ def over_seeds(
     against: str = "",
     finding: str = "malignant",
 ) -> dict[str, Any]:
-    """An arm's AUC by seed and its mean, and the same of its difference from another arm on the seeds both have.
+    """An arm's AUC by seed with its mean, and likewise its difference from another arm on their shared seeds.
 
-    The interval is of the test patients' chance, the spread (standard deviation over seeds) also of data and training.
+    The interval covers the chance of the test patients; the standard deviation over seeds also that of data and
+    training.
     """
 
     def mean(repeats: list[tuple[Predictions, Predictions | None]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 The nets of configs/exam_quickstart.py on its phantom exams. A seed changes data, split and initialisation together;
 all arms of a seed share its data, its patch network and its BI-RADS network, which learns from OTHERS: exams of
-patients who stand in no split of the arms. Each arm's AUC by breast, ten windows averaged, is compared with the plain
+patients in no split of the arms. Each arm's AUC by breast, ten windows averaged, is compared with the plain
 arm's on the same test breasts, with intervals from draws of patients (see findings.py).
 """
 
@@ -28,12 +28,13 @@ ARMS = {
     "joint": "joint+heatmaps",
 }
 OTHERS = {"exams": 960, "first": 10_000}  # half of them train; they overlap no seed's exams
-# What is taken from what beside the plain arm: heatmaps and pretraining help each with and without the other.
+# The arms that an arm is compared with, beside the plain one: the effect of heatmaps with and without pretraining,
+# and of pretraining with and without heatmaps.
 AGAINST = dict.fromkeys(("image only, no pretraining", "pretrained on its own exams"), "no pretraining")
 
 
 def _config(argument: str, seed: int, workdir: Path) -> ConfigDict:
-    """An arm: the quickstart of exams whose patch and BI-RADS networks are the seed's."""
+    """The config of an arm: the exam quickstart with the seed's patch and BI-RADS networks."""
     config = exam_quickstart.get_config(argument)
     config.seed = config.data.seed = config.phantom.seed = seed
     config.data.data_dir = str(workdir / f"data_{seed}")
@@ -41,13 +42,13 @@ def _config(argument: str, seed: int, workdir: Path) -> ConfigDict:
 
 
 def run_arms(workdir: Path, seeds: Sequence[int], only: Sequence[str], book: Path) -> list[dict[str, Any]]:
-    """Run the arms that have no result yet; a row for each arm, seed and finding, then the differences."""
+    """Run the arms without a result; return a row for each arm, seed and finding, then the differences."""
     results = Book(book)
     for seed in seeds:
         whole = _config("view-wise+heatmaps", seed, workdir)
 
         def part(name: str, others: dict[str, int], seed: int = seed, whole: ConfigDict = whole) -> str:
-            """A network that arms share: its run folder, trained now where it is not yet."""
+            """The run folder of a network that arms share, trained now if it is missing."""
             config = whole[name].copy_and_resolve_references()
             with config.unlocked():
                 config.data.update(whole.data.copy_and_resolve_references())

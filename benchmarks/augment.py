@@ -1,4 +1,4 @@
-"""Milliseconds a batch of augmentation: ours under jit beside scipy.ndimage, image by image with the same maps.
+"""Milliseconds per batch of augmentation: ours under jit, and scipy.ndimage image by image with the same maps.
 
 python -m benchmarks augment [--json FILE]
 """

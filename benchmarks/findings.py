@@ -1,12 +1,12 @@
 """The experiments of docs/findings.md: python -m benchmarks findings [--only ARM …] [--seeds 0 1 2] [--workdir DIR].
 
-With --task exams those of four-view exams, see _exam_findings.py; here those of single mammograms.
+--task exams runs those of four-view exams, see _exam_findings.py; this file has those of single mammograms.
 
 The nets of configs/quickstart.py on phantom mammograms of CONTRAST, where the plain arm is neither at chance nor
-perfect; that factor was fixed before any other arm was run. One arm and seed at a time: a run that was stopped goes on,
-a finished one is not run again. A seed changes data, split and initialisation together; all arms of a seed share its
-data, and its patch classifiers where they start from the same one. Results are appended to findings.jsonl.
-Then each arm's AUC is compared with another arm's (the plain one's, where none is named) on the same test images: the
+perfect; CONTRAST was fixed before any other arm was run. One arm and seed runs at a time: a stopped run goes on, a
+finished one is not run again. A seed changes data, split and initialisation together; all arms of a seed share its
+data, and its patch classifiers if they start from the same one. Results are appended to findings.jsonl.
+Then each arm's AUC is compared with another arm's (the plain arm's by default) on the same test images: the
 difference by seed, its mean over seeds with an interval from bootstrap draws of patients, each seed's own (paired; Shen
 et al. report such differences too), and its spread over seeds.
 """
@@ -31,7 +31,7 @@ from mammojax.train.checkpoint import restore_best
 
 CONTRAST, EASIER = 0.6, 1.0
 RESIDUAL, VGG = "32-32-128x1,32-32-128x1", "64x1,32x1"
-# Patch classifiers: TRUNK_SET, and what is changed.
+# Patch classifiers: TRUNK_SET, and the changed fields.
 PATCHES: dict[str, dict[str, Any]] = {
     "resnet50_s10": {},
     "resnet50_s10_shuffled": {"data.shuffle_labels": True},
@@ -45,15 +45,15 @@ PATCHES: dict[str, dict[str, Any]] = {
     "wide_s1_moved": {"augment.translation": 0.25},
     "double_s10": {},
 }
-# Half as wide nets on the quickstart's own contrast, EASIER, for arms that would take too long: by how much the
-# pictures are enlarged, and how many patients. Of "wide" ones a patch has 7 x 7 positions at the trunk's end as in the
-# paper, not 2 x 2. (At CONTRAST the narrow net itself reached 0.58 on seed 0: nothing can be told there.)
+# Half as wide networks on the quickstart's own contrast, EASIER, for arms that would take too long: the enlargement of
+# the images, and the number of patients. In "wide" ones a patch has 7 x 7 positions at the trunk's end as in the paper,
+# not 2 x 2. (At CONTRAST the narrow network itself reached 0.58 on seed 0, too low to compare arms.)
 NARROW = {"narrow": (1, 340), "wide": (3.5, 120), "double": (2, 170)}
-# Random weights: as many updates as the patch and the whole-image net of the narrow arm had together, a rate that falls
+# Random weights: as many updates as the narrow arm's patch and whole-image network together, a learning rate that falls
 # to zero, and running statistics averaged over the last hundred batches.
 ANNEALED = {"stages.stage1.schedule": "cosine", "stages.stage1.epochs": 32, "model.bn_momentum": 0.99}
-# What an arm changes: the run it starts from (a patch classifier or another arm; "" for none), the head, the stages
-# that it runs (both where none is named), fields of the config; and the arm it is compared with.
+# The changes of an arm: the run it starts from (a patch classifier or another arm; "" for none), the head, the stages
+# that it runs (by default both), fields of the config; and the arm it is compared with.
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "shuffled labels": {"start": "resnet50_s10_shuffled", "set": {"data.shuffle_labels": True}},
@@ -89,8 +89,8 @@ ARMS: dict[str, dict[str, Any]] = {
         "set": {"batch": 2, "stages.stage1.epochs": 3, "stages.stage1.learning_rate": 3e-4},
     },
 }  # fmt: skip
-# Stage 2 on batches of 2, as the paper's: do the trunk's BatchNorms keep the patches' statistics, what does decay act
-# on?
+# Stage 2 on batches of 2, as in the paper: do the trunk's BatchNorms keep the patches' statistics, and which kernels
+# decay?
 for fixed in (True, False):
     for decay in (".*", "head/.*"):
         name = f"batches of 2, {'fixed' if fixed else 'moving'} statistics, "
@@ -118,7 +118,7 @@ def _quickstart(seed: int, workdir: Path, trunk: str) -> ConfigDict:
         config.model.width = config.patch.model.width = 8
     if trunk == "vgg16":
         config.model.trunk = config.patch.model.trunk = trunk
-        config.model.width = config.patch.model.width = 8  # at full resolution its convolutions cost ten times as much
+        config.model.width = config.patch.model.width = 8  # at full resolution its convolutions take ten times as long
         config.stages.stage2.fix_statistics = ()
     return config
 
@@ -139,7 +139,7 @@ def _patch_config(name: str, seed: int, workdir: Path) -> ConfigDict:
 
 
 def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
-    """The quickstart's whole-image run with what the arm changes."""
+    """The quickstart's whole-image run with the arm's changes."""
     change = ARMS[arm]
     start = change.get("start", "resnet50_s10")
     patch = ARMS[start]["start"] if start in ARMS else start
@@ -150,7 +150,7 @@ def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
         config.init_from = str(_folder(workdir, start, seed))
     if config.model.head.startswith("heatmap"):  # the heatmap is the patch classifier's: it stays with the trunk
         config.stages.stage1.update(learn=("head/(?!heatmap/).*",), freeze=("trunk/.*", "head/heatmap/.*"))
-    if change.get("stages") == ("all",):  # nothing is worth freezing
+    if change.get("stages") == ("all",):  # there is nothing worth freezing
         config.stages = ConfigDict({"stage1": base.stage("all layers", (".*",), (), 1e-3, 11)})
     config.update_from_flattened_dict(change.get("set", {}))
     if change.get("stages", ("all",)) != ("all",):
@@ -159,7 +159,7 @@ def _config(arm: str, seed: int, workdir: Path) -> ConfigDict:
 
 
 def main(arguments: Sequence[str]) -> list[dict]:
-    """Run the arms that have no result yet; a row for each arm and seed, then the differences."""
+    """Run the arms without a result; return a row for each arm and seed, then the differences."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks findings")
     parser.add_argument("--task", choices=["mammograms", "exams"], default="mammograms")
     parser.add_argument("--only", nargs="+", choices=[*ARMS, *exam_findings.ARMS], default=[])
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> list[dict]:
     book = Book(args.workdir / "findings.jsonl")
 
     def train(arm: str, seed: int) -> None:
-        """An arm, after what it starts from."""
+        """Train an arm, and first the run that it starts from."""
         folder = _folder(args.workdir, arm, seed)
         if arm in PATCHES:
             book.once(f"patch {arm}", seed, _patch_config(arm, seed, args.workdir), folder)
@@ -198,8 +198,8 @@ def _folder(workdir: Path, arm: str, seed: int) -> Path:
 def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
     """Each arm's AUC over its finished seeds, and its difference from another arm's.
 
-    Beside the trained arms those that come of them: flips averaged, a breast's two views averaged, the four best as an
-    ensemble (flips averaged, as the paper's), and the two-step forest on the plain arm's patch classifier.
+    The rows include arms derived from the trained ones: flips averaged, a breast's two views averaged, the four best as
+    an ensemble (flips averaged, as the paper's), and the two-step forest on the plain arm's patch classifier.
     """
 
     def scored(arm: str, split: str = "test") -> dict[int, table.Predictions]:
@@ -233,9 +233,10 @@ def _differences(workdir: Path, seeds: Sequence[int]) -> list[dict]:
 
 
 def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
-    """How often a patch net calls a patch a lesion whose middle is so far from a test lesion's, by shares of its side.
+    """How often a patch network calls a patch a lesion, by the distance of its centre from a test lesion's, in shares
+    of its side.
 
-    Beside it "background": how often it does so of the background patches of S10.
+    The row "background" is for the background patches of S10.
     """
     rows = []
     for name in PATCHES:
@@ -254,7 +255,9 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
                 answers = np.concatenate([np.asarray(apply(variables, batch[..., None])) for batch in batches])
                 return float((answers.argmax(1) != 0).mean())
 
-            recipe = Recipe.of_run(config, folder).of_kind("patches_s10")  # of a net of S1 it may not be made yet
+            recipe = Recipe.of_run(config, folder).of_kind(
+                "patches_s10"
+            )  # an S1 network's run may not have prepared it
             whole, s10 = map(dataset.Prepared, prepare(recipe))
             background = [example["image"][..., 0] for example in s10.source("test") if example["label"] == 0]
             row: dict[str, Any] = {"patch net": name, "seed": seed, "background": called(background)}
@@ -265,7 +268,7 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
 
 
 def _around_lesions(whole: dataset.Prepared, side: int, distance: int) -> list[np.ndarray]:
-    """Patches uint16 [side, side] whose middle is `distance` pixels above, below, left and right of a lesion's."""
+    """Patches uint16 [side, side] whose centre is `distance` pixels above, below, left and right of a lesion's."""
     patches = []
     for example in whole.source("test"):
         rows, columns = np.nonzero(example["masks"][..., 0])

@@ -1,4 +1,4 @@
-"""Images a second from disk: our pipeline beside a plain Python loop over the same data source.
+"""Images per second from disk: our pipeline, and a plain Python loop over the same data source.
 
 python -m benchmarks loader [--json FILE]
 """
@@ -28,7 +28,7 @@ class _Long:
 
 
 def _rate(batches: object, seconds: float) -> float:
-    """Images a second after one warm-up batch."""
+    """Images per second after one warm-up batch."""
     iterator = iter(batches)  # type: ignore[call-overload]
     next(iterator)
     images, started = 0, time.perf_counter()
@@ -38,7 +38,7 @@ def _rate(batches: object, seconds: float) -> float:
 
 
 def _plain(source: object, batch: int) -> object:
-    """What one writes first: shuffle indices, decode, stack."""
+    """The obvious loop: shuffle indices, decode, stack."""
     rng = np.random.default_rng(0)
     while True:
         order = rng.permutation(len(source))  # type: ignore[arg-type]

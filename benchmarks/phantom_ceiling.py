@@ -1,7 +1,7 @@
-"""What knowing all that is drawn would score on phantom exams: python -m benchmarks phantom_ceiling [--exams N].
+"""The AUC of a reader who knew all that is drawn in phantom exams: python -m benchmarks phantom_ceiling [--exams N].
 
 Occult findings label a breast and are not drawn, and benign calcifications look alike whether biopsied or not. Half of
-the exams give the share of labelled breasts for each sight of both breasts, the other half is scored by it.
+the exams give the share of labelled breasts for each sight of both breasts; these shares score the other half.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from mammojax.data.phantom_exams import PhantomExam, exam
 
 
 def _sight(phantom_exam: PhantomExam, side: str) -> tuple:
-    """What a breast and the other one show: kind and look of every drawn finding, in no order."""
+    """The drawn findings of a breast and of the other one: kind and malignancy of each, without an order."""
     sides = (side, "R" if side == "L" else "L")
     return tuple(
         tuple(sorted((f.kind, f.pathology == "MALIGNANT") for f in phantom_exam.breasts[each_side] if f.visible))

@@ -1,8 +1,8 @@
-"""Does a change of shape change an answer? python -m benchmarks unchanged --json FILE, and later --against FILE.
+"""Does a change of the code change a result? python -m benchmarks unchanged --json FILE, and later --against FILE.
 
-Tiny image and exam runs, what commands make of them, and every --help, each as a digest: weights by their arrays, text
-by its bytes. Run it before the work, keep FILE, run it with --against FILE after each step; rows that differ say so.
-Digests hold on one machine with one set of packages, so none is kept in the repository.
+Tiny image and exam runs, the output of commands on them, and every --help, each as a digest: weights by their arrays,
+text by its bytes. Run it before the work, keep FILE, and run it with --against FILE after each step; it marks rows that
+differ. Digests hold on one machine with one set of packages, so none is kept in the repository.
 """
 
 import argparse
@@ -71,10 +71,10 @@ def _weights(folder: Path) -> str:
 
 
 def _run(arguments: Sequence[str], cwd: Path) -> str:
-    """What a command of this tree prints, without times and folders.
+    """The printed output of a command of this tree, without times and folders.
 
     Raises:
-        RuntimeError: it fails.
+        RuntimeError: the command fails.
     """
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     done = subprocess.run(
@@ -86,7 +86,7 @@ def _run(arguments: Sequence[str], cwd: Path) -> str:
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """(what, digest) of everything, in a fresh folder."""
+    """(name, digest) of every output, in a fresh folder."""
     for name, arguments in (("images", IMAGES), ("exams", EXAMS)):
         workdir = folder / name
         _run(["launch.py", *arguments, f"--workdir={workdir}", f"--config.data.data_dir={folder}/data"], ROOT)
@@ -96,7 +96,7 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
     whole = max(sorted(sources["phantom"].rglob("*.dcm")), key=lambda path: path.stat().st_size)  # no crop, no mask
     places = {"INPUT": str(whole), "EXAMS": str(sources["phantom_exams"] / "manifest.csv")}
     (folder / "predicted").mkdir()
-    (folder / "predicted" / KEY).write_bytes(bytes(32))  # else the ids' key, and so their hashes, are drawn anew
+    (folder / "predicted" / KEY).write_bytes(bytes(32))  # else the ids' key, and with it their hashes, is random
     for name, command in COMMANDS.items():
         words = [places.get(word, word) for word in command.split()]
         yield f"printed by {name}", _digest(_run(["-m", "mammojax.cli", *words], folder).encode())
@@ -115,9 +115,9 @@ def main(arguments: Sequence[str]) -> list[dict]:
     if args.against:
         before = {row["what"]: row["digest"] for row in json.loads(args.against.read_text())["rows"]}
     with tempfile.TemporaryDirectory() as folder:
-        rows = [{"what": what, "digest": digest} for what, digest in _digests(Path(folder).resolve())]
+        rows = [{"what": name, "digest": digest} for name, digest in _digests(Path(folder).resolve())]
     for row in rows:
         if before is not None:
             was = before.pop(row["what"], "new")
             row["same"] = "yes" if was == row["digest"] else f"NO, it was {was}"
-    return rows + [{"what": what, "digest": "", "same": "NO, it is gone"} for what in before or {}]
+    return rows + [{"what": name, "digest": "", "same": "NO, it is gone"} for name in before or {}]

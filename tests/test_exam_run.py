@@ -59,7 +59,7 @@ def exam_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def test_the_whole_path_leaves_what_is_documented(exam_run: Path) -> None:
+def test_the_whole_path_writes_the_documented_files(exam_run: Path) -> None:
     results = json.loads((exam_run / "metrics.json").read_text())
     assert set(results) == {"val", "test", "val_random10", "test_random10"}
     assert {"auc", "auc_malignant", "pr_auc_malignant", "auc_benign", "exams"} <= set(results["test"])

@@ -51,7 +51,7 @@ def test_the_examples_train_a_network(finished: Path, tmp_path: Path, monkeypatc
         ("trunk", "resnet51", "is unknown; use resnet50 or vgg16 or densenet121"),
     ],
 )
-def test_what_is_no_part_is_refused(field: str, value: str, words: str) -> None:
+def test_names_that_load_no_part_are_refused(field: str, value: str, words: str) -> None:
     config = quickstart.get_config()
     config.model[field] = value
     with pytest.raises(ValueError, match=words):

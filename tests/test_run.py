@@ -38,7 +38,7 @@ def _assert_equal_runs(a: Path, b: Path) -> None:
         np.testing.assert_array_equal(leaf, theirs[name], err_msg=name)
 
 
-def test_a_run_leaves_what_is_documented(finished: Path) -> None:
+def test_a_run_writes_the_documented_files(finished: Path) -> None:
     for name in (
         "config.json",
         "versions.json",

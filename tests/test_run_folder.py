@@ -61,7 +61,7 @@ def test_another_config_is_refused_field_by_field(
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_what_changes_nothing_and_what_an_older_config_lacks_stop_nothing(tmp_path: Path) -> None:
+def test_free_fields_and_fields_that_an_older_config_lacks_are_accepted(tmp_path: Path) -> None:
     config = quickstart.get_config()
     before = started(tmp_path / "new", config)
     moved = _set(
@@ -117,7 +117,9 @@ def test_a_folder_in_which_nothing_was_trained_takes_another_config(tmp_path: Pa
         ({"stages__stage1__epochs": 9}, 1, 5, "the run is past that stage"),
     ],
 )
-def test_extend_lets_grow_what_can(tmp_path: Path, fields: dict[str, Any], stage: int, step: int, why: str) -> None:
+def test_extend_lets_epochs_and_bootstrap_runs_grow(
+    tmp_path: Path, fields: dict[str, Any], stage: int, step: int, why: str
+) -> None:
     config = quickstart.get_config()
     before = started(tmp_path, config, stage=stage, step=step)
     for name in ("metrics.json", "report.html"):
@@ -161,7 +163,7 @@ def test_one_path_in_two_spellings_is_no_difference(tmp_path: Path, monkeypatch:
     assert run_folder.check(tmp_path / "run", _set(config, init_from=f"{tmp_path}/patch/", patch__batch=1)) == []
 
 
-def test_the_default_folder_holds_what_was_set_and_no_names() -> None:
+def test_the_default_folder_is_named_after_the_set_fields_without_names() -> None:
     def name(*arguments: Any, **overrides: Any) -> str:
         default = run_folder.default(
             *(arguments or ("quickstart", "")), {k.replace("__", "."): v for k, v in overrides.items()}

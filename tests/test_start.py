@@ -77,7 +77,7 @@ def test_the_defaults_are_the_configs_own(config: ConfigDict) -> None:
 
 
 @pytest.mark.parametrize("new", [patch_resnet.get_config, whole_resnet.get_config, inbreast.get_config])
-def test_what_is_left_at_its_default_is_adopted(
+def test_a_setting_at_its_default_is_adopted(
     new: Callable[[], ConfigDict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = _changed(new(), init_from=_saved(tmp_path / "patch", patch_resnet.get_config(), PATCH))
@@ -97,7 +97,7 @@ def test_what_is_left_at_its_default_is_adopted(
 
 
 @pytest.mark.parametrize(("field", "value"), OTHERS.items())
-def test_what_is_said_otherwise_is_refused(field: str, value: Any, tmp_path: Path) -> None:
+def test_a_contradicting_setting_is_refused(field: str, value: Any, tmp_path: Path) -> None:
     config = whole_resnet.get_config()
     config.init_from = _saved(tmp_path / "patch", patch_resnet.get_config(), PATCH)
     config.update_from_flattened_dict({field: value})
@@ -299,7 +299,7 @@ def test_two_starts_are_refused(tmp_path: Path) -> None:
         settle(config)
 
 
-def test_the_mean_is_that_of_the_data_and_the_start_s_is_told(
+def test_the_mean_is_that_of_the_data_and_the_start_s_is_a_fact(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = _saved(tmp_path / "patch", patch_resnet.get_config(), {}, mean=52.18)

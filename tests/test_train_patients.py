@@ -42,7 +42,7 @@ def _run(folder: Path, config: ConfigDict, name: str = "manifest") -> Path:
     return folder
 
 
-def test_the_whole_chain_is_told(tmp_path: Path) -> None:
+def test_the_patients_of_all_earlier_runs_are_listed(tmp_path: Path) -> None:
     """A → B → C: C starts from B alone, and is measured on whom only A has seen."""
     a, b = _run(tmp_path / "a", _config()), _run(tmp_path / "b", _config())
     train_patients.write(a, _config(), _data(train="xyz"), [])

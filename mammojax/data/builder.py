@@ -80,7 +80,7 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if where == split:
                     yield key, example
                     key += 1
-                else:  # TFDS makes the splits one after the other
+                else:  # TFDS generates the splits one after the other
                     self.rejected.append(
                         (image.image, f"its pixels are those of {other}, another patient's in {where}")
                     )

@@ -73,7 +73,7 @@ class Exam:
         exam_id, patient_id: as the manifest says; an exam without an id is its patient's only one.
         images: rows of the split's table by view ("L-CC", …), in the table's order.
         label: int [4] as LABELS, 1, 0, or -1 where the manifest says nothing of the breast.
-        columns: for "L" and "R" what the manifest's further columns say of the breast (`manifest.merged`).
+        columns: for "L" and "R" the breast's cells of the manifest's further columns (`manifest.merged`).
     """
 
     exam_id: str
@@ -190,7 +190,7 @@ class Images:
         """One image with its window's centre.
 
         Raises:
-            BadDataset: its heatmaps are not there.
+            BadDataset: its heatmaps are missing.
         """
         row, pixels = self._table[index], self.pixels(index)
         facts = json.loads(row["facts"])
@@ -249,7 +249,7 @@ class Windows:
     """The training examples of a multi-view network: example k of a run depends on k and the seed alone.
 
     An example is {"image": {view: float32 [h, w, C], standardised}, "label": int32 [4] as LABELS or [1] of BIRADS,
-    "image_id": the exam's id}. Where a view has several images one is drawn; each window moves and grows at random
+    "image_id": the exam's id}. Of several images of a view one is drawn; each window moves and grows at random
     (Wu et al. 2019, supplement III). Exams that lack one of the network's views, or a label, are left out.
 
     Attributes:
@@ -263,7 +263,7 @@ class Windows:
         noise: the most pixels by which a window and its borders move.
         batch: an epoch is a multiple of it. Further exams without a biopsy fill its last batch; where there are no
             more of those, exams that the epoch already has. No exam is dropped.
-        epochs: how many there are.
+        epochs: their number.
         seed: of everything random.
 
     Raises:

@@ -32,7 +32,7 @@ def hashed(value: str, key: bytes) -> str:
 
 
 def patient_in(path: Path) -> str:
-    """PatientID of a DICOM's header, "" where there is none or a word for none; it identifies a person."""
+    """PatientID of a DICOM's header, "" if it is missing or a word such as ANONYMIZED; it identifies a person."""
     value = str(peek(path, "PatientID").get("PatientID") or "").strip()
     return "" if value.lower().strip("*-_. ") in NOBODY or not value.strip("0*-_. ") else value
 
@@ -45,7 +45,7 @@ def copies(paths: Iterable[Path]) -> list[list[Path]]:
         for group in groups:
             alike: dict[object, list[Path]] = defaultdict(list)
             for path in group:
-                with contextlib.suppress(OSError):  # who reads its pixels says what is wrong with it
+                with contextlib.suppress(OSError):  # reading its pixels raises the proper error
                     alike[telling(path)].append(path)
             parted += [same for same in alike.values() if len(same) > 1]
         groups = parted

@@ -37,7 +37,7 @@ def digest(source: Path) -> str:
 
 
 def pathology(birads: str) -> str | None:
-    """NORMAL (BI-RADS 1), BENIGN (2) or MALIGNANT (4, 4a … 6); None for 3, 0 and what is no category."""
+    """NORMAL (BI-RADS 1), BENIGN (2) or MALIGNANT (4, 4a … 6); None for 3, 0 and any other text."""
     return PATHOLOGIES.get(birads.strip().lower())
 
 

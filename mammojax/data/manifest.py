@@ -315,10 +315,10 @@ def _visible(row: dict[str, str]) -> bool:
 
 
 def split_patients(images: Sequence[Image], fractions: Sequence[float], seed: int) -> list[set[str]]:
-    """Divide the patients into len(fractions) groups, patients with a malignant image and others alike.
+    """Divide the patients into len(fractions) groups, stratified by whether a patient has a malignant image.
 
     "The splits were done in a stratified fashion to maintain the same proportion of cancer cases" (Shen et al. 2019).
-    Depends on the ids and the seed alone, not on the order of the images.
+    The result depends on the ids and the seed alone, not on the order of the images.
     """
     malignant: dict[str, bool] = {}
     for image in images:

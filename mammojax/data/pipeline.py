@@ -87,7 +87,7 @@ class Batches(Iterator[Batch]):
         self._position = json.loads(state)["next_index"]
 
     def close(self) -> None:
-        """Stop the reading threads and processes; the next batch asked for starts them again."""
+        """Stop the reading threads and processes; the next call for a batch starts them again."""
         if self._iterator is not None:
             self._iterator.close()
         self._iterator = self._ahead = None

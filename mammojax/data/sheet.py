@@ -10,7 +10,7 @@ from typing import TextIO
 from mammojax.errors import BadManifest
 
 SEPARATORS = (",", ";", "\t")
-SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # what .xlsx and .ods, and what .xls begin with
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # the first bytes of .xlsx and .ods, and of .xls
 NEAR = 0.82  # of difflib's ratio: "views" and "patients" are near view and patient_id, "exam_date" is not near exam_id
 Row = tuple[int, dict[str, str]]
 

@@ -147,10 +147,10 @@ def predict_exams(
 
     Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
     OUTPUT/breasts.csv ("views": those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
-    than four views carry a note. Spot, magnification and other changed views are rejected; what is no mammogram too, by
-    Modality unless `any_modality`. `patch_run` and `threshold`: see `ExamPredictor.restore`. The pixels decide which
-    way a breast faces, unless the manifest's horizontal_flip does ("NO": left breasts face right, as images are stored
-    to hang).
+    than four views carry a note. Spot, magnification and other modified views are rejected, and so are files that are
+    no mammograms, by Modality unless `any_modality`. `patch_run` and `threshold`: see `ExamPredictor.restore`. The
+    pixels decide which way a breast faces, unless the manifest's horizontal_flip does ("NO": left breasts face right,
+    as images are stored to hang).
 
     Returns:
         0, or 3 when no exam could be predicted.

@@ -155,7 +155,7 @@ def test_a_small_breast_at_the_top_has_points() -> None:
     assert breast_crop.box == (0, 16, 0, 22)
 
 
-def test_film_needs_a_threshold_and_no_tissue_is_said() -> None:
+def test_film_needs_a_threshold_and_an_image_without_tissue_is_refused() -> None:
     y, x = np.mgrid[:300, :200]
     film = np.where(np.hypot((y - 160) / 120, x / 150) < 1, 30000, 3000).astype(np.uint16)
     whole, breast = crop(film, True, iterations=10), crop(film, True, threshold=10000, iterations=10)
@@ -204,7 +204,7 @@ BACKGROUNDS = {
 
 @pytest.mark.parametrize("view", ["CC", "MLO"])
 @pytest.mark.parametrize("name", BACKGROUNDS)
-def test_the_background_is_found(name: str, view: str) -> None:
+def test_the_background_threshold_is_computed(name: str, view: str) -> None:
     """The crop is the breast's box and its buffer, either way it faces, where `> 0` keeps all of the image."""
     plain, truth = _breast(view)
     stored = (np.clip(BACKGROUNDS[name](plain, np.random.default_rng(0)), 0, 1) * 65535).astype(np.uint16)

@@ -65,7 +65,7 @@ def test_every_row_of_the_real_tree_finds_its_image_and_its_mask(shared: Path) -
             assert mask.size > 500_000  # the mask's size is the image's, a crop's is a lesion's
 
 
-def test_what_is_absent_is_listed(shared: Path, tmp_path: Path) -> None:
+def test_missing_files_are_listed(shared: Path, tmp_path: Path) -> None:
     source = shared / "data" / "mias_as_cbis"
     for name in cbis_ddsm.CSVS.values():
         (tmp_path / name).write_bytes((source / name).read_bytes())
@@ -184,7 +184,7 @@ def test_a_gray_image_of_the_mammogram_s_size_is_no_mask(tmp_path: Path) -> None
     assert "none has its mammogram's size or aspect, and two values" in dict(table.rejected)[f"{NAME}_1"]
 
 
-def test_what_is_ambiguous_is_listed_and_not_used(tmp_path: Path) -> None:
+def test_ambiguous_files_are_listed_and_not_used(tmp_path: Path) -> None:
     """Two masks of a lesion, then two full mammograms; a copy of a file is no second one."""
     files = _lesion_files((40, 30), (7, 10))
     files["3/1-1.dcm"] = files["2/1-1.dcm"][::-1].copy()
@@ -223,7 +223,7 @@ def test_folders_of_other_names_are_joined_by_the_headers_uids(shared: Path, tmp
         assert (b.image, b.patient_id, b.pathology) == (a.image, a.patient_id, a.pathology)
 
 
-def test_only_what_headers_leave_open_is_decoded(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_decoded_only_where_headers_do_not_decide(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Path] = []
 
     def read(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ def _labelled(**labels: list[int]) -> Any:
     return SimpleNamespace(facts=facts, labels=lambda split: np.array(labels.get(split, [0, 1]), np.int64))
 
 
-def test_what_nothing_can_be_learned_from_or_measured_on_is_refused_before_training() -> None:
+def test_data_without_two_classes_or_labels_is_refused_before_training() -> None:
     refuse_one_class(_labelled())
     refuse_one_class(_labelled(val=[1, 1]))  # no AUC, but a loss: the loop says that it chooses by it
     with pytest.raises(BadDataset, match=r"train split of whole has fewer than two classes.*3 benign, 0 mal"):

@@ -173,7 +173,7 @@ def test_sides_views_and_spacing_have_fallbacks(tmp_path: Path) -> None:
         ({"Rows": 63}, "63 × 80 pixels"),
     ],
 )
-def test_what_is_no_mammogram_is_refused_by_name(tmp_path: Path, tags: dict, word: str) -> None:
+def test_files_that_are_no_mammograms_are_refused_with_a_reason(tmp_path: Path, tags: dict, word: str) -> None:
     path = _write(tmp_path / "scan.dcm", _pixels(), **tags)
     with pytest.raises(BadMammogram, match=f"scan.dcm.*{word}") as caught:
         dicom.read_mammogram(path)
@@ -260,7 +260,7 @@ def test_mammograms_and_digitised_film_alone_are_taken(
     assert dicom.read_mask(path).any()  # masks are written by all sorts of software
 
 
-def test_what_is_no_mammogram_is_left_out_of_a_data_set_by_name(tmp_path: Path) -> None:
+def test_files_that_are_no_mammograms_are_listed_in_a_data_set(tmp_path: Path) -> None:
     rejected: list[tuple[str, str]] = []
     for name, tags in {"ct": {"Modality": "CT"}, "icon": {"Rows": 40}, "mg": {}}.items():
         path = _write(tmp_path / f"{name}.dcm", _pixels()[: tags.get("Rows", 96)], **tags)

@@ -183,7 +183,7 @@ def test_prepared_by_the_command(tree: Path, tmp_path: Path, capsys: pytest.Capt
     assert "has no split" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_said(tree: Path, tmp_path: Path) -> None:
+def test_a_missing_csv_or_column_is_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(BadManifest, match=r"INbreast.csv is not in the source folder"):
         inbreast.read_table(tmp_path)
     (tmp_path / "INbreast.csv").write_text("File Name;View\n1;CC\n")

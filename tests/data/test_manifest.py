@@ -41,7 +41,7 @@ def test_a_cell_left_empty_is_taken_from_another_row_of_the_image(tmp_path: Path
     assert [x.abnormality for x in image.lesions] == ["mass", "mass"]
 
 
-def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_unusable_files_are_listed_with_their_reason(tmp_path: Path) -> None:
     table = _read(
         tmp_path, "a.dcm,P1,L,CC,BENIGN,mass,gone.png,", "gone.dcm,P1,L,CC,BENIGN,,,", "b.dcm,P2,L,CC,CANCER,,,",
         ",P3,L,CC,BENIGN,,,", "b.dcm,P2,X,CC,BENIGN,,,", "b.dcm,P2,L,CC,BENIGN,lump,,",

@@ -54,7 +54,7 @@ def test_a_pickle_that_runs_code_is_not_opened(tmp_path: Path, capsys: pytest.Ca
      (pickle.dumps([1]), "exam 0 is not a dictionary"), (pickle.dumps([{**EXAM, "L-CC": [1]}]), 'has a "L-CC"'),
      (pickle.dumps([{**EXAM, "horizontal_flip": ""}]), "neither YES nor NO")],
 )  # fmt: skip
-def test_what_is_no_list_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_no_list_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(BadManifest, match=message):
         read_exam_list(tmp_path / "x.pkl")

@@ -48,7 +48,7 @@ def test_a_second_time_does_nothing_and_workers_change_nothing(
             np.testing.assert_array_equal(x["image"], y["image"])
 
 
-def test_what_a_run_needs_is_there(source: Path, tmp_path: Path) -> None:
+def test_the_facts_that_a_run_needs_are_written(source: Path, tmp_path: Path) -> None:
     whole_path, patch_path = prepare(Recipe("cbis_ddsm", "patches_s1", tmp_path, source, **FACTS))
     whole, patches = dataset.Prepared(whole_path), dataset.Prepared(patch_path)
     owners = {s: {row["patient_id"] for row in whole.table(s)} for s in ("train", "val", "test")}
@@ -102,7 +102,7 @@ def test_another_download_is_not_passed_off_as_the_first(source: Path, tmp_path:
         prepare(Recipe("cbis_ddsm", "whole", tmp_path, other, **FACTS))
 
 
-def test_what_cannot_be_asked_for_is_one_sentence(source: Path, tmp_path: Path) -> None:
+def test_a_bad_request_is_one_sentence(source: Path, tmp_path: Path) -> None:
     for wrong, words in (
         ({"split": "mine"}, "no split"),
         ({"patch_size": 0}, "show nothing"),

@@ -221,7 +221,7 @@ def test_a_run_s_recipe_is_its_config_s_whether_live_or_saved(tmp_path: Path) ->
         ({"name": "manifest"}, 'there is no manifest at "None"'),
     ],
 )
-def test_what_cannot_be_made_is_one_sentence(fields: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_a_bad_recipe_is_one_sentence(fields: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=words):
         _ = Recipe(**{"name": "cbis_ddsm", "kind": "whole", "data_dir": tmp_path} | fields).path
 

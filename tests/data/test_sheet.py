@@ -89,7 +89,7 @@ def test_cells_too_many_are_listed_with_their_line(tmp_path: Path) -> None:
     assert "6 cells, the header 5" in wrong[0][1]
 
 
-def test_what_is_no_csv_is_refused_by_name(tmp_path: Path) -> None:
+def test_files_that_are_no_csv_are_refused_with_a_reason(tmp_path: Path) -> None:
     book = io.BytesIO()
     with zipfile.ZipFile(book, "w") as file:
         file.writestr("xl/workbook.xml", "<workbook/>")

@@ -258,9 +258,7 @@ def test_a_builder_outside_makes_its_examples_itself(outside: Path, tmp_path: Pa
         ("../up", r'there is no data set "\.\./up"; write cbis_ddsm, .* or package\.module:function'),
     ],
 )
-def test_what_is_no_data_set_is_one_sentence(
-    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_data_set_is_one_sentence(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=words):

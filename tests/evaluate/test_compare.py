@@ -20,7 +20,7 @@ def test_flips_are_paired_by_image_whatever_their_order(tmp_path: Path) -> None:
     assert after["rows"][0]["gain_flips"] == pytest.approx(before["rows"][0]["gain_flips"])
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_folders_of_one_name_get_different_names(tmp_path: Path) -> None:
     runs = [image_runs(tmp_path / seed, 1)[0] for seed in ("s0", "s1")]
     result = compare.compare(runs)
     assert [row["name"] for row in result["rows"]] == ["s0/run0", "s1/run0", "ensemble"]

@@ -32,7 +32,7 @@ def _count(path: Path, colour: str) -> int:
         ("loss", ("", "patch"), plots.RED),
     ],
 )
-def test_a_figure_shows_what_it_is_for(
+def test_a_figure_shows_its_subject(
     finished: Path, tmp_path: Path, name: str, runs: tuple[str, ...], colour: str
 ) -> None:
     out = tmp_path / "figure.png"
@@ -69,7 +69,7 @@ def test_a_figure_for_print_is_the_same_twice(finished: Path, tmp_path: Path, su
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_nested_patch_runs_can_be_told_apart(finished: Path, tmp_path: Path) -> None:
+def test_nested_patch_runs_have_different_titles(finished: Path, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).symlink_to(finished)
     figure = figures.confusion([tmp_path / "a" / "patch", tmp_path / "b" / "patch"])

@@ -94,7 +94,9 @@ def test_heatmaps_are_those_of_the_chosen_breasts(data: dataset.Prepared, tmp_pa
         np.testing.assert_allclose(tint[..., 3], 0.75 * heatmap)
 
 
-def test_what_cannot_be_drawn_is_said(data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_that_cannot_be_drawn_are_refused(
+    data: dataset.Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, out = exam_run(tmp_path / "run", data), tmp_path / "x.png"
     with pytest.raises(BadCheckpoint, match="takes no heatmaps"):
         figures.write("exam-heatmaps", [run], out)

@@ -48,7 +48,7 @@ def test_a_split_is_written_by_breast_and_measured(tmp_path: Path) -> None:
     assert measure.exam_summary(scored, "cancer")["loss"] == pytest.approx(loss)
 
 
-def test_ids_that_are_formulas_are_written_as_texts_and_found_again(tmp_path: Path) -> None:
+def test_ids_that_look_like_formulas_are_written_as_text_and_read_back(tmp_path: Path) -> None:
     scored = _scored(8)
     for k, (exam, _) in enumerate(scored):
         exam.exam_id, exam.patient_id = f"=cmd|'/C calc'!A{k}", f"@p{k // 2}"

@@ -62,7 +62,7 @@ def test_parts_of_one_class_have_no_auc_and_do_not_crash(tmp_path: Path) -> None
     assert "2019" not in str(refused.value)
 
 
-def test_what_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_and_the_written_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [write_breasts(tmp_path / part / "run", breast_rows(), k) for k, part in enumerate(("a", "b"))]
     output = tmp_path / "out.json"
     populations.write(runs, "test_random10", ["density"], output)

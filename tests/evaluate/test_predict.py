@@ -91,7 +91,7 @@ def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], 
     assert _rows(tmp_path / "out/rejected.csv")[0]["file"] == "gone.dcm"
 
 
-def test_what_is_no_mammogram_is_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:
+def test_files_that_are_no_mammograms_are_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     header = pydicom.dcmread(films[0])

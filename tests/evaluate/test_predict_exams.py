@@ -314,7 +314,7 @@ def test_a_threshold_that_is_given_wins_and_whole_images_are_named(
     assert np.abs(close).max() < 0.2 * np.abs(apart).max()
 
 
-def test_what_cannot_be_is_said(exams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_requests_are_refused(exams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     joint, out = _tiny(tmp_path / "joint", "joint"), str(tmp_path / "out")
     rows = _predict([joint], exams, tmp_path / "out")
     assert set(rows) == {"a", "b"}  # exam c has no CC view at all

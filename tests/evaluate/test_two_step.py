@@ -80,7 +80,7 @@ def test_features_do_not_depend_on_the_batch(finished: Path) -> None:
         )
 
 
-def test_what_cannot_work_is_said_and_a_trained_run_is_not_overwritten(
+def test_bad_requests_are_refused_and_a_trained_run_is_not_overwritten(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (finished / "metrics.json").read_bytes()

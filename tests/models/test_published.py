@@ -17,7 +17,7 @@ def test_an_installed_file_is_found_and_intact() -> None:
     assert published.find("imagenet", "efficientnet_lite0").name == "efficientnet-lite0-57934424.pth"
 
 
-def test_what_is_not_here_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(published.FOLDER, str(tmp_path))
     with pytest.raises(BadConfig, match=r"resnet50-0676ba61\.pth, of the trunk resnet50, is not on this"):
         published.find("imagenet", "resnet50")
@@ -28,7 +28,7 @@ def test_what_is_not_here_is_named_with_its_remedy(tmp_path: Path, monkeypatch: 
         published.find("imagenet", "resnet50")
 
 
-def test_the_list_says_what_is_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_marks_installed_files(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(published.FOLDER, raising=False)
     published.main(None)
     lines = capsys.readouterr().out.splitlines()

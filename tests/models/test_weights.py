@@ -300,7 +300,7 @@ def test_convolution_biases_that_only_one_side_has_name_their_option(state, kera
         load(tmp_path / "keras.h5", "resnet50", shapes(ResNet50(**TORCH)))
 
 
-def test_the_names_of_another_trunk_are_told(state, tmp_path):
+def test_a_file_of_another_trunk_is_refused_with_its_names(state, tmp_path):
     _, arrays = state
     arrays["first.weight"] = arrays.pop("conv1.weight")
     save_file(arrays, tmp_path / "net.safetensors")

@@ -114,7 +114,7 @@ def test_a_run_on_the_papers_data_fills_its_row_in_both_versions(tmp_path: Path)
         ),
     ],
 )
-def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], status_text: str) -> None:
+def test_the_status_lists_deviations_from_the_paper(tmp_path: Path, changed: dict[str, Any], status_text: str) -> None:
     _run(tmp_path / "a", PLAIN, 0.99, **changed)
     status = _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"]
     assert status_text in status
@@ -131,9 +131,7 @@ def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[st
         ("patch_resnet:s1", {}, "run (started from patch_resnet:s1)"),
     ],
 )
-def test_what_a_run_started_from_counts_too(
-    tmp_path: Path, row: str, changed: dict[str, Any], status_text: str
-) -> None:
+def test_the_start_of_a_run_counts_too(tmp_path: Path, row: str, changed: dict[str, Any], status_text: str) -> None:
     patch = _run(tmp_path / "patch", row, 0.9, measure="accuracy", **changed)
     whole = _run(tmp_path / "whole", PLAIN, 0.86, init_from=patch)
     assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == status_text
@@ -144,7 +142,7 @@ def test_what_a_run_started_from_counts_too(
     assert _cells(tmp_path, "S10, [512-512-1024]x2 twice")["status"] == status_text
 
 
-def test_what_does_not_change_the_result_is_still_run(tmp_path: Path) -> None:
+def test_fields_that_do_not_change_the_result_leave_the_status_run(tmp_path: Path) -> None:
     fields = {"data.workers": 0, "data.data_dir": "/x", "data.source": "/y", "data.prepare": True, "gallery": 0,
               "checkpoint_steps": 1, "eval_batch": 1, "extend": True, "data.seed": 3, "patch.batch": 7}  # fmt: skip
     _run(tmp_path / "a", PLAIN, 0.851, fields=fields)
@@ -207,7 +205,7 @@ def test_a_difference_of_several_seeds_is_taken_seed_by_seed(tmp_path: Path) -> 
     assert rows["heatmap before the blocks - without"][3:] == expected
 
 
-def test_label_efficiency_rows_are_told_apart_by_patients(tmp_path: Path) -> None:
+def test_label_efficiency_rows_differ_by_patients(tmp_path: Path) -> None:
     _run(tmp_path / "all", "inbreast:resnet-resnet", 0.9, data="inbreast")
     _run(tmp_path / "few", "inbreast:resnet-resnet", 0.7, data="inbreast", patients=20)
     assert _cells(tmp_path, "Resnet50, 20 patients", shen2019.ARXIV)["ours"].startswith("0.700")

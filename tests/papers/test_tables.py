@@ -33,7 +33,7 @@ def test_a_line_is_a_row_with_its_command(
     assert printed.count("configs/exam.py:triple ") == 5
 
 
-def test_every_line_names_what_it_is() -> None:
+def test_every_line_has_a_label() -> None:
     for paper in ("shen2019", "wu2019"):
         rows = [row for table in rows_of(paper).values() for row in table]
         names = {row.row for row in rows}

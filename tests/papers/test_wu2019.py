@@ -123,7 +123,7 @@ def test_one_seed_has_no_deviation_and_no_run_at_all_no_ours(tmp_path: Path) -> 
         ({"init_from": "nowhere"}, "run on ours (the run it started from is not at hand)"),
     ],
 )
-def test_what_is_not_the_papers_setting_is_said(tmp_path: Path, changed: dict[str, Any], status_text: str) -> None:
+def test_the_status_lists_deviations_from_the_paper(tmp_path: Path, changed: dict[str, Any], status_text: str) -> None:
     _run(tmp_path / "birads", "birads")
     _run(tmp_path / "one", wu2019.MODEL, **changed)
     heading = "Table III: biopsied population, ours on ours"
@@ -164,7 +164,7 @@ def test_pretraining_inside_the_run_is_seen(tmp_path: Path) -> None:
     assert _cells(tmp_path, heading, HEATMAPS, "malignant")["status"] == "run on ours (start width 8)"
 
 
-def test_what_a_run_started_from_counts_too_and_settings_are_not_mixed(tmp_path: Path) -> None:
+def test_the_start_of_a_run_counts_too_and_settings_are_not_mixed(tmp_path: Path) -> None:
     _run(tmp_path / "birads", "birads:half", data="other", batch=8)
     _run(tmp_path / "one", wu2019.MODEL)
     heading = "Table III: screening population, ours on ours"

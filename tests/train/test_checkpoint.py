@@ -185,7 +185,7 @@ def test_transfer_takes_the_columns_and_repeats_their_stem() -> None:
         transfer({"params": {"column": birads["params"]["column_CC"]}, "batch_stats": {}}, cancer)  # tied otherwise
 
 
-def test_the_patch_run_is_found_inside_a_run_or_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_patch_run_is_inside_a_run_or_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(folder: Path, task: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"config": {"model": {"task": task}}, "facts": {}}))

@@ -215,7 +215,7 @@ def test_where_the_monitor_cannot_be_computed_the_loss_chooses(
     assert "val loss 0.300 *" in printed
 
 
-def test_the_logged_loss_is_what_validation_measures_and_the_weighted_one_stands_beside(tmp_path: Path) -> None:
+def test_the_logged_loss_is_unweighted_as_in_validation_with_the_weighted_loss_beside_it(tmp_path: Path) -> None:
     """At a rate of 0 the weights stay, so the mean of all ten images is known."""
     _train(tmp_path, [{"loss": 1.0, "auc": 0.5}] * 3, rate=0.0)
     ten, variables = _Ten(), load_best(tmp_path)
