@@ -1,4 +1,4 @@
-"""The quickstart shrunk until it runs in seconds: the same path, too small to learn anything."""
+"""Both quickstarts shrunk until they run in seconds: the same path, too small to learn anything."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = [
+IMAGES = [
     "--config=configs/quickstart.py",
     "--config.phantom.patients=24",
     "--config.data.workers=1",
@@ -27,23 +27,37 @@ TINY = [
     "--config.stages.stage2.epochs=2",
 ]
 
+EXAMS = [
+    "--config=configs/exam_quickstart.py",
+    "--config.phantom.exams=40",
+    "--config.data.workers=1",
+    "--config.exam.sizes={'CC': (96, 64), 'MLO': (104, 64)}",
+    "--config.birads.exam.sizes={'CC': (96, 64), 'MLO': (104, 64)}",
+    "--config.model.width=2",
+    "--config.birads.model.width=2",
+    "--config.patch.model.width=4",
+    "--config.patch.model.blocks=(1,1,1,1)",
+    "--config.patch.stages.stage1.epochs=1",
+    "--config.birads.stages.stage1.epochs=1",
+    "--config.stages.stage1.epochs=2",
+    "--config.exam.stride=48",
+    "--config.bootstrap_runs=50",
+    "--config.checkpoint_steps=1",
+]
 
-def command(workdir: Path, *extra: str) -> list[str]:
-    return [
-        sys.executable,
-        "launch.py",
-        *TINY,
-        f"--workdir={workdir}",
-        f"--config.data.data_dir={workdir.parent}/data",
-        *extra,
-    ]
+
+def command(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> list[str]:
+    """The command line of a tiny run; data sets are shared by the runs of one folder."""
+    data = f"--config.data.data_dir={workdir.parent}/data"
+    return [sys.executable, "launch.py", *tiny, f"--workdir={workdir}", data, *extra]
 
 
 def environment() -> dict[str, str]:
+    """What the tests' own process runs with: two fake devices."""
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
-def launch(workdir: Path, *extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(workdir, *extra), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-    )
+def launch(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end."""
+    line = command(workdir, *extra, tiny=tiny)
+    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)

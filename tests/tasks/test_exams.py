@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,40 +20,13 @@ from mammojax.evaluate import heatmap, table
 from mammojax.evaluate.measure import measure_breasts
 from mammojax.tasks import exams
 from mammojax.train.checkpoint import load_best, restore_best
-from tests.tiny import ROOT, environment
-
-TINY = [
-    "--config.phantom.exams=40",
-    "--config.data.workers=1",
-    "--config.exam.sizes={'CC': (96, 64), 'MLO': (104, 64)}",
-    "--config.birads.exam.sizes={'CC': (96, 64), 'MLO': (104, 64)}",
-    "--config.model.width=2",
-    "--config.birads.model.width=2",
-    "--config.patch.model.width=4",
-    "--config.patch.model.blocks=(1,1,1,1)",
-    "--config.patch.stages.stage1.epochs=1",
-    "--config.birads.stages.stage1.epochs=1",
-    "--config.stages.stage1.epochs=2",
-    "--config.exam.stride=48",
-    "--config.bootstrap_runs=50",
-    "--config.checkpoint_steps=1",
-]
-
-
-def _command(workdir: Path, *extra: str, config: str = "exam_quickstart.py") -> list[str]:
-    return [sys.executable, "launch.py", f"--config=configs/{config}", *TINY, f"--workdir={workdir}",
-            f"--config.data.data_dir={workdir.parent}/data", *extra]  # fmt: skip
-
-
-def _launch(workdir: Path, *extra: str, config: str = "exam_quickstart.py") -> subprocess.CompletedProcess[str]:
-    command = _command(workdir, *extra, config=config)
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+from tests.tiny import EXAMS, ROOT, command, environment, launch
 
 
 @pytest.fixture(scope="module")
 def exam_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("exams") / "run"
-    done = _launch(workdir)
+    done = launch(workdir, tiny=EXAMS)
     assert done.returncode == 0, done.stderr[-3000:]
     return workdir
 
@@ -111,7 +83,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(exam_run: Path) -> None:
     for part in ("patch", "birads"):
         shutil.copytree(exam_run / part, again / part)
     process = subprocess.Popen(
-        _command(again), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(again, tiny=EXAMS), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     latest, deadline = again / "checkpoints" / "latest", time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
@@ -121,7 +93,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(exam_run: Path) -> None:
     process.kill()
     process.wait()
     assert not (again / "metrics.json").exists()
-    done = _launch(again)
+    done = launch(again, tiny=EXAMS)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("metrics.json", "predictions/test.csv", "predictions/val_random10.csv"):
         assert (again / name).read_bytes() == (exam_run / name).read_bytes(), name
@@ -133,12 +105,16 @@ def test_a_start_that_has_seen_the_test_patients_is_refused(exam_run: Path, tmp_
     with (exam_run / "predictions" / "test.csv").open() as file:
         patient = next(csv.DictReader(file))["patient_id"]
     (other / "train_patients.txt").write_text(f"somebody\n{patient}")
-    done = _launch(exam_run.parent / "leak", f"--config.init_from={other}", f"--config.patch_run={exam_run / 'patch'}")
+    done = launch(
+        exam_run.parent / "leak", f"--config.init_from={other}", f"--config.patch_run={exam_run / 'patch'}", tiny=EXAMS
+    )
     assert done.returncode == 2
     assert "has learned from 1 patients who stand in the validation or test split" in done.stderr
     assert patient not in done.stderr
     (other / "train_patients.txt").unlink()
-    done = _launch(exam_run.parent / "leak", f"--config.init_from={other}", f"--config.patch_run={exam_run / 'patch'}")
+    done = launch(
+        exam_run.parent / "leak", f"--config.init_from={other}", f"--config.patch_run={exam_run / 'patch'}", tiny=EXAMS
+    )
     assert "does not say whom it has learned from" in done.stderr
 
 
@@ -219,10 +195,9 @@ def test_a_finished_run_is_tabulated_and_drawn(
 @pytest.mark.slow
 def test_members_share_their_pretraining(exam_run: Path) -> None:
     workdir = exam_run.parent / "members"
-    done = _launch(
-        workdir, "--config.members.seeds=(0,1)", f"--config.patch_run={exam_run / 'patch'}",
-        f"--config.init_from={exam_run / 'birads'}", config="exam_ensemble.py:quickstart",
-    )  # fmt: skip
+    members = ["--config=configs/exam_ensemble.py:quickstart", *EXAMS[1:], "--config.members.seeds=(0,1)"]
+    starts = [f"--config.patch_run={exam_run / 'patch'}", f"--config.init_from={exam_run / 'birads'}"]
+    done = launch(workdir, *starts, tiny=members)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((workdir / "ensemble.json").read_text())
     assert result["members"] == 2
