@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 import mammojax
@@ -36,10 +37,15 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(command)
     args = parser.parse_args(argv)
     try:
-        return module.main(args)
+        code = module.main(args)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"mammojax: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the program that reads this output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

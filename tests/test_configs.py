@@ -1,5 +1,8 @@
 """Configs are found where the package is; a wrong name is answered with the nearest one."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mammojax import configs
@@ -24,3 +27,9 @@ def test_each_config_has_a_line_and_what_they_share_is_none_of_them() -> None:
 def test_a_config_that_is_not_there_is_refused(name: str, argument: str, words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         configs.get(name, argument)
+
+
+def test_a_reader_that_has_enough_ends_the_list_quietly() -> None:
+    command = f"{sys.executable} -m mammojax.cli configs | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
