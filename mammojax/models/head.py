@@ -3,7 +3,8 @@
 Blocks, the paper's all-convolutional design: "512-512-1024x2,512-512-1024x2" ([L-M-N]×K, bottleneck units),
 "256x1,128x1" (N×K, VGG blocks). With the patch classifier's heatmap before them: "heatmap7,512-512-1024x2,…". Fully
 connected layers on the max-pooled heatmap: "heatmap7,pool5,fc64-32". The 7 is the side of a patch's own feature map,
-224 / 32; "heatmap7softmax" has softmax where the paper's default is ReLU.
+224 / 32; "heatmap7softmax" has softmax where the paper's default is ReLU. Ours is "heatmap7,max": the patch classifier
+slid over the image and its most suspicious place, with nothing new but a scale and an offset, for few images.
 """
 
 import re
@@ -17,10 +18,10 @@ import jax.numpy as jnp
 
 from mammojax.models.layers import HE_NORMAL, Frozen, never, norms, pool, relu
 from mammojax.models.resnet50 import Bottleneck
+from mammojax.vocabulary import PATCH_CLASSES
 
 Array = jax.Array
 Output = tuple[Array, dict[str, Array]]
-HEATMAP_CLASSES = 5  # the patch classes
 
 
 class Spec(NamedTuple):
@@ -32,6 +33,7 @@ class Spec(NamedTuple):
         pool: side of the max pool on the heatmap.
         blocks: (widths, units) of each convolutional block; three widths a bottleneck, one a VGG block.
         fc: widths of the two fully connected layers, () without.
+        maximum: the most suspicious place of the heatmap is the answer.
     """
 
     window: int
@@ -39,6 +41,7 @@ class Spec(NamedTuple):
     pool: int
     blocks: tuple[tuple[tuple[int, ...], int], ...]
     fc: tuple[int, ...]
+    maximum: bool = False
 
 
 _GRAMMAR = re.compile(
@@ -53,6 +56,8 @@ def parse_head(text: str) -> Spec:
     Raises:
         ValueError: the text is no head spec; the sentence names the part that cannot be read.
     """
+    if maximum := re.fullmatch(r"heatmap([1-9]\d*),max", text.replace(" ", "")):
+        return Spec(int(maximum[1]), False, 1, (), (), maximum=True)
     match = _GRAMMAR.fullmatch(text.replace(" ", ""))
     assert match is not None  # noqa: S101  (`blocks` takes any rest)
     if match["fc1"]:
@@ -102,9 +107,10 @@ class Head(nn.Module):
     Dense to the five patch classes at every position, whose parameters are the patch classifier's own Dense; ReLU or
     softmax; max pool. *Fully connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus
     another Dense to the classes straight from the heatmap; it fits one image size.
+    *Maximum*: see `_maximum`; two classes.
 
-    Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits. `intermediates` holds "heatmap"
-    (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are computed.
+    Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits, scale, bias. `intermediates`
+    holds "heatmap" (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are computed.
 
     Raises:
         ValueError: the feature map is too small for the pools.
@@ -122,6 +128,8 @@ class Head(nn.Module):
         x, spec = x_BxHxWxC, parse_head(self.spec)
         intermediates: dict[str, Array] = {}
         norm = {"bn_momentum": self.bn_momentum, "bn_epsilon": self.bn_epsilon, "dtype": self.dtype}
+        if spec.maximum:
+            return self._maximum(x, spec, intermediates)
         if spec.window:
             x = intermediates["heatmap"] = self._heatmap(x, spec)
             x = self._max_pool(x, spec.pool, "the heatmap's pool")
@@ -142,15 +150,36 @@ class Head(nn.Module):
         x = nn.Dropout(self.dropout)(intermediates["pooled"], deterministic=not train)
         return nn.Dense(self.classes, name="logits")(x), intermediates
 
+    def _maximum(self, x: Array, spec: Spec, intermediates: dict[str, Array]) -> Output:
+        """The log odds of malignant against all other patch classes at the place where they are highest.
+
+        They are scaled and shifted to the image's log odds: at the start by 1 and 0, which is the patch classifier slid
+        over the image.
+        """
+        z = self._positions(x, spec)
+        malignant = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
+        others = [k for k in range(len(PATCH_CLASSES)) if k not in malignant]
+        odds = [jax.nn.logsumexp(z[..., jnp.array(classes)], axis=-1) for classes in (malignant, others)]
+        intermediates["heatmap"] = odds[0] - odds[1]
+        scale = self.param("scale", nn.initializers.ones, (1,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (1,), jnp.float32)
+        highest = intermediates["pooled"] = jnp.max(intermediates["heatmap"], axis=(1, 2))[:, None]
+        log_odds = scale[None] * highest + bias[None]
+        return jnp.concatenate([jnp.zeros_like(log_odds), log_odds], axis=-1), intermediates
+
     def _heatmap(self, x: Array, spec: Spec) -> Array:
+        x = self._positions(x, spec)
+        return jax.nn.softmax(x, axis=-1) if spec.softmax else relu(x)
+
+    def _positions(self, x: Array, spec: Spec) -> Array:
+        """The patch classifier's logits at every position of the trunk, float32 [B, h, w, 5]."""
         if min(x.shape[1:3]) < spec.window:
             raise ValueError(
                 f"model.head: the heatmap of {self.spec!r} averages {spec.window}x{spec.window} positions, more than"
                 f" the {x.shape[1]}x{x.shape[2]} there are; use larger images or a smaller window."
             )
         x = nn.avg_pool(x.astype(jnp.float32), (spec.window, spec.window), strides=(1, 1), padding="VALID")
-        x = nn.Dense(HEATMAP_CLASSES, name="heatmap")(x)
-        return jax.nn.softmax(x, axis=-1) if spec.softmax else relu(x)
+        return nn.Dense(len(PATCH_CLASSES), name="heatmap")(x)
 
     def _max_pool(self, x: Array, side: int, where: str) -> Array:
         if min(x.shape[1:3]) < side:

@@ -119,9 +119,10 @@ def test_frozen_reaches_the_head_and_a_step_differentiates():
 
 def test_head_specs():
     blocks = (((512, 512, 1024), 2), ((256,), 1))
-    assert parse_head("512-512-1024x2, 256x1") == (0, False, 1, blocks, ())
-    assert parse_head("heatmap7,512-512-1024x2,256x1") == (7, False, 1, blocks, ())
-    assert parse_head("heatmap2softmax,pool5,fc64-32") == (2, True, 5, (), (64, 32))
+    assert parse_head("512-512-1024x2, 256x1") == (0, False, 1, blocks, (), False)
+    assert parse_head("heatmap7,512-512-1024x2,256x1") == (7, False, 1, blocks, (), False)
+    assert parse_head("heatmap2softmax,pool5,fc64-32") == (2, True, 5, (), (64, 32), False)
+    assert parse_head("heatmap4,max") == (4, False, 1, (), (), True)
     for spec in ("", "512", "512-512x2", "512x0", "512x1,,256x1", "[64-64-256]x2", "0x1", "heatmap7", "heatmap,8x1",
                  "pool5,8x1", "heatmap7,fc64", "heatmap7,pool0,8x1", "8x1,fc64-32", "8x1,heatmap7"):  # fmt: skip
         with pytest.raises(ValueError, match=r"model.head: .* is no block; write"):
@@ -143,6 +144,29 @@ def test_the_heatmap_is_the_patch_classifier_at_every_position():
         _, intermediates = whole.apply(variables, x)
         assert intermediates["head/heatmap"].shape == (2, 1, 1, 5)
         np.testing.assert_allclose(intermediates["head/heatmap"][:, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_maximum_head_starts_as_the_patch_classifier_slid_over_the_image():
+    narrow = {"width": 4, "blocks": (1, 1, 1, 1), "channels": 1}
+    x = np.random.default_rng(0).normal(0, 1, size=(2, 128, 96, 1)).astype(np.float32)
+    patch, whole = build(config(**PATCH, **narrow)), build(config(head="heatmap2,max", **narrow))
+    trained = patch.init(jax.random.key(0), x[:, :64, :64])
+    fresh = whole.init(jax.random.key(1), x)
+    assert {**fresh["params"]["head"]}.keys() == {"heatmap", "scale", "bias"}
+    logits, intermediates = whole.apply(transfer(trained, fresh), x)
+    p = jax.nn.softmax(_every_position(patch, trained, x))
+    malignant = p[..., 1] + p[..., 3]
+    odds = np.log(malignant / (1 - malignant))
+    np.testing.assert_allclose(intermediates["head/heatmap"], odds, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(logits, np.stack([np.zeros(2), odds.max((1, 2))], axis=1), rtol=1e-3, atol=1e-4)
+
+
+def _every_position(patch, variables, x):
+    """The patch net's logits where its pool of 2 x 2 positions lies at each place of the trunk's map."""
+    features = patch.bind(variables).trunk(x)[0]
+    dense = variables["params"]["classifier"]
+    pooled = (features[:, :-1, :-1] + features[:, 1:, :-1] + features[:, :-1, 1:] + features[:, 1:, 1:]) / 4
+    return pooled @ dense["kernel"] + dense["bias"][None, None, None]
 
 
 def test_the_fully_connected_head_adds_its_shortcut():
