@@ -32,16 +32,15 @@ def get_config() -> ConfigDict:
         part.augment.update(rotation=15.0, zoom=(0.9, 1.1), order="linear")
     config.model.pretrained = "imagenet"
     config.patch.model.dropout = 0.3
-    config.patch.batch = config.patch.eval_batch = 32
+    config.patch.batch, config.patch.eval_batch, config.patch.monitor = 32, 32, "loss"
     learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 6)
     learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True)
     config.patch.stages = ConfigDict({"stage1": learn})
     config.batch, config.eval_batch, config.monitor = 4, 8, "loss"
-    config.stages.stage1.update(name="scale and offset", learning_rate=1e-2, epochs=6, weight_decay=0.0)
-    whole = base.stage("late layers", ("head/.*", *LATE), EARLY, 1e-3, 8)
-    whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.03, weight_decay=0.01)
+    whole = base.stage("end to end", ("head/.*", *LATE), EARLY, 1e-2, 5)
+    whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01)
     whole.decoupled_decay = True
-    config.stages.stage2 = whole
+    config.stages = ConfigDict({"stage1": whole})  # the head's two numbers need no stage of their own
     for stage in (learn, whole):
         stage.fix_statistics = ("trunk/.*",)
     return config
