@@ -37,8 +37,8 @@ def over_repeats(
         finding: of FINDINGS.
 
     Returns:
-        The mean with its interval, or without one where all repeats together have too few of a class. Each repeat draws its own
-        patients, which covers the chance of the test images but not that of training.
+        The mean with its interval, or without one where all repeats together have too few of a class. Each repeat
+        draws its own patients, which covers the chance of the test images but not that of training.
     """
     values, drawn = [], []
     for k, (a, b) in enumerate(repeats):

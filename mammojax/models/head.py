@@ -110,7 +110,8 @@ class Head(nn.Module):
     *Maximum*: see `_maximum`; two classes.
 
     Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits, scale, bias. `intermediates`
-    holds "heatmap" (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are computed.
+    holds "heatmap" (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are
+    computed.
 
     Raises:
         ValueError: the feature map is too small for the pools.
