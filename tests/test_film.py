@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def test_one_epoch_of_film_on_mias(shared: Path, tmp_path: Path) -> None:
     assert auc["low"] is auc["high"] is None  # too few to estimate
     facts = json.loads((tmp_path / "run" / "config.json").read_text())["facts"]
     assert sum(n for split in facts["counts"].values() for n in split.values()) == 214
-    assert "MIAS" not in (tmp_path / "run" / "report.html").read_text()
+    page = re.sub(r"base64,[^\"]+", "", (tmp_path / "run" / "report.html").read_text())  # pictures may spell anything
+    assert "MIAS" not in page
 
 
 def test_every_stage_of_the_papers_configs_on_the_cbis_shaped_film(shared: Path, tmp_path: Path) -> None:
