@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,10 @@ def test_the_rooms_behind_train_and_evaluate_are_still_found() -> None:
 def test_jax_is_not_imported_before_it_is_needed() -> None:
     code = "import mammojax, mammojax.cli, sys; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1])
+
+
+def test_the_api_reference_is_that_of_the_docstrings() -> None:
+    spec = importlib.util.spec_from_file_location("make_api", Path(__file__).resolve().parents[1] / "docs/make_api.py")
+    make_api = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_api)
+    assert make_api.FILE.read_text() == make_api.render(), "run: python docs/make_api.py"
