@@ -48,7 +48,7 @@ def _file(variant: int) -> Path:
     return next((Path(spec.origin).parent / "models").glob("*.pth"))
 
 
-@pytest.mark.parametrize("variant", [0, 1, 2])
+@pytest.mark.parametrize("variant", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
 def test_the_files_are_read_and_equal_the_published_port(variant: int) -> None:
     torch = pytest.importorskip("torch")
     port = pytest.importorskip("efficientnet_lite_pytorch")

@@ -127,7 +127,7 @@ def test_keras_resnet50(layout, keras_resnet50, image, tmp_path):
     assert_equal_to(np.asarray(keras_resnet50(image)), features(trunk, variables, image))
 
 
-@pytest.mark.parametrize("layout", ["keras 3", "legacy"])
+@pytest.mark.parametrize("layout", ["legacy", pytest.param("keras 3", marks=pytest.mark.slow)])
 def test_keras_vgg16(layout, image, tmp_path):
     net = keras_net("VGG16")
     path = tmp_path / ("vgg16.weights.h5" if layout == "keras 3" else "vgg16.h5")

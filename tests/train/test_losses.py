@@ -31,6 +31,7 @@ def test_the_loss_of_an_exam_is_the_sum_of_its_binary_cross_entropies() -> None:
     np.testing.assert_array_equal(answer, mean > 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 def test_two_devices_train_on_exams_as_one_does() -> None:
     config = exam.get_config("joint+heatmaps")
