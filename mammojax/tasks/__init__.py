@@ -2,13 +2,16 @@
 
     network(model)                         config.model → the network
     sizes(config, data)                    (height, width) of its input; for exams by view
-    facts(config, data, starts)            facts of the data, and of files derived from them for this run, for
-    config.json batches(config, workdir, data, facts)  the endless stream of training batches loss(config, facts)
-    the training loss, see train/step.py score(config, data, facts, variables)  a function: (variables, split, tta) →
-    predictions of a split ttas(config)                           the test-time augmentations to score, "none" among
-    them summary(config, predictions)           the values that choose the best epoch: {"loss", "auc", …}
-    measure(config, workdir, name, predictions, data, split)   writes predictions/NAME.csv; its entry of metrics.json
-    report(config, workdir, data, predictions)                 writes report.html of the test predictions
+    facts(config, data, starts)            facts of the data, and of files derived from them for this run
+    batches(config, workdir, data, facts)  the endless stream of training batches
+    loss(config, facts)                    the training loss, see train/step.py
+    score(config, data, facts, variables)  a function: (variables, split, tta) → predictions of a split
+    ttas(config)                           the test-time augmentations to score, "none" among them
+    summary(config, predictions)           the values that choose the best epoch: {"loss", "auc", …}
+    measure(config, workdir, name, predictions, data, split)
+                                           writes predictions/NAME.csv; its entry of metrics.json
+    report(config, workdir, data, predictions, notes)
+                                           writes report.html of the test predictions
 
 `config.model.task` names it.
 """
