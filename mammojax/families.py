@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from mammojax import run
 from mammojax.data.dataset import of_patients
-from mammojax.data.recipe import PHANTOMS
+from mammojax.data.recipe import data_dir
 from mammojax.errors import BadConfig
 from mammojax.evaluate import measure, plots, populations, table
 from mammojax.evaluate.report import interval_text
@@ -55,7 +55,6 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
     config = run.check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     # All runs share the data set prepared for the first.
-    data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name == "phantom" else "")
     folders = [workdir / f"patients_{size or 'all'}" for size in sizes]
     configs: list[ml_collections.ConfigDict] = []
     rows: list[dict[str, Any]] = []
@@ -63,7 +62,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, An
         sized = config.copy_and_resolve_references()  # ConfigDict(config) would share its inner dictionaries
         with sized.unlocked():
             del sized.patients_labelled
-            sized.data.patients, sized.data.data_dir = size, data_dir
+            sized.data.patients, sized.data.data_dir = size, data_dir(config, workdir)
         run.check_folder(sized, folder)
         configs.append(sized)
     for sized in configs:
@@ -113,14 +112,14 @@ def members(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     seeds, joins = tuple(config.members.seeds), tuple(config.members.joins)
     if not seeds or not joins:
         raise BadConfig("config.members.seeds and config.members.joins must each name at least one.")
-    data_dir = config.data.data_dir or (str(workdir / "data") if config.data.name in PHANTOMS else "")
     parts = []
     for join in joins:
         for seed in seeds:
             member = config.copy_and_resolve_references()
             with member.unlocked():
                 del member.members
-                member.seed, member.model.join, member.data.data_dir = seed, join, data_dir
+                member.seed, member.model.join = seed, join
+                member.data.data_dir = data_dir(config, workdir)
                 member.row = member.row.replace(config.model.join, join)
             parts.append((workdir / f"{join}_{seed}", run.check(member)))
     first = parts[0][0]

@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from mammojax.data.recipe import PHANTOMS
+from mammojax.data.recipe import data_dir
 from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
 from mammojax.errors import BadConfig
@@ -76,8 +76,7 @@ def part(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
             inner.phantom = config.phantom
         if name == "birads" and "patch_run" in config:
             inner.patch_run = config.patch_run
-    if not inner.data.data_dir and inner.data.name in PHANTOMS:
-        inner.data.data_dir = str(workdir / "data")
+    inner.data.data_dir = data_dir(inner, workdir)
     return inner
 
 

@@ -15,5 +15,8 @@ FINDINGS = ("malignant", "benign")
 PATCH_CLASSES = ("background", "malignant_mass", "benign_mass", "malignant_calcification", "benign_calcification")
 """Classes of a patch of a mammogram (Shen et al. 2019, "Setup and processing of the dataset")."""
 
+MALIGNANT_PATCHES = tuple(k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant"))
+"""Indices of the malignant ones among PATCH_CLASSES."""
+
 EXAM_PATCH_CLASSES = (*FINDINGS, "outside", "negative")
 """Classes of a patch of an exam, as the published network has them: of an image with a finding, or without any."""

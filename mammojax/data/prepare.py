@@ -25,7 +25,7 @@ from mammojax.data.dataset import COLUMNS, Prepared
 from mammojax.data.manifest import SPLITS
 from mammojax.data.phantom import write_phantom
 from mammojax.data.phantom_exams import write_exams
-from mammojax.data.recipe import EXAM_KINDS, FORMAT_VERSION, PHANTOMS, Recipe
+from mammojax.data.recipe import DATA_SETS, EXAM_KINDS, FORMAT_VERSION, PHANTOMS, Recipe
 from mammojax.errors import BadDataset
 
 
@@ -235,7 +235,7 @@ class _DataSets(tuple[str, ...]):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax prepare`."""
-    parser.add_argument("name", choices=_DataSets(("cbis_ddsm", "inbreast", "manifest", "phantom", "phantom_exams")))
+    parser.add_argument("name", choices=_DataSets(DATA_SETS))
     parser.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
     parser.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
     parser.add_argument(

@@ -25,6 +25,18 @@ FORMAT_VERSION = "1.0.0"
 _SPLITS = ("shen", "official", "all")
 
 
+def patch_side(kind: str, patch_size: int) -> int:
+    """Height and width of a patch of a kind of KINDS, in pixels: S1g patches are twice as large as `patch_size`."""
+    return patch_size * (2 if kind == "patches_s1g" else 1)
+
+
+def data_dir(config: Any, workdir: Path) -> str:
+    """The folder of a run's data sets for its config: the one that it names, for phantoms else WORKDIR/data, else ""
+    (the user's own, see `Recipe.of_run`)."""
+    data = config["data"]
+    return data["data_dir"] or (str(workdir / "data") if data["name"] in PHANTOMS else "")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One kind of examples of one data set.
@@ -154,7 +166,7 @@ class Recipe:
     @property
     def patch_side(self) -> int:
         """Height and width of a patch, in pixels."""
-        return self.patch_size * (2 if self.kind == "patches_s1g" else 1)
+        return patch_side(self.kind, self.patch_size)
 
     @property
     def origin(self) -> Path:

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from mammojax.data import exams, sliding
 from mammojax.data.dataset import Prepared
+from mammojax.data.recipe import patch_side
 from mammojax.errors import BadCheckpoint
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best
-from mammojax.vocabulary import FINDINGS, PATCH_CLASSES
+from mammojax.vocabulary import FINDINGS, MALIGNANT_PATCHES
 
 Tree = Any
 BATCH = 32  # patches at a time
@@ -64,7 +65,7 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     Returns:
         float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of vocabulary.PATCH_CLASSES.
     """
-    side = facts["patch_size"] * (2 if facts["kind"] == "patches_s1g" else 1)
+    side = patch_side(facts["kind"], facts["patch_size"])
     slide = _slide(classifiers.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
     return slide(variables, images)
 
@@ -79,8 +80,7 @@ def enlarge(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def malignant(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The probability of a malignant lesion of either kind, float32 `size`, of a heatmap [h, w, 5]."""
-    kinds = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
-    return enlarge(grid[..., kinds].sum(-1), size)
+    return enlarge(grid[..., list(MALIGNANT_PATCHES)].sum(-1), size)
 
 
 class PatchNet:

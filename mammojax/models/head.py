@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from mammojax.models.layers import HE_NORMAL, Frozen, never, norms, pool, relu
 from mammojax.models.resnet50 import Bottleneck
-from mammojax.vocabulary import PATCH_CLASSES
+from mammojax.vocabulary import MALIGNANT_PATCHES, PATCH_CLASSES
 
 Array = jax.Array
 Output = tuple[Array, dict[str, Array]]
@@ -158,9 +158,8 @@ class Head(nn.Module):
         over the image.
         """
         z = self._positions(x, spec)
-        malignant = [k for k, name in enumerate(PATCH_CLASSES) if name.startswith("malignant")]
-        others = [k for k in range(len(PATCH_CLASSES)) if k not in malignant]
-        odds = [jax.nn.logsumexp(z[..., jnp.array(classes)], axis=-1) for classes in (malignant, others)]
+        others = [k for k in range(len(PATCH_CLASSES)) if k not in MALIGNANT_PATCHES]
+        odds = [jax.nn.logsumexp(z[..., jnp.array(classes)], axis=-1) for classes in (MALIGNANT_PATCHES, others)]
         intermediates["heatmap"] = odds[0] - odds[1]
         scale = self.param("scale", nn.initializers.ones, (1,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (1,), jnp.float32)

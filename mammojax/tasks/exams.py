@@ -98,9 +98,8 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
 
     A batch holds "image" {view: float32 [B, h, w, C]} and "label" int32 [B, R]; its windows are augmented already.
     """
-    of_logits: Callable[..., jax.Array] = losses.exam_loss
-    if config.get("loss", ""):
-        of_logits = extension.load(config.loss, "config.loss")
+    name = config.get("loss", "")
+    of_logits = extension.load(name, "config.loss") if name else losses.exam_loss
 
     def of_batch(batch: dict[str, Any], key: jax.Array) -> Callable[[Network], tuple[jax.Array, Terms]]:
         def of_network(network: Network) -> tuple[jax.Array, Terms]:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mammojax import extension, start
 from mammojax.data import dataset, pipeline
-from mammojax.data.recipe import Recipe
+from mammojax.data.recipe import Recipe, patch_side
 from mammojax.evaluate import heatmap, run_report, table
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate.predictor import ImagePredictor
@@ -36,7 +36,7 @@ def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
     """(height, width) of the images; `data` is the outer run's config.data, `config` may be of a run inside it."""
     if config.model.task == "whole":
         return int(data.size[0]), int(data.size[1])
-    side = data.patch_size * (2 if config.data.kind == "patches_s1g" else 1)
+    side = patch_side(config.data.kind, data.patch_size)
     return side, side
 
 
@@ -80,9 +80,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
     patches' balanced mean cross-entropy times `config.auxiliary.weight` is added.
     """
     mean, name = facts["mean"], config.get("loss", "")
-    of_logits: Callable[[jax.Array, jax.Array], jax.Array] = losses.cross_entropy
-    if name:
-        of_logits = extension.load(name, "config.loss")
+    of_logits = extension.load(name, "config.loss") if name else losses.cross_entropy
 
     def as_input(image: jax.Array, key: jax.Array) -> jax.Array:
         gray = image.astype(jnp.float32) * (1 if mean is None else 255 / 65535)
