@@ -43,7 +43,7 @@ def decode(frame: bytes, syntax: str, rows: int, columns: int) -> np.ndarray:
         BadCodestream: the frame is of another size than the header says, or cut short. The decoders raise their own.
     """
     if syntax in _JPEG:
-        sizes, data = list(_jpeg_sizes(frame)), frame.rfind(b"\xff\xda")
+        sizes, data = list(jpeg_sizes(frame)), frame.rfind(b"\xff\xda")
     else:
         frame = _without_boxes(frame)
         sizes, data = [_jpeg_2000_size(frame)], frame.rfind(b"\xff\x93")
@@ -82,7 +82,7 @@ def check_rle(frame: bytes, rows: int, columns: int, bits: int) -> None:
             raise BadCodestream(f"PixelData is compressed as more than {rows} × {columns} pixels; copy the file again")
 
 
-def _jpeg_sizes(frame: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_sizes(frame: bytes) -> Iterator[tuple[int, int, int]]:
     """Rows, columns and components of each frame header (SOF) before the first scan."""
     at = 2 if frame[:2] == b"\xff\xd8" else len(frame)
     while (at := frame.find(b"\xff", at)) >= 0 and at + 10 <= len(frame):

@@ -1,4 +1,4 @@
-"""One DICOM (or gray PNG) file → one Mammogram: pixels with every LUT applied, and the facts of its header.
+"""One DICOM or gray picture → one Mammogram: pixels with every LUT applied, and the facts of its header.
 
 pydicom inverts nothing and decodes no 12-bit JPEG Extended: here the order is modality LUT → VOI LUT → one inversion
 for MONOCHROME1 (DICOM PS3.3 C.11), and all JPEG families go through imagecodecs. The stored range (BitsStored) or the
@@ -10,31 +10,29 @@ without a body part a Secondary Capture or mammography SOP class.
 
 import contextlib
 import re
-import struct
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut
 
-from mammojax.data import codestream, projection
+from mammojax.data import codestream, picture, projection
 from mammojax.data.silence import silence
 from mammojax.errors import BadMammogram
 
-MAX_PIXELS = 2**27  # 134 M: four times the largest detectors; a larger image is a decompression bomb or no mammogram
 MIN_SIDE = 64  # pixels; smaller images are icons or cut-outs
 TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
-_PNG = b"\x89PNG\r\n\x1a\n"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MAMMOGRAPHY = ("1.2.840.10008.5.1.4.1.1.1.2", FOR_PROCESSING)
 FILM = ("RG", "CR", "DX", "OT", "")  # modalities of digitised film, beside MG
+_NO_IMAGE = "it is neither DICOM nor PNG, JPEG, TIFF or PGM"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
 
@@ -65,7 +63,7 @@ class Mammogram:
 
 
 def read_mammogram(path: str | Path, any_modality: bool = False) -> Mammogram:
-    """Read a DICOM file or an 8- or 16-bit gray PNG.
+    """Read a DICOM file, or a gray PNG, JPEG, TIFF or PGM of 8 or 16 bits.
 
     Args:
         path: the file.
@@ -75,11 +73,10 @@ def read_mammogram(path: str | Path, any_modality: bool = False) -> Mammogram:
         BadMammogram: not a single gray mammogram, or one that cannot be decoded or shows nothing.
     """
     path = Path(path)
-    if _is_png(path):
-        pixels = _read_png(path)
-        if pixels.dtype == np.uint8:
-            pixels = pixels.astype(np.uint16) * 257
-        mammogram = _png(path, pixels)
+    if picture.kind(path):
+        pixels, white = picture.read(path)
+        scale = np.round(np.arange(white + 1) * (65535 / white)).astype(np.uint16)
+        mammogram = _of_picture(path, scale[np.minimum(pixels, white)])
     else:
         with _lenient(path):
             mammogram = _read_dicom(path, any_modality)
@@ -95,8 +92,8 @@ def read_facts(path: str | Path, any_modality: bool = False) -> Mammogram:
         BadMammogram: the header is not of a single gray mammogram.
     """
     path, nothing = Path(path), np.zeros((0, 0), np.uint16)
-    if _is_png(path):
-        return _png(path, nothing)
+    if picture.kind(path):
+        return _of_picture(path, nothing)
     with _lenient(path):
         header = _header(path)
         _refuse(path, header)
@@ -107,8 +104,8 @@ def read_facts(path: str | Path, any_modality: bool = False) -> Mammogram:
 def read_mask(path: str | Path) -> np.ndarray:
     """The stored values of a lesion mask, uint8 or uint16 [H, W], no LUT; lesion where > 0. Raises BadMammogram."""
     path = Path(path)
-    if _is_png(path):
-        return _read_png(path)
+    if picture.kind(path):
+        return picture.read(path)[0]
     with _lenient(path):
         header = _header(path)
         _refuse(path, header)
@@ -139,9 +136,9 @@ def peek(path: str | Path, *keywords: str) -> pydicom.Dataset:
     """
     try:
         with silence, Path(path).open("rb") as file:
-            head = file.read(132)
-            if head.startswith(_PNG):
+            if picture.kind(Path(path)):
                 return pydicom.Dataset()
+            head = file.read(132)
             meta = pydicom.filereader.read_file_meta_info(path) if head[128:] == b"DICM" else None
             if meta is not None and meta.get("TransferSyntaxUID") == DEFLATED:
                 return pydicom.Dataset()
@@ -152,32 +149,9 @@ def peek(path: str | Path, *keywords: str) -> pydicom.Dataset:
         return pydicom.Dataset()
 
 
-def _is_png(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(8) == _PNG
-    except OSError as error:
-        raise BadMammogram(f"{path.name}: the file cannot be opened ({error.strerror}); check its path.") from None
-
-
-def _png(path: Path, pixels: np.ndarray) -> Mammogram:
+def _of_picture(path: Path, pixels: np.ndarray) -> Mammogram:
     side, view, modifier = projection.from_name(path.stem)
     return Mammogram(pixels, side, view, modifier=modifier)
-
-
-def _read_png(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        head = file.read(26)
-    if len(head) == 26:
-        width, height = struct.unpack(">II", head[16:24])
-        if width * height > MAX_PIXELS:
-            raise BadMammogram(f"{path.name}: the PNG is {height} × {width}, too large for a mammogram; leave it out.")
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise BadMammogram(f"{path.name}: the PNG cannot be decoded; copy it again.")
-    if pixels.ndim != 2:
-        raise BadMammogram(f"{path.name}: the PNG has {pixels.shape[2]} channels; save it as 8- or 16-bit gray.")
-    return pixels
 
 
 def _header(path: Path) -> pydicom.Dataset:
@@ -193,7 +167,7 @@ def _header(path: Path) -> pydicom.Dataset:
     except BadMammogram:
         raise
     except InvalidDicomError:
-        raise BadMammogram(f"{path.name}: it is neither DICOM nor PNG; leave the file out.") from None
+        raise BadMammogram(f"{path.name}: {_NO_IMAGE}; leave the file out.") from None
     except Exception as error:
         raise BadMammogram(
             f"{path.name}: the DICOM header is broken ({type(error).__name__}); copy it again."
@@ -204,7 +178,9 @@ def _header(path: Path) -> pydicom.Dataset:
     if "PixelData" not in header:
         if "Rows" in header:
             raise BadMammogram(f"{path.name}: PixelData is absent, the file is cut short or has none; copy it again.")
-        reason = "PixelData is absent" if magic == b"DICM" or "SOPClassUID" in header else "it is neither DICOM nor PNG"
+        if magic != b"DICM" and zipfile.is_zipfile(path):
+            raise BadMammogram(f"{path.name}: it is a .zip among other files; unpack it.")
+        reason = "PixelData is absent" if magic == b"DICM" or "SOPClassUID" in header else _NO_IMAGE
         raise BadMammogram(f"{path.name}: {reason}; leave the file out.")
     return header
 
@@ -228,7 +204,7 @@ def _refuse(path: Path, header: pydicom.Dataset) -> None:
     if int(header.get("SamplesPerPixel") or 1) > 1:
         raise BadMammogram(f"{path.name}: SamplesPerPixel is {header.SamplesPerPixel}, a colour image; leave it out.")
     rows, columns = _shape(header)
-    if rows < 8 or columns < 8 or rows * columns > MAX_PIXELS:
+    if rows < 8 or columns < 8 or rows * columns > picture.MAX_PIXELS:
         raise BadMammogram(f"{path.name}: Rows × Columns is {rows} × {columns}, no mammogram's size; leave it out.")
 
 

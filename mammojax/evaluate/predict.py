@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mammojax import arguments
+from mammojax.data import archive
 from mammojax.data.breast import NoTissue, faces_right
 from mammojax.data.cells import Writer
 from mammojax.data.dicom import Mammogram, read_facts
@@ -44,7 +45,13 @@ def predict(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
     any_modality: bool = False, threshold: int | None = None,
 ) -> int:  # fmt: skip
-    """Score mammograms with whole-image runs, or exams with exam runs; see `predict_images` and `predict_exams`."""
+    """Score mammograms with whole-image runs, or exams with exam runs; see `predict_images` and `predict_exams`.
+
+    A .zip counts as the folder that it holds.
+    """
+    if source.suffix.lower() == ".zip":
+        with archive.as_folder(source) as folder:
+            return predict(runs, folder, output, tta, patch_run, any_modality, threshold)
     if read_config(runs[0])[0].model.task == "exam":
         if tta == "flips":
             raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
@@ -357,7 +364,9 @@ def _csv(path: Path) -> TextIO:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax predict`."""
     parser.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
-    parser.add_argument("--input", type=Path, required=True, help="a DICOM or 16-bit PNG, a folder, or a manifest")
+    parser.add_argument(
+        "--input", type=Path, required=True, help="a DICOM, PNG, JPEG, TIFF or PGM, a folder, a .zip, or a manifest"
+    )
     parser.add_argument(
         "--output", type=arguments.folder, required=True, help="folder for predictions.csv and rejected.csv"
     )

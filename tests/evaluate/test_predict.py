@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     again = by_name["a.dcm"]["patient_id"]
     predict.predict_images([finished], tmp_path / "in" / "a.dcm", tmp_path / "out")
     assert _rows(tmp_path / "out/predictions.csv")[0]["patient_id"] == again
+
+
+def test_a_zip_is_predicted_as_its_folder(finished: Path, films: list[Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as file:
+        file.write(films[0], "study/a.dcm")
+        file.writestr("notes.txt", "notes")
+    arguments = ["predict", "--run", str(finished), "--input", str(tmp_path / "in.zip"), "--output"]
+    assert cli.main([*arguments, str(tmp_path / "out")]) == 0
+    assert [row["image"] for row in _rows(tmp_path / "out" / "predictions.csv")] == ["study/a.dcm"]
+    (tmp_path / "in").mkdir()
+    shutil.copy(tmp_path / "in.zip", tmp_path / "in")
+    assert predict.predict([finished], tmp_path / "in", tmp_path / "in" / "out") == 3
+    ((name, reason),) = (tuple(row.values()) for row in _rows(tmp_path / "in" / "out" / "rejected.csv"))
+    assert (name, "a .zip among other files" in reason) == ("in.zip", True)
 
 
 def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_path: Path) -> None:
