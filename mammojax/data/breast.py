@@ -31,7 +31,7 @@ def breast_mask(pixels: np.ndarray) -> np.ndarray:
         bool [H, W]; all False where nothing stands out.
     """
     height, width = pixels.shape
-    small = cv2.GaussianBlur((_small(pixels).astype(np.uint16) >> 8).astype(np.uint8), (5, 5), 0)
+    small = cv2.GaussianBlur((smaller(pixels).astype(np.uint16) >> 8).astype(np.uint8), (5, 5), 0)
     # Strips at the border are brighter than tissue: clipped, they do not pull Otsu's threshold up.
     clipped = np.minimum(small, np.percentile(small, 95)).astype(np.uint8)
     otsu, _ = cv2.threshold(clipped, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -65,9 +65,9 @@ def tissue_threshold(pixels: np.ndarray) -> int:
     Returns:
         0 … 65535.
     """
-    small, threshold = _small(pixels), 0
+    small, threshold = smaller(pixels), 0
     for _ in range(4):  # film, what it was scanned on, padding
-        solid = (_small(np.where(pixels > threshold, np.uint8(255), np.uint8(0))) == 255).astype(np.uint8)
+        solid = (smaller(np.where(pixels > threshold, np.uint8(255), np.uint8(0))) == 255).astype(np.uint8)
         solid = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_REPLICATE)
         count, components, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
         if count < 2:
@@ -105,8 +105,8 @@ def _background(small: np.ndarray, region: np.ndarray) -> int | None:
     return int(min(middle + 4 * (middle - low), (middle + faintest) / 2))
 
 
-def _small(array: np.ndarray) -> np.ndarray:
-    """A copy whose longer side is _WORK, area-averaged."""
+def smaller(array: np.ndarray) -> np.ndarray:
+    """A copy whose longer side is 256 pixels, area-averaged."""
     height, width = array.shape
     scale = _WORK / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

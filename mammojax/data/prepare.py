@@ -22,10 +22,11 @@ from mammojax.data import exams, source
 from mammojax.data.builder import MammogramBuilder, MammogramConfig
 from mammojax.data.cells import Writer, read_table
 from mammojax.data.dataset import COLUMNS, Prepared
+from mammojax.data.levels import gray_levels, ranges
 from mammojax.data.manifest import SPLITS
 from mammojax.data.phantom import write_phantom
 from mammojax.data.phantom_exams import write_exams
-from mammojax.data.recipe import DATA_SETS, EXAM_KINDS, FORMAT_VERSION, PHANTOMS, Recipe
+from mammojax.data.recipe import DATA_SETS, EXAM_KINDS, FORMAT_VERSION, PHANTOMS, WITHOUT_PATCHES, Recipe
 from mammojax.errors import BadDataset
 
 
@@ -143,7 +144,7 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
     rejected = _write_examples(builder, data_set)
     with (path / "rejected.csv").open("w", newline="") as file:
         Writer(file, ("file", "reason")).rows(rejected)
-    counts, mean = _write_index(builder, path / "index.csv")
+    counts, mean, levels = _write_index(builder, path / "index.csv")
     if not sum(counts["train"].values()):
         shutil.rmtree(path)
         why = f"; the first of {len(rejected)} left out: {rejected[0][0]}, {rejected[0][1]}" if rejected else ""
@@ -158,6 +159,7 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
         "source": source.digest(recipe),
         **({"map": recipe.label_map} if recipe.label_map else {}),
         "mean": None if recipe.of_exams else mean if whole is None else whole.facts["mean"],
+        **({"levels": levels} if recipe.kind in WITHOUT_PATCHES else {}),
         "classes": recipe.classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(recipe.classes)} for s in SPLITS},
         "rejected": len(rejected),
@@ -201,10 +203,14 @@ def _settings_used(recipe: Recipe, index: Path) -> dict[str, Any]:
     return facts
 
 
-def _write_index(builder: tfds.core.DatasetBuilder, path: Path) -> tuple[dict[str, Counter[int]], float]:
-    """Write index.csv; return each split's label counts, and the mean gray value of train, 0 … 255."""
+def _write_index(
+    builder: tfds.core.DatasetBuilder, path: Path
+) -> tuple[dict[str, Counter[int]], float, dict[str, list[float]]]:
+    """Write index.csv; return each split's label counts, and of train the mean gray value, 0 … 255, and the ranges of
+    the gray levels of whole images."""
     counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     total, pixels = 0.0, 0
+    levels: list[dict[str, float]] = []
     with path.open("w", newline="") as file:
         facts = ("facts",) * ("facts" in builder.info.features)
         writer = Writer(file, ("split", *COLUMNS, *facts))
@@ -219,7 +225,14 @@ def _write_index(builder: tfds.core.DatasetBuilder, path: Path) -> tuple[dict[st
                 if split == "train":
                     total += float(example["image"].sum(dtype=np.float64))
                     pixels += example["image"].size
-    return counts, total / max(pixels, 1) * 255 / 65535
+                    if "masks" in example:
+                        levels.append(gray_levels(example["image"][..., 0]))
+    return counts, total / max(pixels, 1) * 255 / 65535, ranges(levels)
+
+
+def training_levels(data: Prepared) -> dict[str, list[float]]:
+    """The ranges of the gray levels of the training images of a data set of whole images, see `levels.ranges`."""
+    return ranges([gray_levels(example["image"][..., 0]) for example in data.source("train", masks=False)])
 
 
 def _text(value: bytes | str) -> str:
