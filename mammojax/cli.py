@@ -9,6 +9,7 @@ import mammojax
 from mammojax.errors import UserError
 
 COMMANDS = {
+    "check": ("check", "look at a data set before training on it: what it holds, what is wrong with it"),
     "prepare": ("data.prepare", "make a data set of DICOMs ready for training"),
     "predict": ("evaluate.predict", "score mammograms with a trained run"),
     "compare": ("evaluate.compare", "runs beside each other, their ensemble, two views, operating points"),

@@ -189,6 +189,16 @@ def gray_values(axes: Axes, values: np.ndarray, name: str, colour: str) -> None:
               linewidth=1.6, color=colour, label=name)  # fmt: skip
 
 
+def levels(axes: Axes, values: np.ndarray, name: str, ranges: Sequence[float]) -> None:
+    """Histogram of a gray level of images [N], 0 … 1, over the range (lowest, …, median, …, highest) of others."""
+    if len(ranges):
+        axes.axvspan(ranges[0], ranges[-1], color=SHADE, zorder=0)
+        axes.axvline(ranges[len(ranges) // 2], color=GRAY, linewidth=1, linestyle=":")
+    axes.hist(values, np.linspace(0, 1, 41).tolist(), color=ACCENT)
+    axes.set(xlim=(0, 1), xlabel="gray value", ylabel="images")
+    axes.set_title(name, fontsize=9)
+
+
 def image(axes: Axes, pixels: np.ndarray, title: str = "", brightest: float = 65535) -> None:
     """A mammogram without axes."""
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=brightest)

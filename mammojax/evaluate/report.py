@@ -24,7 +24,7 @@ class Section:
         header, rows: a table.
         words: whether the table's cells are text, not numbers.
         figures: (caption, data URL) of each.
-        layout: of the figures: "two" side by side, "wide", or "gallery", with captions below.
+        layout: of the figures: "two" side by side, "wide", or with captions below "gallery" or "sheet", of thumbnails.
         note: a sentence below table and figures.
         commands: lines of a shell.
         details: (heading, text) of each folded part.
