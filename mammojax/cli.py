@@ -9,6 +9,7 @@ import mammojax
 from mammojax.errors import UserError
 
 COMMANDS = {
+    "manifest": ("data.manifest_writer", "a published data set, or your folder and labels, as a manifest"),
     "check": ("check", "look at a data set before training on it: what it holds, what is wrong with it"),
     "prepare": ("data.prepare", "make a data set of DICOMs ready for training"),
     "predict": ("evaluate.predict", "score mammograms with a trained run"),

@@ -19,6 +19,7 @@ from mammojax.data import manifest
 from mammojax.data.dicom import peek, read_mask
 from mammojax.errors import BadMammogram, BadManifest
 
+LICENCE = "CC BY 3.0 (TCIA)"
 FOLDER = re.compile(r"(Mass|Calc)-(Training|Test)_P_\d+_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 PATHOLOGIES = {"MALIGNANT": "MALIGNANT", "BENIGN": "BENIGN", "BENIGN_WITHOUT_CALLBACK": "BENIGN"}
 CSVS = {
@@ -34,6 +35,7 @@ class CsvRow:
         pathology: "BENIGN" or "MALIGNANT", or "" where the cell holds another word.
         image_uids: StudyInstanceUID and SeriesInstanceUID of the full mammogram, as the path's cell has them.
         lesion_uids: those of crop and mask, which the cells may have swapped.
+        biopsied: whether its pathology is of a biopsy; that of BENIGN_WITHOUT_CALLBACK is of a reading.
     """
 
     patient: str
@@ -47,6 +49,7 @@ class CsvRow:
     lesion_folder: str
     image_uids: tuple[str, ...] = ()
     lesion_uids: tuple[str, ...] = ()
+    biopsied: bool = True
 
 
 def _csv(source: Path, name: str) -> Path:
@@ -79,6 +82,7 @@ def read_rows(source: Path) -> list[CsvRow]:
                             cells["image view"], {"mass": "mass", "calc": "calcification"}[kind],
                             PATHOLOGIES.get(cells["pathology"], ""), cells["breast density"], half,
                             image[0], mask[0], tuple(image[1:-1]), (*crop[1:-1], *mask[1:-1]),
+                            cells["pathology"] != "BENIGN_WITHOUT_CALLBACK",
                         )
                     )  # fmt: skip
                 except KeyError as error:
@@ -192,6 +196,7 @@ def read_tree(source: Path, rows: list[CsvRow]) -> manifest.Table:
                 image=next(iter(folders)), path=full, patient_id=patient, exam_id=patient, laterality=side, view=view,
                 pathology=manifest.worst(row.pathology for row in group), lesions=tuple(lesions),
                 density=group[0].density,
+                columns={"label_source": "biopsy" if any(row.biopsied for row in group) else "reading"},
             )
         )  # fmt: skip
     if not table.images:

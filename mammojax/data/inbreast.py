@@ -13,32 +13,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mammojax.data import manifest
+from mammojax.data import birads, download, manifest
 from mammojax.errors import BadManifest
 
+LICENCE = "research use (Moreira et al. 2012)"
 CSV = "INbreast.csv"
 COLUMNS = ("File Name", "Laterality", "View", "Acquisition date", "ACR", "Bi-Rads")
 FILE = re.compile(r"(\d+)_([0-9a-zA-Z]+)_MG_([LR])_([A-Z]+)_ANON\.dcm")
 _AS_VIEW = {"ML": "MLO"}
-PATHOLOGIES = {"1": "NORMAL", "2": "BENIGN"} | dict.fromkeys(("4", "4a", "4b", "4c", "5", "6"), "MALIGNANT")
-
-
-def _find(source: Path, name: str) -> Path:
-    """A file or folder of the download, at the top of the source folder or anywhere in it."""
-    paths = [source / name] if (source / name).exists() else sorted(source.rglob(name))
-    if not paths:
-        raise BadManifest(f"{name} is not in the source folder; give the folder of the INbreast download.")
-    return paths[0]
 
 
 def digest(source: Path) -> str:
     """Eight hex digits that tell one INbreast.csv from another."""
-    return hashlib.sha256(_find(source, CSV).read_bytes()).hexdigest()[:8]
+    return hashlib.sha256(download.find(source, CSV).read_bytes()).hexdigest()[:8]
 
 
-def pathology(birads: str) -> str | None:
+def pathology(category: str) -> str | None:
     """NORMAL (BI-RADS 1), BENIGN (2) or MALIGNANT (4, 4a … 6); None for 3, 0 and any other text."""
-    return PATHOLOGIES.get(birads.strip().lower())
+    return birads.pathology(category) or None
 
 
 def abnormality(name: str) -> str:
@@ -89,7 +81,7 @@ def read_table(source: Path) -> manifest.Table:
     Raises:
         BadManifest: the CSV or the folder of DICOMs is absent, or the CSV lacks a column.
     """
-    file = _find(source, CSV)
+    file = download.find(source, CSV)
     with file.open(newline="", encoding="utf-8-sig", errors="replace") as text:
         reader = csv.DictReader(text, delimiter=";")
         names = [(name or "").strip() for name in reader.fieldnames or ()]
@@ -97,7 +89,7 @@ def read_table(source: Path) -> manifest.Table:
             raise BadManifest(f'{CSV} lacks the column "{missing[0]}"; its cells are separated by semicolons.')
         reader.fieldnames = names
         rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
-    folder = _find(source, "AllDICOMs")
+    folder = download.find(source, "AllDICOMs")
     files: dict[str, Any] = {}
     table = manifest.Table([])
     for path in sorted(p for p in folder.rglob("*.dcm") if p.name[0] != "."):  # macOS copies each file as ._NAME
@@ -131,6 +123,7 @@ def read_table(source: Path) -> manifest.Table:
             manifest.Image(
                 image=name, path=path, patient_id=patient, exam_id=exam, laterality=(row["Laterality"] or match[3])[:1],
                 view=_AS_VIEW.get(view, view), pathology=label, density=row["ACR"],
+                columns={"birads": row["Bi-Rads"].lower(), "label_source": birads.SOURCE},
                 lesions=_lesions(name, regions.get(name), label, table),
             )
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mammojax.data import outline
 from mammojax.data.cells import plain
 from mammojax.data.identity import copies, hashed, id_key, patient_in
 from mammojax.data.sheet import read_rows
@@ -24,10 +25,10 @@ ABNORMALITIES = {
 
 _REQUIRED = ("image", "pathology")
 _OWN = (
-    *_REQUIRED, "patient_id", "exam_id", "laterality", "view", "abnormality", "mask", "visible", "split",
-    "horizontal_flip",
+    *_REQUIRED, "patient_id", "exam_id", "laterality", "view", "abnormality", "mask", "outline", "visible",
+    "split", "horizontal_flip",
 )  # fmt: skip
-_KNOWN = (*_OWN, "density", "birads", "biopsied")
+_KNOWN = (*_OWN, "density", "birads", "biopsied", "label_source")
 BIRADS_ORDER = ("1", "2", "3", "0", "4", "4a", "4b", "4c", "5", "6")
 """BI-RADS categories by suspicion; any other text counts as the most suspicious, as it must not pass for a category.
 """
@@ -35,7 +36,7 @@ BIRADS_ORDER = ("1", "2", "3", "0", "4", "4a", "4b", "4c", "5", "6")
 
 @dataclass(frozen=True)
 class Lesion:
-    """One finding: the file of its mask, or its outline, (x, y) in pixels of the image, or neither; "BENIGN" or
+    """One finding: the file of its mask, or its outline, (x, y) in pixels of the stored image, or neither; "BENIGN" or
     "MALIGNANT"; "mass", "calcification" or ""; whether a view shows it (else it is occult)."""
 
     mask: Path | None
@@ -58,7 +59,7 @@ class Image:
         split: "train", "val", "test", or "" where the table has none.
         horizontal_flip: "NO" (left breasts face right), "YES" (mirrored), or "" where the pixels decide.
         findings: (pathology, visible) of each row that says BENIGN or MALIGNANT, with or without a mask.
-        columns: the table's further columns, such as density, birads, biopsied or age_band.
+        columns: the table's further columns, such as birads, biopsied, label_source or age_band.
         drawn_as: the text by which its patient is sorted when splits are drawn; "": patient_id. It differs where
             patient_id is a keyed hash, so that another key draws the same split.
     """
@@ -155,9 +156,10 @@ def read_manifest(
 ) -> Table:  # fmt: skip
     """Read a manifest: CSV, a row for each image or lesion; docs/data.md describes the columns.
 
-    Required columns: image, pathology. Optional: patient_id, exam_id, laterality, view, abnormality, mask, density,
-    birads, biopsied, visible, split, horizontal_flip. Paths are relative to the CSV. `rejected` lists rows that
-    cannot be used, with their reason, and images whose rows contradict each other; other columns are kept as they are.
+    Required columns: image, pathology. Optional: patient_id, exam_id, laterality, view, abnormality, mask, outline,
+    density, birads, biopsied, label_source, visible, split, horizontal_flip. Paths are relative to the CSV. `rejected`
+    lists rows that cannot be used, with their reason, and images whose rows contradict each other; other columns are
+    kept as they are.
     Several names of one file are one image. Without patient_id, an image's patient is that of its DICOM header and of
     its exam's images; without those it is the exam, and at last the image itself.
 
@@ -291,7 +293,11 @@ def _wrong(row: dict[str, str]) -> str:
         return f'split is "{row["split"]}"; write train, val or test'
     if row.get("horizontal_flip", "").upper() not in ("", "YES", "NO"):
         return f'horizontal_flip is "{row["horizontal_flip"]}"; write YES or NO'
-    return ""
+    try:
+        points = outline.parse(row.get("outline", ""))
+    except ValueError as error:
+        return f'outline is "{row["outline"]}"; {error}'
+    return "a lesion has a mask and an outline; leave one" if points and row.get("mask") else ""
 
 
 def _is_finding(row: dict[str, str]) -> bool:
@@ -300,14 +306,14 @@ def _is_finding(row: dict[str, str]) -> bool:
 
 def _lesion(row: dict[str, str], root: Path, table: Table) -> Lesion | None:
     """The lesion of a row, None where it has none; a missing mask is listed in `rejected`."""
-    mask = root / row["mask"] if row.get("mask") else None
-    is_lesion = _is_finding(row) and bool(mask or row.get("abnormality"))
+    mask, points = root / row["mask"] if row.get("mask") else None, outline.parse(row.get("outline", ""))
+    is_lesion = _is_finding(row) and bool(mask or points or row.get("abnormality"))
     if mask is not None and not mask.is_file():
         effect = "; its lesion gives no patches" if is_lesion else ""
         table.rejected.append((row["mask"], f"the mask of {row['image']} does not exist{effect}"))
         mask = None
     abnormality = ABNORMALITIES[row.get("abnormality", "").lower()]
-    return Lesion(mask, row["pathology"].upper(), abnormality, _visible(row)) if is_lesion else None
+    return Lesion(mask, row["pathology"].upper(), abnormality, _visible(row), points) if is_lesion else None
 
 
 def _visible(row: dict[str, str]) -> bool:

@@ -40,6 +40,12 @@ MODIFIERS = {
     "441752004": "anterior compression", "P2-00161": "anterior compression",
     "442593008": "infra-mammary fold", "R-40ABE": "infra-mammary fold",
 }  # fmt: skip
+KEYWORDS = (
+    "ImageLaterality", "Laterality", "FrameLaterality", "SharedFunctionalGroupsSequence", "ViewPosition",
+    "ViewCodeSequence", "ViewModifierCodeSequence", "SeriesDescription", "AcquisitionDeviceProcessingDescription",
+    "EstimatedRadiographicMagnificationFactor",
+)  # fmt: skip
+"""The fields of a header that `laterality` and `view` read."""
 _IN_PROFILE = ("442581004", "R-40AB3")  # the nipple in profile, as every screening view should show it
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _WORDS = {

@@ -35,7 +35,7 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> t
             raise BadManifest(f"{path.name}: it is a spreadsheet, which is not read; save it as CSV (UTF-8).")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            separator = _separator(file.readline(), required)
+            separator = separator_of(file.readline(), required)
             file.seek(0)
             return _rows(path.name, file, separator, required, optional)
     except UnicodeDecodeError:
@@ -88,7 +88,7 @@ def _records(name: str, file: TextIO, separator: str) -> Iterator[tuple[int, lis
             yield line, cells
 
 
-def _separator(header: str, required: Sequence[str]) -> str:
+def separator_of(header: str, required: Sequence[str]) -> str:
     """The separator that gives a header the required columns, else the one that gives most columns."""
 
     def fit(separator: str) -> tuple[bool, int]:
