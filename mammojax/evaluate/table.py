@@ -248,7 +248,7 @@ def names_of(runs: Sequence[Path]) -> list[str]:
     folders = [_folder(run) for run in runs]
     if len(set(folders)) < len(folders):
         twice = next(folder for k, folder in enumerate(folders) if folder in folders[:k])
-        raise NotComparable(f'"{twice.name}" is given twice; name each run once.')
+        raise NotComparable(f'"{twice.name}" is given twice; name each once.')
     names = [folder.name for folder in folders]
     if len(set(names)) == len(names):
         return names
