@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from ml_collections import ConfigDict
 
 from mammojax.configs import base, film
-from mammojax.data import manifest
+from mammojax.data import folds, manifest
 from mammojax.evaluate import compare, table
 
 FOLDS = 5
@@ -36,22 +35,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "patch net slid, random weights": {"start": "random", "slid": True, "minus": "patch net slid"},
     "whole image from ImageNet, no patches": {"start": "", "minus": "end to end"},
 }
-
-
-def _folds(source: Path, split: int, workdir: Path) -> list[Path]:
-    """The manifest once for each fold, its split column filled; patients with a malignant image spread evenly."""
-    groups = manifest.split_patients(manifest.read_manifest(source).images, [1.0] * FOLDS, seed=split)
-    place = {patient: k for k, group in enumerate(groups) for patient in group}
-    rows = pd.read_csv(source, dtype=str, keep_default_na=False)
-    for column in {"image", "mask"} & set(rows):
-        rows[column] = [os.path.relpath(source.parent / cell, workdir) if cell else "" for cell in rows[column]]
-    paths = []
-    for fold in range(FOLDS):
-        away = [(place[patient] - fold) % FOLDS for patient in rows["patient_id"]]
-        path = workdir / f"split_{split}_fold_{fold}.csv"
-        rows.assign(split=[{0: "test", 1: "val"}.get(k, "train") for k in away]).to_csv(path, index=False)
-        paths.append(path)
-    return paths
 
 
 def _random(config: ConfigDict) -> None:
@@ -111,10 +94,11 @@ def main(arguments: Sequence[str]) -> list[dict]:
 
     args.workdir.mkdir(parents=True, exist_ok=True)
     source = args.source / "manifest.csv" if args.source.is_dir() else args.source
-    pathology = {image.image: image.pathology for image in manifest.read_manifest(source).images}
+    read = manifest.read_manifest(source)
+    pathology = {image.image: image.pathology for image in read.images}
     scored: dict[str, dict[MAMMOGRAM, table.Predictions]] = {arm: {} for arm in args.only}
     for split in args.splits:
-        for fold, path in enumerate(_folds(source, split, args.workdir)):
+        for fold, path in enumerate(folds.write_folds(source, read, args.workdir, FOLDS, split)):
             for seed in args.seeds:
                 for arm in args.only:
                     name = f"{split}_{fold}_{seed}"
