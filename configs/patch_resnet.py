@@ -16,6 +16,7 @@ Not run here: no CBIS-DDSM images, no ImageNet weights and no GPU where this was
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from mammojax.configs import base
 
@@ -42,6 +43,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "data_dir": "",  # WORKDIR/data for the phantom, ~/mammojax_data else
             "source": "",
             "map": "",  # a manifest's words for pathologies, such as "0=BENIGN,1=MALIGNANT"
+            "mean": placeholder(float),  # gray value to subtract, 0 … 255; empty: that of the training images
             "prepare": False,  # prepare the data set on demand
             "seed": 0,
             # Processes that prepare the data set, and that read it for training where an epoch has a billion pixels or

@@ -41,8 +41,10 @@ def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
 
 
 def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
-    """The data's facts, and the mean that the start subtracted, if it differs."""
-    return start.with_start_mean(data.facts, starts.get("init_from"))
+    """The data's facts, with the mean that config.data.mean sets in place of theirs; and the mean that the start
+    subtracted, if it differs."""
+    mean = config.data.get("mean", None)
+    return start.with_start_mean(data.facts | ({} if mean is None else {"mean": mean}), starts.get("init_from"))
 
 
 def batches(
