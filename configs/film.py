@@ -5,9 +5,11 @@
 
 Ours, not a row of a paper, for tens to hundreds of images; the method is that of Shen et al. 2019: a patch classifier
 learns the outlined lesions, then becomes the whole-image classifier, which is trained end to end from image labels. The
-trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are. The head adds
-two numbers, no layers: the image is as suspicious as its most suspicious place ("heatmap4,max"). The breast is cropped
-and its aspect kept. docs/data.md describes the manifest; docs/findings.md has what it reached on mini-MIAS.
+trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are, so that what
+the blocks give is kept and used again. Lesions stand anywhere in a patch, the background is tissue of any breast
+("patches_jittered"). The head adds two numbers, no layers: the image is as suspicious as its most suspicious place
+("heatmap4,max"). The breast is cropped and its aspect kept. The last epoch is kept. docs/data.md describes the
+manifest; docs/findings.md has what it reached on mini-MIAS.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -30,15 +32,17 @@ def get_config() -> ConfigDict:
     for part in (config, config.patch):
         part.model.update(trunk="efficientnet_lite0", width=32)
         part.augment.update(rotation=15.0, zoom=(0.9, 1.1), order="linear")
+        part.monitor = "last"  # a few validation patients choose no epoch well
     config.model.pretrained = "imagenet"
     config.patch.model.dropout = 0.3
-    config.patch.batch, config.patch.eval_batch, config.patch.monitor = 32, 32, "loss"
-    learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 6)
-    learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True)
+    config.patch.data.kind = "patches_jittered"
+    config.patch.batch, config.patch.eval_batch = 32, 32
+    learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 5)
+    learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True, cache=2)
     config.patch.stages = ConfigDict({"stage1": learn})
-    config.batch, config.eval_batch, config.monitor = 4, 8, "loss"
-    whole = base.stage("end to end", ("head/.*", *LATE), EARLY, 1e-2, 5)
-    whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01)
+    config.batch, config.eval_batch = 4, 8
+    whole = base.stage("end to end", ("head/.*", *LATE), EARLY, 1e-2, 4)
+    whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01, cache=2)
     whole.decoupled_decay = True
     config.stages = ConfigDict({"stage1": whole})  # the head's two numbers need no stage of their own
     for stage in (learn, whole):

@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": ("finetune", "a finished run learns your data, alone or cross-validated by patient"),
     "predict": ("evaluate.predict", "score mammograms with a trained run"),
     "compare": ("evaluate.compare", "runs beside each other, their ensemble, two views, operating points"),
+    "matrix": ("matrix", "several runs on several data sets: train on A, test on B"),
     "populations": ("evaluate.populations", "exam runs by breast: screening, biopsied, subgroups"),
     "readers": ("evaluate.readers", "a reader study beside exam runs: curves, hybrids, Figs. 8 and 9"),
     "localise": ("evaluate.localise", "do saliency and heatmaps light up where the lesions are?"),

@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mammojax.data.breast import Crop, NoTissue, crop, faces_right, warn_if_whole
+from mammojax.data.breast import Crop, NoTissue, breast_mask, crop, faces_right, warn_if_whole
 from mammojax.data.dicom import Mammogram, read_mammogram, read_mask
 from mammojax.data.manifest import Image, Lesion
-from mammojax.data.patches import Patch, patch_class, sample_exam_patches, sample_patches
+from mammojax.data.patches import Patch, patch_class, sample_exam_patches, sample_jittered, sample_patches
 from mammojax.data.projection import why_unused
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram
@@ -71,11 +71,16 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
     pixels = placement.image(mammogram.pixels)
     if recipe.kind == "whole":
         return [_whole(image, pixels, [(mask, lesion.pathology == "MALIGNANT") for mask, lesion in lesions])]
-    if not lesions:
+    jittered = recipe.kind == "patches_jittered"
+    if not lesions and not (jittered and image.pathology):  # only jittered ones show the background of normal images
         return []
     labelled = [(mask, patch_class(lesion.pathology, lesion.abnormality)) for mask, lesion in lesions]
     kind, seed = recipe.kind.removeprefix("patches_"), _patch_seed(image, recipe)
-    patches = sample_patches(pixels, labelled, kind, recipe.patch_size, seed, avoid=avoid)
+    if jittered:
+        tissue = placement.mask(breast_mask(mammogram.pixels).astype(np.uint8))
+        patches = sample_jittered(pixels, labelled, tissue, recipe.patch_size, seed, avoid)
+    else:
+        patches = sample_patches(pixels, labelled, kind, recipe.patch_size, seed, avoid=avoid)
     if unlocated:
         rejected.append(
             (image.image, "one of its lesions has no mask; its background may show it and gives no patches")

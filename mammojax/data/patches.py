@@ -7,6 +7,9 @@ lesion *or* over patch; the cutoff falls by 0.05 after 1000 failures; ten backgr
 tests the background against one lesion, ours against all. Where 1000 draws find no place clear of them, an image has
 fewer background patches rather than one that shows a lesion.
 
+Jittered, for few images: ours (`sample_jittered`). A patch classifier that is slid over an image meets lesions anywhere
+in a patch and mostly tissue of normal breasts; its patches are drawn so.
+
 For exams no source says how patches were drawn: the classes are the published network's, the choice of patches for
 them is ours (`sample_exam_patches`).
 """
@@ -22,7 +25,8 @@ from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 MIN_OVERLAP = 0.9
 MAX_BACKGROUND_OVERLAP = 0.35
 TRIES = 1000
-PER_LESION = 10  # of exams: patches around each lesion; as many of its image show no lesion
+PER_IMAGE = 6  # jittered: background patches of an image
+PER_LESION = 10  # of exams: patches around each lesion, as many of its image show no lesion; jittered: patches of each
 PER_NEGATIVE = 2  # of exams: patches of an image of a breast without finding
 EXAM_TRIES = 100
 
@@ -36,7 +40,7 @@ class Patch:
         label: its class.
         top, left: its corner in the image; negative in the zero padding.
         overlap: the greater of intersection/lesion and intersection/patch (background: over all lesions); NaN for
-            exams.
+            exams and jittered background.
     """
 
     pixels: np.ndarray
@@ -99,6 +103,54 @@ def sample_patches(
                     cutoff -= 0.05
     clear = [mask for mask, _ in masks] + [mask for mask in avoid if mask.any()]
     return patches + _background(canvas, clear, count, rng)
+
+
+def sample_jittered(
+    image: np.ndarray, lesions: Sequence[tuple[np.ndarray, int]], tissue: np.ndarray, size: int, seed: int,
+    avoid: Sequence[np.ndarray] = (),
+) -> list[Patch]:  # fmt: skip
+    """PER_LESION patches of each lesion, which stands anywhere in them, and PER_IMAGE of the tissue away from lesions.
+
+    With P the patch's side and r the radius of a disc of the lesion's area: the patch's centre is drawn within
+    max(0.7 r, P / 7), at most P / 2.5, of the lesion's centre, along each axis alike. P / 7 is half the step of a trunk
+    that halves five times, for patches of 224 pixels: wherever a slid window stands, some patch was like it. The
+    background's centres are tissue and farther than r + P / 3 from every lesion's centre.
+
+    Args:
+        image: uint16 [H, W].
+        lesions: (mask bool [H, W], class); an empty mask gives no patch. An image without lesions gives background.
+        tissue: bool [H, W], the breast.
+        size: side of a patch in pixels.
+        seed: the result depends on it and the other arguments alone.
+        avoid: masks, bool [H, W], of lesions that give no patches.
+
+    Returns:
+        Lesion patches in the order of the lesions, then the background: fewer where TRIES draws find no place.
+    """
+    rng, canvas = np.random.default_rng(seed), _Canvas(image, size)
+    patches: list[Patch] = []
+    discs = []
+    for mask, label in [*lesions, *((mask, -1) for mask in avoid)]:
+        if not mask.any():
+            continue
+        area, inside = int(mask.sum()), np.argwhere(mask)
+        centre, radius = inside.mean(0), float(np.sqrt(area / np.pi))
+        discs.append((centre, radius))
+        if label < 0:
+            continue
+        most, sums = min(size / 2.5, max(0.7 * radius, size / 7)), canvas.integral(mask)
+        for _ in range(PER_LESION):
+            drawn = np.round(centre + rng.uniform(-most, most, 2)).astype(int)
+            y, x = (int(np.clip(c, 0, n - 1)) for c, n in zip(drawn, image.shape, strict=True))
+            patches.append(canvas.cut(y, x, label, canvas.overlap(sums, y, x, area)))
+    places = np.argwhere(tissue)
+    for _ in range(PER_IMAGE if len(places) else 0):
+        for _ in range(TRIES):
+            y, x = places[rng.integers(len(places))]
+            if all(np.hypot(*(centre - (y, x))) > radius + size / 3 for centre, radius in discs):
+                patches.append(canvas.cut(int(y), int(x), 0, float("nan")))
+                break
+    return patches
 
 
 def _background(canvas: "_Canvas", masks: list[np.ndarray], count: int, rng: np.random.Generator) -> list[Patch]:

@@ -86,6 +86,10 @@ class Batches(Iterator[Batch]):
         self.close()
         self._position = json.loads(state)["next_index"]
 
+    def back(self, steps: int) -> None:
+        """Go back by `steps` batches."""
+        self.set_state(json.dumps({"next_index": self._position - steps}))
+
     def close(self) -> None:
         """Stop the reading threads and processes; the next call for a batch starts them again."""
         if self._iterator is not None:
@@ -112,6 +116,11 @@ class Paired(Iterator[Batch]):
         """Continue exactly after the batch at which `state` was taken."""
         self._images.set_state(state)
         self._patches.set_state(state)
+
+    def back(self, steps: int) -> None:
+        """Go back by `steps` batches."""
+        self._images.back(steps)
+        self._patches.back(steps)
 
     def close(self) -> None:
         """Stop the reading threads and processes."""

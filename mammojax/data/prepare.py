@@ -252,7 +252,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, help="the downloaded folder, or the manifest's CSV")
     parser.add_argument("--data-dir", type=Path, default=Path.home() / "mammojax_data")
     parser.add_argument(
-        "--kinds", help="whole, patches_s10, patches_s1, patches_s1g; exams, exam_patches (default: the first two)"
+        "--kinds",
+        help="whole, patches_s10, patches_s1, patches_s1g, patches_jittered; exams, exam_patches (default: the first "
+        "two)",
     )
     parser.add_argument("--size", type=arguments.size, default=(1152, 896), metavar="HxW")
     parser.add_argument("--patch-size", type=int, help="default: 224, of exams 256")

@@ -18,7 +18,7 @@ from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 PHANTOMS = ("phantom", "phantom_exams")
 DATA_SETS = ("cbis_ddsm", "inbreast", "manifest", *PHANTOMS)
 EXAM_KINDS = ("exams", "exam_patches")
-KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", *EXAM_KINDS)
+KINDS = ("whole", "patches_s10", "patches_s1", "patches_s1g", "patches_jittered", *EXAM_KINDS)
 WITHOUT_PATCHES = ("whole", "exams")
 FORMAT_VERSION = "1.0.0"
 """Version of the examples' format; the last part of every data set's path."""

@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
+from mammojax.errors import NotComparable
 from mammojax.evaluate import plots, report, table
 from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
@@ -115,24 +116,28 @@ def operating_point(
     return {"sensitivity": share(1), "specificity": share(0)}
 
 
-def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86) -> dict[str, Any]:
+def compare(
+    runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86, asymmetry: bool = False
+) -> dict[str, Any]:
     """The numbers that `mammojax compare` prints.
 
     Args:
         runs: folders of whole-image runs, measured on the same images.
         split: "test" or "val".
         sensitivity: the aim of the operating points; 0.86 is the U.S. average that Shen et al. use.
+        asymmetry: also measure each image against the same patient's other breast, see `table.asymmetry`.
 
     Returns:
         {"split", "images", "rows": [{"name", "auc", "auc_flips", "gain_flips", "two_views"}], "ensemble_gain",
         "operating": [{"name", "chosen_on_val", "read_on_test"}]}; intervals are as `metrics.Interval.to_json` has them.
+        With `asymmetry` also "asymmetry": [{"name", "images", "auc_flips", "auc", "gain"}].
         With several runs the last row is the ensemble; its gain is over the best single run, chosen on these very
         images, so the gain is a cautious one. Operating points use averaged flips; "read_on_test" is the paper's way
         ("determined the model specificity to be 80.1% at a similar sensitivity of 86.1%"). With the validation split
         there is only "read_on_val". A point is None where no malignant image gives a threshold.
 
     Raises:
-        NotComparable: see `table.read_all_images`.
+        NotComparable: see `table.read_all_images`; with `asymmetry`, no patient has both breasts.
     """
     plain = table.read_all_images(runs, split)
     flips = table.aligned([plain[0], *table.read_all_images(runs, f"{split}_flips")])[1:]  # pairs need the same order
@@ -162,9 +167,25 @@ def compare(runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86
     if len(runs) > 1:
         best = max(flips[:-1], key=lambda s: float(metrics.roc_auc(s.label(), s.score())))
         gain = {"over": best.name, **difference(flips[-1], best).to_json()}
-    return {
+    result = {
         "split": split, "images": len(plain[0]), "patients": len(set(plain[0].patient)), "rows": rows,
         "ensemble_gain": gain, "sensitivity": sensitivity, "operating": points,
+    }  # fmt: skip
+    return result | {"asymmetry": [_asymmetry(run) for run in flips]} if asymmetry else result
+
+
+def _asymmetry(run: Predictions) -> dict[str, Any]:
+    """The AUC of images of patients with both breasts, by their own score and by `table.asymmetry`."""
+    against = table.by_asymmetry(run)
+    if not len(against):
+        raise NotComparable(
+            f'"{run.name}" has no patient with an image of both breasts, so none can be measured against the other; '
+            "leave --asymmetry out."
+        )
+    alone = run[run.index.get_indexer(against.index)]
+    return {
+        "name": run.name, "images": len(against), "auc_flips": auc(alone), "auc": auc(against),
+        "gain": difference(against, alone).to_json(),
     }  # fmt: skip
 
 
@@ -189,9 +210,11 @@ def roc_figure(predictions: Sequence[Predictions]) -> Figure:
     return figure
 
 
-def write(runs: Sequence[Path], output: Path | None, split: str = "test", sensitivity: float = 0.86) -> None:
+def write(
+    runs: Sequence[Path], output: Path | None, split: str = "test", sensitivity: float = 0.86, asymmetry: bool = False
+) -> None:
     """Print the comparison; with `output` also write compare.json, compare.html and roc.png there."""
-    result = compare(runs, split, sensitivity)
+    result = compare(runs, split, sensitivity, asymmetry)
     sections = _sections(result)
     for section in sections:
         print(f"\n{section.heading}\n{section.text}")
@@ -235,6 +258,17 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
         )
         header = ("run", "breasts", "malignant", "CC alone", "MLO alone", "mean of both", "gain")
         sections.append(report.Section("AUC by breast, two views", text, header, rows))
+    if "asymmetry" in result:
+        rows = [
+            [r["name"], str(r["images"]), interval_text(r["auc_flips"]), interval_text(r["auc"]),
+             interval_text(r["gain"], "+.3f")] for r in result["asymmetry"]
+        ]  # fmt: skip
+        text = (
+            "Images of patients with both breasts, flips averaged: by their own score, and by the difference of their "
+            "log odds from those of the other breast."
+        )
+        names = ("run", "images", "own score", "minus the other breast", "gain")
+        sections.append(report.Section("AUC by image, against the other breast", text, names, rows))
     text = f"Aiming at a sensitivity of {result['sensitivity']:.2f}. "
     if split != "val":
         text += "A threshold chosen on val does not know these images; val also chose each run's epoch. "
@@ -257,10 +291,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a whole-image run")
     parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--sensitivity", type=arguments.share, default=0.86, help="what operating points aim at")
+    parser.add_argument(
+        "--asymmetry", action="store_true", help="also measure each image against the patient's other breast"
+    )
     parser.add_argument("--output", type=arguments.folder, help="a folder for compare.html, compare.json and roc.png")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax compare`; see `write`."""
-    write(args.runs, args.output, args.split, args.sensitivity)
+    write(args.runs, args.output, args.split, args.sensitivity, args.asymmetry)
     return 0

@@ -162,6 +162,23 @@ def label_efficiency(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.margins(x=0.08)
 
 
+def intervals(
+    axes: Axes, names: Sequence[str], estimates: Sequence[Mapping[str, Any] | None], texts: Sequence[str]
+) -> None:
+    """A row for each name with its value and interval, {"value", "low", "high"} of 0 … 1, and its text at the right."""
+    for k, (estimate, text) in enumerate(zip(estimates, texts, strict=True)):
+        if estimate and estimate["value"] is not None:
+            if estimate["low"] is not None:
+                axes.plot(
+                    [estimate["low"], estimate["high"]], [k, k], color=ACCENT, linewidth=2.2, solid_capstyle="butt"
+                )
+            axes.plot(estimate["value"], k, "o", color=ACCENT, markersize=6)
+        axes.text(1.01, k - 0.28, text, ha="right", va="center", fontsize=8, color=GRAY)
+    axes.axvline(0.5, color=SOFT, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.6))
+
+
 def weights(
     axes: Axes, at: Sequence[float], values: Sequence[Sequence[float]], best: Sequence[tuple[float, float]],
     order: Sequence[int], published: float,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from mammojax import arguments
@@ -20,6 +21,7 @@ from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
+from mammojax.evaluate import table
 from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor, ensemble, read
 from mammojax.evaluate.table import IMAGE_COLUMNS
 from mammojax.train.checkpoint import read_config
@@ -43,24 +45,40 @@ Rejected = list[tuple[str, str]]
 
 def predict(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
-    any_modality: bool = False, threshold: int | None = None,
+    any_modality: bool = False, threshold: int | None = None, asymmetry: bool = False,
 ) -> int:  # fmt: skip
     """Score mammograms with whole-image runs, or exams with exam runs; see `predict_images` and `predict_exams`.
 
-    A .zip counts as the folder that it holds.
+    A .zip counts as the folder that it holds. With `asymmetry` predictions.csv of images and breasts.csv get a last
+    column of that name: how much higher the log odds are than those of the same patient's other breast
+    (`table.asymmetry`), empty where that has no score.
     """
     if source.suffix.lower() == ".zip":
         with archive.as_folder(source) as folder:
-            return predict(runs, folder, output, tta, patch_run, any_modality, threshold)
+            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry)
     if read_config(runs[0])[0].model.task == "exam":
         if tta == "flips":
             raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
-        return predict_exams(runs, source, output, tta, patch_run, any_modality, threshold)
+        code = predict_exams(runs, source, output, tta, patch_run, any_modality, threshold)
+        return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     if tta == "random10" or patch_run or threshold is not None:
         raise BadCheckpoint(
             "random10, --patch-run and --threshold are for exams; whole images take --tta none or flips."
         )
-    return predict_images(runs, source, output, tta, any_modality)
+    code = predict_images(runs, source, output, tta, any_modality)
+    return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
+
+
+def _add_asymmetry(output: Path, names: Sequence[str], code: int) -> int:
+    """Add the column `asymmetry` to tables of OUTPUT; `code` is returned."""
+    for name in names:
+        frame = table.read_csv(output / name)
+        scores = pd.to_numeric(frame["p_malignant"]).to_numpy(np.float64)  # an exam's breast may have no score
+        scored = np.isfinite(scores)
+        values = np.full(len(frame), np.nan)
+        values[scored] = table.asymmetry(frame[scored].assign(p_malignant=scores[scored]))
+        table.write(output / name, frame.assign(asymmetry=[repr(float(x)) if np.isfinite(x) else "" for x in values]))
+    return code
 
 
 def predict_images(
@@ -372,6 +390,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tta", choices=["none", "flips", "random10"], default="none", help="random10: exams")
     parser.add_argument("--any-modality", action="store_true", help="DICOMs of other modalities than mammography too")
+    parser.add_argument(
+        "--asymmetry", action="store_true", help="a column with each score against the patient's other breast"
+    )
     parser.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
     parser.add_argument(
         "--threshold",
@@ -382,4 +403,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax predict`; see `predict`."""
-    return predict(args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold)
+    return predict(
+        args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold, args.asymmetry
+    )

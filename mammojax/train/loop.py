@@ -18,8 +18,9 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mammojax.data.pipeline import Batches, Paired
-from mammojax.errors import Diverged, Stopped
+from mammojax.errors import BadConfig, Diverged, Stopped
 from mammojax.train import mesh, stages
+from mammojax.train.cache import Cache
 from mammojax.train.checkpoint import Latest, save_best
 from mammojax.train.state import TrainState
 from mammojax.train.step import ARRAYS, Loss, make_step
@@ -47,7 +48,7 @@ def train(
         validate: variables → {"loss", "accuracy", …}; `config.monitor` names the one whose highest value (of "loss"
             the lowest) chooses the best epoch (patches: accuracy; whole images: AUC; Shen et al. keep the best, across
             stages). If it cannot be computed, as an AUC of one class, the loss chooses instead, and a printed line
-            says so.
+            says so. "last" keeps the last epoch, for a validation split that is too small to choose one.
         workdir: the run folder.
         loss: the task's.
 
@@ -57,9 +58,15 @@ def train(
     Raises:
         Stopped: on SIGTERM, after saving.
         Diverged: the loss or a weight is not finite.
+        BadConfig: a stage cannot work.
     """
     plan = stages.from_config(config.stages)
     for stage in plan:
+        if stage.patience and config.monitor == "last":
+            raise BadConfig(
+                f'config.monitor="last" keeps the last epoch, so config.stages.{stage.key}.patience has nothing to '
+                "wait for; write 0, or a metric to choose by."
+            )
         stages.labels(stage, variables["params"])  # a bad pattern is refused before hours of training, not after
     # Start order: own checkpoint → init_from → pretrained file → random. The last three are run.py's `variables`.
     latest = Latest(workdir)
@@ -148,22 +155,36 @@ def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, res
         state = jax.device_put(run.latest.state(state), run.devices)
     else:
         run.progress.stage, run.progress.stage_step = index, 0
-    step = make_step(run.model, tx, stage, run.loss)
     length, done = run.batches.steps_per_epoch, run.progress.stage_step
     total = stage.epochs * length
+    cache = Cache(run.model, stage, run.loss) if stage.cache else None
+    if cache and done:
+        _keep_again(run, cache, state, length)
+    step = make_step(run.model, tx, stage, run.loss, cache)
     with tqdm(total=total, initial=done, desc=stage.name, unit="step", disable=None, leave=False) as bar:
         for epoch in range(done // length, stage.epochs):
             first = run.progress.stage_step % length
             # Checked before an epoch, not after one: a run that is resumed here stops here too.
             if not first and _stale(stage, epoch, run.progress.best):
                 break
-            state = run_epoch(run, stage, epoch, state, step, first, bar)
+            state = run_epoch(run, stage, epoch, state, step, cache, first, bar)
     return _Carried(state.step, state.params, state.batch_stats, state.key)
 
 
+def _keep_again(run: _Run, cache: Cache, state: TrainState, length: int) -> None:
+    """Fill the cache of a resumed stage as it was: its images from its first step on are read and passed again."""
+    done, before = run.progress.stage_step, run.progress.step - run.progress.stage_step
+    run.batches.back(done)
+    for k in range(done):
+        batch = next(run.batches)
+        arrays = {name: batch[name] for name in ARRAYS if name in batch}
+        cache.outputs(state, before + k, batch, arrays, k // length, length)
+
+
 def run_epoch(
-    run: _Run, stage: stages.Stage, epoch: int, state: TrainState, step: Callable[..., Any], first: int, bar: tqdm
-) -> TrainState:
+    run: _Run, stage: stages.Stage, epoch: int, state: TrainState, step: Callable[..., Any], cache: Cache | None,
+    first: int, bar: tqdm,
+) -> TrainState:  # fmt: skip
     """Train epoch `epoch` of a stage, counted from 0, from its step `first` on; then validate and save a checkpoint.
 
     Raises:
@@ -174,6 +195,9 @@ def run_epoch(
     for k in range(first, length):
         batch = next(run.batches)
         arrays = {name: batch[name] for name in ARRAYS if name in batch}
+        if cache:
+            arrays["kept"] = cache.outputs(state, progress.step, batch, arrays, epoch, length)
+            del arrays["image"]
         state, terms = step(state, arrays, np.float32(stage.rate(epoch * length + k, stage.epochs * length)))
         images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
         if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
@@ -215,14 +239,15 @@ def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, im
     if not np.isfinite(measured["loss"]):
         raise _diverged("the validation loss", stage, epoch)
     monitor = best.get("monitor", run.config.monitor) if best else run.config.monitor
+    last, monitor = monitor == "last", "loss" if monitor == "last" else monitor
     if best is None and not np.isfinite(measured[monitor]):
         print(f"val {monitor} cannot be computed (is the split of one class?): epochs are chosen by loss", flush=True)
         monitor = "loss"
     value = measured[monitor]
-    better = _better(monitor, value, best)
+    better = last or _better(monitor, value, best)
     run.log.write({"kind": "val", **common, **measured, "best": better})
     if better:
-        progress.best = {"value": value, "epoch": epoch, "stage": stage.name, "monitor": monitor}
+        progress.best = {"value": value, "epoch": epoch, "stage": stage.name, "monitor": "last" if last else monitor}
         save_best(run.workdir, variables)
     print(
         f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"

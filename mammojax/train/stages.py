@@ -33,6 +33,7 @@ class Stage:
         decay: regular expressions of the kernels it acts on. The published code of Shen et al. 2019 decays the new top
             layers alone, the paper does not mention it; the default is all.
         epochs: length.
+        cache: the epochs whose outputs of the frozen first layers are kept and used again (`train.cache`); 0: none.
         patience: the stage ends earlier after so many epochs in a row without a better `monitor`; 0: never.
     """
 
@@ -51,6 +52,7 @@ class Stage:
     slow: tuple[str, ...] = ()
     slow_factor: float = 1.0
     decay: tuple[str, ...] = (".*",)
+    cache: int = 0
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of the stage's `steps`."""
@@ -72,10 +74,9 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
         stage = Stage(key=key, **fields)
         if stage.schedule not in ("constant", "cosine"):
             raise BadConfig(f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant" or "cosine".')
-        if min(stage.epochs, stage.learning_rate, stage.slow_factor, stage.weight_decay, stage.patience) < 0:
-            raise BadConfig(
-                f"config.stages.{key}: epochs, patience, learning_rate, slow_factor, weight_decay must not be negative."
-            )
+        numbers = ("epochs", "patience", "cache", "learning_rate", "slow_factor", "weight_decay")
+        if min(getattr(stage, name) for name in numbers) < 0:
+            raise BadConfig(f"config.stages.{key}: {', '.join(numbers)} must not be negative.")
         result.append(stage)
     if not result:
         raise BadConfig("config.stages is empty; give it at least one stage, stage1.")

@@ -1,5 +1,6 @@
 """One training step, jitted: a network's loss on a batch, its gradients, the optimizer's update."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mammojax.train import stages
+from mammojax.train.cache import Cache
 from mammojax.train.state import TrainState
 
 Tree = Any
@@ -42,22 +44,24 @@ Loss = Callable[[dict[str, jax.Array], jax.Array], Callable[[Network], tuple[jax
 
 
 def make_step(
-    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, loss: Loss
+    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, loss: Loss, cache: Cache | None = None
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """One jitted step of a stage.
 
-    The step takes the state, a batch (ARRAYS, as the task's loss takes them) and the learning rate (data, not code: all
-    rates share one compiled program). It returns the new state and float32 [3]: the mean plain loss, the share of
-    correct labels, and the weighted loss; see `Terms`. The statistics of learning BatchNorms are those of the whole
-    batch, whatever the number of devices: under jit the mean over the sharded axis is global.
+    The step takes the state, a batch (ARRAYS, as the task's loss takes them; with a cache "kept" in place of "image")
+    and the learning rate (data, not code: all rates share one compiled program). It returns the new state and
+    float32 [3]: the mean plain loss, the share of correct labels, and the weighted loss; see `Terms`. The statistics of
+    learning BatchNorms are those of the whole batch, whatever the number of devices: under jit the mean over the
+    sharded axis is global.
     """
     frozen = stages.frozen_statistics(stage)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, batch: dict[str, jax.Array], rate: jax.Array) -> tuple[TrainState, jax.Array]:
+    def step(state: TrainState, batch: dict[str, Any], rate: jax.Array) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        loss_of_network = loss(batch, augment_key)
+        kept = cache.replay(batch["kept"]) if cache else contextlib.nullcontext()
+        loss_of_network = loss(batch | {"image": cache.images()} if cache else batch, augment_key)
 
         def loss_of_params(params: Tree) -> tuple[jax.Array, Terms]:
             return loss_of_network(
@@ -71,7 +75,8 @@ def make_step(
                 )
             )
 
-        (_, terms), gradients = jax.value_and_grad(loss_of_params, has_aux=True)(state.params)
+        with kept:
+            (_, terms), gradients = jax.value_and_grad(loss_of_params, has_aux=True)(state.params)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         correct = jnp.mean(terms.classes == batch["label"], dtype=jnp.float32)

@@ -135,3 +135,33 @@ def test_patches_of_exams_show_what_their_class_says() -> None:
     assert not any(patch.label == 2 for patch in of_lesions)
     small = patches.sample_exam_patches(pixels[:20], [], 32, seed=3)
     assert small[0].pixels[20:].max() == 0  # padded below
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_jittered_lesions_stand_anywhere_and_the_background_is_tissue(seed: int) -> None:
+    image, lesions = _case(seed)
+    tissue = np.zeros((H, W), bool)
+    tissue[:, : W // 2] = True
+    lesions, avoid = lesions[:-1], [mask for mask, _ in lesions[-1:]]
+    sampled = patches.sample_jittered(image, lesions, tissue, P, seed, avoid)
+    own, background = sampled[: 10 * len(lesions)], sampled[10 * len(lesions) :]
+    assert [p.label for p in own] == [label for _, label in lesions for _ in range(10)]
+    assert len(background) <= 6
+    discs = [(np.argwhere(mask).mean(0), np.sqrt(mask.sum() / np.pi)) for mask in (*(m for m, _ in lesions), *avoid)]
+    for k, patch in enumerate(sampled):
+        centre = np.array([patch.top, patch.left]) + P // 2
+        if k < len(own):
+            middle, radius = discs[k // 10]
+            most = min(P / 2.5, max(0.7 * radius, P / 7))
+            assert np.abs(centre - np.clip(middle, 0, [H - 1, W - 1])).max() <= most + 0.5
+        else:
+            assert patch.label == 0
+            assert tissue[tuple(centre)]
+            assert all(np.hypot(*(centre - middle)) > radius + P / 3 for middle, radius in discs)
+
+
+def test_a_normal_image_gives_jittered_background_alone() -> None:
+    image = np.ones((H, W), np.uint16)
+    assert [p.label for p in patches.sample_jittered(image, [], np.ones((H, W), bool), P, 0)] == [0] * 6
+    assert patches.sample_jittered(image, [], np.zeros((H, W), bool), P, 0) == []

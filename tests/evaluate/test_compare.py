@@ -130,3 +130,19 @@ def test_few_malignant_images_have_no_interval(tmp_path: Path, capsys: pytest.Ca
     text = (tmp_path / "out" / "compare.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["rows"][0]["auc"] | {"value": 0} == {"value": 0, "low": None, "high": None, "n": [76, 4]}
+
+
+def test_each_image_is_measured_against_the_other_breast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = image_runs(tmp_path, 1)[0]
+    images = table.read_images(run, "test_flips")
+    against = table.by_asymmetry(images)
+    assert cli.main(["compare", str(run), "--asymmetry", "--output", str(tmp_path / "out")]) == 0
+    assert "minus the other breast" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "out" / "compare.json").read_text())["asymmetry"]
+    assert row["images"] == len(against)
+    assert row["auc"]["value"] == pytest.approx(metrics.roc_auc(against.label(), against.score()))
+    assert row["gain"]["value"] == pytest.approx(row["auc"]["value"] - row["auc_flips"]["value"])
+    for split in ("test", "test_flips", "val_flips"):
+        rewrite(run / "predictions" / f"{split}.csv", lambda lines: [re.sub(",[LR],", ",L,", line) for line in lines])
+    assert cli.main(["compare", str(run), "--asymmetry"]) == 2
+    assert "has no patient with an image of both breasts" in capsys.readouterr().err

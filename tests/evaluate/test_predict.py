@@ -106,6 +106,22 @@ def test_a_manifest_keeps_its_ids_and_labels(finished: Path, films: list[Path], 
     assert _rows(tmp_path / "out/rejected.csv")[0]["file"] == "gone.dcm"
 
 
+def test_each_breast_is_compared_with_the_other(finished: Path, films: list[Path], tmp_path: Path) -> None:
+    for k in range(3):
+        shutil.copy(films[k], tmp_path / f"{k}.dcm")
+    rows = ["0.dcm,P7,L,CC,", "1.dcm,P7,R,CC,", "2.dcm,P8,R,CC,"]
+    (tmp_path / "m.csv").write_text("\n".join(["image,patient_id,laterality,view,pathology", *rows, ""]))
+    assert predict.predict([finished], tmp_path / "m.csv", tmp_path / "out", asymmetry=True) == 0
+    left, right, alone = _rows(tmp_path / "out/predictions.csv")
+    p, q = float(left["p_malignant"]), float(right["p_malignant"])
+    assert float(left["asymmetry"]) == pytest.approx(np.log(p / (1 - p)) - np.log(q / (1 - q)))
+    assert float(right["asymmetry"]) == -float(left["asymmetry"])
+    assert alone["asymmetry"] == ""
+    assert [row["asymmetry"] for row in _rows(tmp_path / "out/breasts.csv")] == [
+        row["asymmetry"] for row in (left, right, alone)
+    ]
+
+
 def test_files_that_are_no_mammograms_are_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

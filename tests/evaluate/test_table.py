@@ -239,3 +239,23 @@ def test_several_images_of_a_view_count_as_one(tmp_path: Path) -> None:
     assert list(once) == ["patient_id", "exam_id", "laterality", "CC", "MLO", "both", "malignant"]
     np.testing.assert_allclose(twice["CC"], (once["CC"] + 1) / 2)
     np.testing.assert_array_equal(twice["MLO"], once["MLO"])
+
+
+def test_asymmetry_is_against_the_other_breast_of_the_same_exam() -> None:
+    """Worked by hand: log odds of 0.8, 0.5, 0.2 are ln 4, 0, -ln 4."""
+    rows = [
+        ("a", "1", "L", "CC", 0.8), ("a", "1", "R", "CC", 0.5), ("a", "1", "R", "MLO", 0.2),
+        ("a", "1", "L", "ML", 0.5),  # no such view of the other breast: against all of its images
+        ("b", "1", "L", "CC", 0.8), ("b", "2", "R", "CC", 0.2),  # another exam
+        ("", "", "L", "CC", 0.8), ("", "", "R", "CC", 0.2),  # of nobody knows whom
+        ("c", "", "L", "CC", 0.8), ("c", "", "R", "CC", 0.2), ("c", "", "", "CC", 0.2),
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["patient_id", "exam_id", "laterality", "view", "p_malignant"])
+    four = np.log(4)
+    expected = [four, -four, -four * 3 / 2, four / 2, *[np.nan] * 4, 2 * four, -2 * four, np.nan]
+    np.testing.assert_allclose(table.asymmetry(frame), expected)
+    images = table.by_asymmetry(table.Predictions("run", frame.assign(image=range(len(frame)), malignant=0)))
+    assert images.frame["image"].tolist() == [0, 1, 2, 3, 8, 9]
+    np.testing.assert_allclose(images.score()[0], 0.8)
+    breasts = frame.drop(columns="view").iloc[[0, 1]]
+    np.testing.assert_allclose(table.asymmetry(breasts), [four, -four])
