@@ -15,6 +15,7 @@ from mammojax.data import (
     cmmd,
     embed,
     folder,
+    folds,
     inbreast,
     manifest,
     mias,
@@ -142,7 +143,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, help="the downloaded folder; of folder, a .zip too")
     parser.add_argument("--output", type=arguments.file(".csv"), required=True, help="the manifest to write")
     parser.add_argument("--split", default="", help="official, shen, all or none, where the data set has them")
-    parser.add_argument("--seed", type=int, default=0, help="of the part of a split that is drawn")
+    parser.add_argument(
+        "--folds", type=arguments.count, default=0, help="also a manifest for each of N folds, by patient"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn: a part of a split, or the folds")
     parser.add_argument("--birads-3", choices=list(birads.THREE), default="unknown", help="vindr, embed: BI-RADS 3 is")
     parser.add_argument("--labels", type=Path, help="of folder: a CSV of labels by image, breast, exam or patient")
     parser.add_argument("--annotations", type=Path, help="of folder: a COCO file, or a folder of LabelMe's files")
@@ -150,7 +154,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run `mammojax manifest`: write a manifest and print what is in it."""
+    """Run `mammojax manifest`: write a manifest, or one for each fold too, and print what is in it."""
+    if args.folds and args.split not in ("", "none"):
+        raise BadManifest("--folds divides all patients anew; leave out --split, or write --split none.")
     if args.name == "folder":
         source = _unpacked(args.source, args.output)
         words: Mapping[str, str] = manifest.read_map(args.map)
@@ -163,14 +169,20 @@ def main(args: argparse.Namespace) -> int:
     elif not args.source.is_dir():
         raise BadManifest(f'there is no folder "{args.source}"; give the downloaded data set as --source.')
     else:
-        table = read(args.name, args.source, args.split, args.birads_3, args.seed)
+        table = read(args.name, args.source, "none" if args.folds else args.split, args.birads_3, args.seed)
         licence = SETS[args.name].LICENCE
     write(args.output, table)
     print(summary(table))
     print(f"left out: {len(table.rejected)} ({args.output.stem}_rejected.csv)")
     if licence:
         print(f"licence: {licence}")
-    print(f"→ {args.output}; next: mammojax prepare manifest --source {args.output}", flush=True)
+    paths = [args.output]
+    if args.folds:
+        written = manifest.read_manifest(args.output, id_folder=args.output.parent)
+        place = args.output.parent / f"{args.output.stem}_folds"
+        paths = folds.write_folds(args.output, written, place, args.folds, args.seed)
+    for path in paths:
+        print(f"→ {path}; next: mammojax prepare manifest --source {path}", flush=True)
     return 0
 
 

@@ -24,7 +24,8 @@ IGNORED = (
 """Fields that do not change the result, or that the tables show elsewhere."""
 
 
-ROWS = ("patch_resnet", "patch_vgg", "whole_resnet", "whole_vgg", "inbreast", "birads", "exam_patch", "exam")
+ROWS = ("patch_resnet", "patch_vgg", "whole_resnet", "whole_vgg", "inbreast", "birads", "exam_patch", "exam",
+        "single_view", "two_view")  # fmt: skip
 """The files of configs/ with the papers' settings; the others are ours."""
 
 
@@ -32,7 +33,7 @@ ROWS = ("patch_resnet", "patch_vgg", "whole_resnet", "whole_vgg", "inbreast", "b
 def of_row(row: str) -> dict[str, Any] | None:
     """A row's config as config.json would hold it; None for a row of no paper."""
     kind, _, argument = row.partition(":")
-    if kind not in ROWS:
+    if kind not in ROWS or kind not in configs.names():
         return None
     try:
         config = configs.get(kind, argument)

@@ -43,8 +43,11 @@ NOTES = (
 )
 
 
-def sections(runs: Sequence[PaperRun], readers: Path | None = None) -> list[report.Section]:
-    """A section for each table, with a row of text cells for each row of the paper; this paper has no `readers`."""
+def sections(
+    runs: Sequence[PaperRun], readers: Path | None = None, root: Path = Path("runs")
+) -> list[report.Section]:  # fmt: skip
+    """A section for each table, with a row of text cells for each row of the paper. `readers` and `root` are for other
+    papers' tables."""
     result = []
     for heading, rows in rows_of("shen2019").items():
         if heading == "Differences":

@@ -1,9 +1,10 @@
-"""A paper's tables beside our runs: `mammojax reproduce shen2019|wu2019 --runs DIR`.
+"""A paper's tables beside our runs: `mammojax reproduce shen2019|wu2019|petrini2022|petrini2025 --runs DIR`.
 
-Each published row is a line of a CSV here, `shen2019.csv` or `wu2019.csv`; `Row` describes the columns. To add a row to
-a table, add a line: `table` as in the table's other lines, `row` the `config.row` of the runs that fill it. The row is
-printed in the file's order with our numbers beside it, and with a command to run it if no run fills it yet. In
-shen2019.csv a new name in `table` is a new table. A number that none of our sources states is `MISSING`, never guessed.
+Each published row is a line of a CSV here, `shen2019.csv`, `wu2019.csv` and so on; `Row` describes the columns. To add
+a row to a table, add a line: `table` as in the table's other lines, `row` the `config.row` of the runs that fill it.
+The row is printed in the file's order with our numbers beside it, and with a command to run it if no run fills it yet.
+In shen2019.csv a new name in `table` is a new table. A number that none of our sources states is `MISSING`, never
+guessed.
 
 Runs are matched to rows by `config.row`, see `runs`. A number comes from the runs nearest to the paper's; the status
 beside it lists the deviations. A paper is a module here with TITLE, NOTES, `sections` and `to_do`, and its CSV.
@@ -13,7 +14,7 @@ import argparse
 import importlib
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mammojax import arguments
@@ -22,6 +23,7 @@ from mammojax.evaluate.text_table import WIDTH, table_with_notes
 from mammojax.papers.runs import find_runs
 
 FOLDER = Path(__file__).parent
+PAPERS = ("shen2019", "wu2019", "petrini2022", "petrini2025")
 MISSING = "not in our copy"
 ToDo = Sequence[tuple[str, report.Section]]
 """Commands for the rows that are not run: (printed text, section of the page) of each."""
@@ -41,7 +43,8 @@ class Row:
             Table III the ensemble, in the reader study the PR AUC.
         epoch: of the best checkpoint.
         patients: labelled patients of a label-efficiency row; empty: all.
-        measure, data: the metric, "accuracy" or "auc", and the data set.
+        measure, data: the metric, "accuracy", "auc" or "equal_error", and the data set.
+        split, trunk: of Petrini et al., "official" or "folds", and the network's trunk.
         population, finding: of Wu et al., such as "screening" and "malignant".
         minus: of a difference, the row that is subtracted; "two views" is the gain from a breast's two views, "flips"
             that from averaged flips.
@@ -57,6 +60,8 @@ class Row:
     patients: str = ""
     measure: str = ""
     data: str = ""
+    split: str = ""
+    trunk: str = ""
     population: str = ""
     finding: str = ""
     minus: str = ""
@@ -78,7 +83,11 @@ def members(row: str) -> list[str]:
 
 
 def with_sources(section: report.Section) -> str:
-    """A section's table in plain text; letters behind the published values name the sources below the table."""
+    """A section's table in plain text; letters behind the published values name the sources below the table. Commands
+    stay on the page: here they would leave the other columns no room."""
+    if "command" in section.header:
+        last = section.header.index("command")
+        section = replace(section, header=section.header[:last], rows=[row[:last] for row in section.rows])
     if "source" not in section.header:
         return table_with_notes(section.header, section.rows)
     at = section.header.index("source")
@@ -96,7 +105,7 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
     """Print a paper's tables and the commands for the rows that are not run.
 
     Args:
-        paper: "shen2019" or "wu2019".
+        paper: of PAPERS.
         folder: the folder that holds the run folders.
         output: a .html file for the same tables.
         readers: for Wu et al. the readers' CSV, see `reader_file.read`.
@@ -106,7 +115,7 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
     """
     module = importlib.import_module(f"mammojax.papers.{paper}")
     runs = find_runs(folder)
-    sections = module.sections(runs, readers)
+    sections = module.sections(runs, readers, folder)
     for section in sections:
         text = textwrap.fill(section.text, WIDTH)
         print(f"\n## {section.heading}\n{text}\n\n{with_sources(section)}")
@@ -123,7 +132,7 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax reproduce`."""
-    parser.add_argument("paper", choices=["shen2019", "wu2019"])
+    parser.add_argument("paper", choices=PAPERS)
     parser.add_argument("--runs", type=Path, required=True, help="the folder that holds the run folders")
     parser.add_argument("--readers", type=Path, help="of wu2019: a reader study's CSV, for the hybrid rows")
     parser.add_argument("--output", type=arguments.file(".html"), help="also write the tables to this .html file")

@@ -65,8 +65,11 @@ class Group:
     status: str
 
 
-def sections(runs: Sequence[PaperRun], readers: Path | None = None) -> list[report.Section]:
-    """Table I, the BI-RADS pretraining, then for each data set Table III, its differences and the reader study."""
+def sections(
+    runs: Sequence[PaperRun], readers: Path | None = None, root: Path = Path("runs")
+) -> list[report.Section]:  # fmt: skip
+    """Table I, the BI-RADS pretraining, then for each data set Table III, its differences and the reader study; `root`
+    is for other papers' tables."""
     published = rows_of("wu2019")
     sets = data_sets(runs)
     result = [_table_1(published["Table I"], sets), _birads(published["BI-RADS pretraining"], runs)]

@@ -112,6 +112,22 @@ def test_vindr_from_download_to_prepared_data(tmp_path: Path) -> None:
     assert Prepared(patches).facts["counts"]["test"]["malignant_mass"] == 2
 
 
+def test_folds_are_manifests_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = _vindr(tmp_path / "vindr", 8)
+    arguments = ["manifest", "vindr", "--source", str(source), "--output", str(tmp_path / "m.csv"), "--folds", "4"]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out.count("next: mammojax prepare manifest --source") == 4
+    tested = []
+    for fold in range(4):
+        images = manifest.read_manifest(tmp_path / "m_folds" / f"split_0_fold_{fold}.csv").images
+        assert len(images) == 16
+        assert any(image.lesions for image in images)
+        tested += sorted({image.patient_id for image in images if image.split == "test"})
+    assert sorted(tested) == sorted(f"s{k}" for k in range(8))
+    assert cli.main([*arguments, "--split", "official"]) == 2
+    assert "--folds divides all patients anew" in capsys.readouterr().err
+
+
 def test_inbreast_and_others_have_their_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = _vindr(tmp_path / "vindr", 5)
     output = ["--source", str(source), "--output", str(tmp_path / "m.csv")]
