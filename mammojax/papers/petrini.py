@@ -1,7 +1,7 @@
 """The tables of the two-view papers (Petrini et al. 2022, Petrini & Kim 2025) beside our runs.
 
-Of both papers we have the abstracts alone, so the tables hold the numbers that stand there. A row names its config,
-configs/single_view.py or two_view.py, by `row`; the runs that fill it are those of that config, on the row's split.
+Of both papers we have the abstracts alone, so the tables hold the numbers that stand there. A row names its config, the
+experiment single_view or two_view, by `row`; the runs that fill it are those of that config, on the row's split.
 VinDr-Mammo comes as a manifest (`mammojax manifest vindr`), five folds as five manifests (`--folds 5`).
 """
 
