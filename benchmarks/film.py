@@ -1,13 +1,13 @@
 """What is learned on real film? python -m benchmarks film --source DIR [--only ARM …] [--splits 0 1 2] [--seeds 0 1 2].
 
-configs/film.py on a manifest, cross-validated by patient: in turn each of five folds is the test set, the next one the
-validation set, and three train. A split draws the folds, a seed the rest. One arm and fold at a time: a run that was
-stopped goes on, a finished one is not run again. Choices are made inside the training folds (the epoch, by validation
-loss); no fold was looked at for the recipe, which is the first that was tried at this size.
+configs/film.py and its changes on a manifest, cross-validated by patient: a split draws ten groups of patients with the
+malignant ones spread evenly; in turn two are the test set of a fold, the next one is validation (it chooses nothing:
+the last epoch is kept), seven train. A seed draws the rest. One arm and fold at a time: a call that was stopped goes
+on, a finished run is not run again; two calls may share a folder. `--finished` measures what there is.
 
-Each row: the mean over folds, splits and seeds of the AUC by image, with an interval from draws of patients within each
-fold; as it is, and of the log odds minus those of the same patient's other breast ("asymmetry"); malignant against
-normal and against benign; and the difference from the arm it is compared with on the same images.
+Each row is the mean over folds, splits and seeds of an AUC by image, with an interval from draws of patients within
+each fold: as it is; minus the patient's other breast ("asymmetry", `table.asymmetry`); by patient; malignant against
+normal and against benign alone; and the difference from the arm that it is compared with, on the same images.
 """
 
 import argparse
@@ -17,68 +17,199 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import pandas as pd
 from ml_collections import ConfigDict
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from mammojax.configs import base, film
-from mammojax.data import folds, manifest
-from mammojax.evaluate import compare, table
+from mammojax import run, start, tasks
+from mammojax.configs import film
+from mammojax.data import manifest, pipeline
+from mammojax.errors import BadConfig
+from mammojax.evaluate import compare, table, two_step
+from mammojax.models import classifiers
 
-FOLDS = 5
-MAMMOGRAM = tuple[int, int, int]  # split, seed, fold
-# What an arm starts from, what is changed, and the arm it is compared with. "slid" trains nothing: the whole-image
-# network at its start is the patch classifier slid over the image.
+FOLDS, GROUPS = 5, 10
+Key = tuple[int, int, int]  # split, seed, fold
+Change = Callable[[ConfigDict, ConfigDict], None]
+
+
+def _random(config: ConfigDict, patch: ConfigDict) -> None:
+    """All layers from random weights, as many updates, one rate for all, statistics that follow."""
+    for part in (config, patch):
+        part.model.pretrained, part.model.bn_momentum = "", 0.9
+        part.stages.stage1.update(
+            learn=(".*",), freeze=(), fix_statistics=(), slow=(), slow_factor=1.0, learning_rate=1e-3, cache=0
+        )
+
+
+def _strong(config: ConfigDict, patch: ConfigDict) -> None:
+    """Stronger augmentation, photometric too; no copy is used twice."""
+    patch.augment.update(rotation=45.0, zoom=(0.75, 1.33), shear=0.2, intensity=30.0, contrast=(0.7, 1.4))
+    patch.stages.stage1.cache = 0
+
+
+def _lite2(config: ConfigDict, patch: ConfigDict) -> None:
+    for part in (config, patch):
+        part.model.trunk = "efficientnet_lite2"
+        part.stages.stage1.update(
+            learn=(r"classifier/.*" if part is patch else "head/.*", r"trunk/block([7-9]|1\d|2\d)/.*", "trunk/head_.*"),
+            freeze=("trunk/stem_.*", "trunk/block[0-6]/.*"),  # Lite 2 has two blocks more up to a resolution of 1/8
+        )
+        part.stages.stage1.slow = (*part.stages.stage1.learn[1:], *part.stages.stage1.slow[2:])
+
+
+def _larger(config: ConfigDict, patch: ConfigDict) -> None:
+    """Half as many pixels again along each axis; patches of about the same tissue."""
+    config.data.update(size=(768, 432), patch_size=160)
+    config.model.head = "heatmap5,max"
+
+
+# "change": of the configs of the whole-image network and its patch net. "how": "slid", the patch net slid over the
+# image; "trained", then trained end to end; "forest", the two-step forest on its heatmaps; "whole", end to end without
+# patches; "linear", a linear classifier of frozen features. "minus": the arm that it is compared with.
 ARMS: dict[str, dict[str, Any]] = {
-    "end to end": {"start": "ImageNet"},
-    "patch net slid": {"start": "ImageNet", "slid": True, "minus": "end to end"},
-    "end to end, random weights": {"start": "random", "minus": "end to end"},
-    "patch net slid, random weights": {"start": "random", "slid": True, "minus": "patch net slid"},
-    "whole image from ImageNet, no patches": {"start": "", "minus": "end to end"},
+    "patch net slid": {"how": "slid"},
+    "end to end": {"how": "trained", "minus": "patch net slid"},
+    "two-step forest": {"how": "forest", "minus": "patch net slid"},
+    "whole image from ImageNet, no patches": {"how": "whole", "minus": "end to end"},
+    "patch net slid, random weights": {"how": "slid", "change": _random, "minus": "patch net slid"},
+    "end to end, random weights": {"how": "trained", "change": _random, "minus": "end to end"},
+    "frozen ImageNet features, linear": {"how": "linear", "minus": "patch net slid"},
+    "frozen random features, linear": {"how": "linear", "change": _random, "minus": "frozen ImageNet features, linear"},
+    "strong augmentation": {"how": "slid", "change": _strong, "minus": "patch net slid"},
+    "Lite 2": {"how": "slid", "change": _lite2, "minus": "patch net slid"},
+    "768 x 432": {"how": "slid", "change": _larger, "minus": "patch net slid"},
 }
+AVERAGED = {f"{arm}, seeds averaged": arm for arm in ("patch net slid", "end to end")}
+"""Rows of the mean of all seeds' scores, beside the mean of their AUCs."""
 
 
-def _random(config: ConfigDict) -> None:
-    """All layers from random weights, as many updates, a rate for them, statistics that follow."""
-    config.model.pretrained, config.model.bn_momentum = "", 0.9
-    config.stages.stage1.update(learn=(".*",), freeze=(), fix_statistics=(), slow=(), slow_factor=1.0)
-    config.stages.stage1.learning_rate = 1e-3
+def _folds(source: Path, split: int, workdir: Path) -> list[Path]:
+    """The manifest once for each fold, its split column filled."""
+    groups = manifest.split_patients(manifest.read_manifest(source).images, [1.0] * GROUPS, seed=split)
+    place = {patient: k for k, group in enumerate(groups) for patient in group}
+    rows = pd.read_csv(source, dtype=str, keep_default_na=False)
+    for column in {"image", "mask"} & set(rows):
+        rows[column] = [os.path.relpath(source.parent / cell, workdir) if cell else "" for cell in rows[column]]
+    paths = []
+    for fold in range(FOLDS):
+        away = [(place[patient] - 2 * fold) % GROUPS for patient in rows["patient_id"]]
+        path = workdir / f"split_{split}_fold_{fold}.csv"
+        if not path.is_file():
+            words = {0: "test", 1: "test", 2: "val"}
+            rows.assign(split=[words.get(k, "train") for k in away]).to_csv(path, index=False)
+        paths.append(path)
+    return paths
 
 
-def _configs(arm: str, source: Path, seed: int, workdir: Path, patch_folder: Path) -> Iterator[tuple[Path, ConfigDict]]:
-    """The runs of an arm that come first, each with its folder, then its own, whose folder the caller knows."""
-    change = ARMS[arm]
+def _configs(arm: str, source: Path, seed: int, workdir: Path) -> tuple[ConfigDict, ConfigDict]:
+    """The configs of an arm's whole-image network, without a start, and of its patch net."""
     config = film.get_config()
     config.source, config.data.data_dir = str(source), str(workdir / "data")
-    config.seed = seed
-    patch = config.patch.copy_and_resolve_references()
-    with patch.unlocked():
-        patch.data.update(config.data.copy_and_resolve_references())
-        patch.data.kind, patch.seed = config.patch.data.kind, seed
-        patch.model.pretrained = "imagenet"
+    config.seed, config.gallery = seed, 0
+    patch = start.part(config, "patch", workdir)
+    patch.data.prepare, patch.model.pretrained = True, config.model.pretrained
     del config.patch
-    if change["start"]:
-        config.model.pretrained, config.init_from = "", str(patch_folder)
-        if change["start"] == "random":
-            _random(patch)
-            _random(config)
-        yield patch_folder, patch
-    else:  # as many updates as the patch net and the whole-image net have together, about
-        config.stages.stage1.epochs += 40
-        config.stages.stage1.slow_factor = 0.03
-    if change.get("slid"):
-        config.stages = ConfigDict({"stage1": base.stage("nothing", ("head/scale",), ("trunk/.*", "head/.*"), 0.0, 1)})
-    yield Path(), config
+    change: Change | None = ARMS[arm].get("change")
+    if change:
+        change(config, patch)
+        patch.data.size, patch.data.patch_size = config.data.size, config.data.patch_size
+    return config, patch
 
 
-def _asymmetry(images: table.Predictions) -> table.Predictions:
-    """The log odds of each image minus the mean of those of the patient's other breast; 0 where there is none."""
-    frame = images.frame
-    odds = np.log(np.clip(images.score(), 1e-12, 1)) - np.log(np.clip(1 - images.score(), 1e-12, 1))
-    values = []
-    for patient, side, value in zip(frame["patient_id"], frame["laterality"], odds, strict=True):
-        other = odds[((frame["patient_id"] == patient) & (frame["laterality"] != side)).to_numpy()]
-        values.append(value - other.mean() if len(other) else 0.0)
-    return replace(images, frame=frame.assign(p_malignant=values))
+def _name(*words: object) -> str:
+    return "_".join(str(word).replace(", ", "_").replace(" ", "_") for word in words)
+
+
+def _finish(config: ConfigDict, folder: Path) -> Path:
+    """Run a config in a folder, unless it is finished there."""
+    if not (folder / "metrics.json").is_file():
+        run.run(config, folder)
+    return folder
+
+
+def _score(arm: str, source: Path, key: Key, workdir: Path, folder: Path) -> None:
+    """Write an arm's predictions of a fold's test images, flips averaged."""
+    how, change = ARMS[arm]["how"], ARMS[arm].get("change")
+    config, patch = _configs(arm, source, key[1], workdir)
+    patches = workdir / _name("patches", change.__name__ if change else "", *key)
+    if how == "linear":
+        return _linear(config, folder)
+    if how == "whole":  # updates as many as the patch net and the whole-image network have together
+        config.stages.stage1.update(epochs=10, slow_factor=0.03)
+        _finish(config, folder)
+        return None
+    if how == "forest":
+        end_to_end = _finish(*_end_to_end(config, patch, patches, workdir, key))
+        two_step.two_step(end_to_end, folder, patch_run=patches, min_split=10)
+        return None
+    if how == "trained":
+        _finish(*_end_to_end(config, patch, patches, workdir, key, folder))
+        return None
+    config.init_from = str(_finish(patch, patches))
+    config.model.pretrained = ""
+    folder.mkdir(exist_ok=True)
+    config = run.check(config)
+    data, task = run.dataset(config, folder), tasks.of(config.model.task)
+    facts = task.facts(config, data, {"init_from": patches})
+    variables = start.variables(config, task.network(config.model), task.sizes(config, config.data), patches)
+    scored = task.score(config, data, facts, variables)(variables, "test", "flips")
+    table.write_images(folder / "predictions" / "test_flips.csv", scored, data.table("test"), data.facts["classes"])
+    return None
+
+
+def _end_to_end(
+    config: ConfigDict, patch: ConfigDict, patches: Path, workdir: Path, key: Key, folder: Path | None = None
+) -> tuple[ConfigDict, Path]:
+    """The config of the network that is trained end to end, and its folder."""
+    config.init_from, config.model.pretrained = str(_finish(patch, patches)), ""
+    return config, folder or workdir / _name("end to end", *key)
+
+
+def _linear(config: ConfigDict, folder: Path) -> None:
+    """A linear discriminant of the pooled output of block 10, frozen, flips averaged."""
+    folder.mkdir(exist_ok=True)
+    config = run.check(config)
+    data, task = run.dataset(config, folder), tasks.of(config.model.task)
+    model = task.network(config.model)
+    variables = start.variables(config, model, task.sizes(config, config.data), None)
+    if not config.model.pretrained:  # running statistics of random weights are not theirs: those of each batch
+        variables["batch_stats"] = _statistics(config, model, variables, data)
+
+    @jax.jit
+    def pooled(images: jax.Array) -> jax.Array:
+        x = classifiers.as_input(images, data.facts["mean"], config.model.channels)
+        both = [model.apply(variables, flipped)[1]["block10"].mean((1, 2)) for flipped in (x, x[:, ::-1])]
+        return (both[0] + both[1]) / 2
+
+    features = {
+        split: np.concatenate([pooled(batch["image"]) for batch in _batches(data, split, config.eval_batch)])
+        for split in ("train", "test")
+    }
+    features = {split: rows[: len(data.labels(split))] for split, rows in features.items()}
+    linear = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features["train"], data.labels("train"))
+    scored = {"scores": linear.predict_proba(features["test"]), "label": data.labels("test")}
+    table.write_images(folder / "predictions" / "test_flips.csv", scored, data.table("test"), data.facts["classes"])
+
+
+def _batches(data: Any, split: str, batch: int) -> Iterator[dict[str, Any]]:
+    return iter(pipeline.eval_batches(data.source(split, masks=False), batch=batch))
+
+
+def _statistics(config: ConfigDict, model: Any, variables: dict[str, Any], data: Any) -> Any:
+    """BatchNorm statistics of random weights, averaged over the training images."""
+
+    @jax.jit
+    def moved(batch_stats: Any, images: jax.Array) -> Any:
+        x = classifiers.as_input(images, data.facts["mean"], config.model.channels)
+        return model.apply(variables | {"batch_stats": batch_stats}, x, train=True, mutable=["batch_stats"])[1]
+
+    batch_stats = variables["batch_stats"]
+    for batch in _batches(data, "train", config.eval_batch):
+        batch_stats = moved(batch_stats, batch["image"])["batch_stats"]
+    return batch_stats
 
 
 def main(arguments: Sequence[str]) -> list[dict]:
@@ -88,32 +219,48 @@ def main(arguments: Sequence[str]) -> list[dict]:
     parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
+    parser.add_argument("--finished", action="store_true", help="run nothing, measure what is finished")
     parser.add_argument("--workdir", type=Path, default=Path("runs/film_folds"))
     args = parser.parse_args(arguments)
-    from mammojax.run import run
-
     args.workdir.mkdir(parents=True, exist_ok=True)
     source = args.source / "manifest.csv" if args.source.is_dir() else args.source
-    read = manifest.read_manifest(source)
-    pathology = {image.image: image.pathology for image in read.images}
-    scored: dict[str, dict[MAMMOGRAM, table.Predictions]] = {arm: {} for arm in args.only}
+    pathology = {image.image: image.pathology for image in manifest.read_manifest(source).images}
+    scored: dict[str, dict[Key, table.Predictions]] = {arm: {} for arm in args.only}
+    patches: dict[str, dict[Key, pd.DataFrame]] = {}
     for split in args.splits:
-        for fold, path in enumerate(folds.write_folds(source, read, args.workdir, FOLDS, split)):
-            for seed in args.seeds:
+        paths = _folds(source, split, args.workdir)
+        for seed in args.seeds:
+            for fold in args.folds:
                 for arm in args.only:
-                    name = f"{split}_{fold}_{seed}"
-                    folder = args.workdir / f"{arm.replace(', ', '_').replace(' ', '_')}_{name}"
-                    patches = args.workdir / f"patches_{ARMS[arm]['start']}_{name}"
-                    for first, config in _configs(arm, path, seed, args.workdir, patches):
-                        here = folder if first == Path() else first
-                        if not (here / "metrics.json").is_file():
-                            run(config, here)
-                    scored[arm][split, seed, fold] = table.read_images(folder, "test_flips")
-    return list(_rows(scored, {os.path.basename(name): value for name, value in pathology.items()}))
+                    key = (split, seed, fold)
+                    folder = args.workdir / _name(arm, *key)
+                    if not args.finished and not (folder / "predictions" / "test_flips.csv").is_file():
+                        try:
+                            _score(arm, paths[fold], key, args.workdir, folder)
+                        except BadConfig as error:
+                            if "is in use" not in str(error):  # another call is at it
+                                raise
+                            continue
+                    if (folder / "predictions" / "test_flips.csv").is_file():
+                        scored[arm][key] = table.read_images(folder, "test_flips")
+                    change = ARMS[arm].get("change")
+                    csv = args.workdir / _name("patches", change.__name__ if change else "", *key)
+                    csv = csv / "predictions" / "test.csv"
+                    if ARMS[arm]["how"] == "slid" and csv.is_file():
+                        patches.setdefault(arm, {})[key] = table.read_csv(csv)
+    names = {os.path.basename(name): value for name, value in pathology.items()}
+    for arm, single in AVERAGED.items():
+        for key, images in scored.get(single, {}).items():
+            of_seeds = [other for other in scored[single] if (other[0], other[2]) == (key[0], key[2])]
+            if len(of_seeds) > 1 and key[1] == of_seeds[0][1]:
+                mean = table.ensemble([scored[single][other] for other in of_seeds])
+                scored.setdefault(arm, {})[key] = replace(images, frame=mean.frame)
+    return [*_rows(scored, names), *_patch_rows(patches)]
 
 
-def _rows(scored: dict[str, dict[MAMMOGRAM, table.Predictions]], pathology: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """What is measured of each arm, and its difference from the arm that it is compared with."""
+def _rows(scored: dict[str, dict[Key, table.Predictions]], pathology: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """What is measured of each arm, and its difference from the arm that it is compared with, on the same folds."""
 
     def among(words: tuple[str, ...]) -> Callable[[table.Predictions], table.Predictions]:
         def choose(images: table.Predictions) -> table.Predictions:
@@ -122,19 +269,51 @@ def _rows(scored: dict[str, dict[MAMMOGRAM, table.Predictions]], pathology: dict
         return choose
 
     views: dict[str, Callable[[table.Predictions], table.Predictions]] = {
-        "all": lambda images: images,
-        "asymmetry": _asymmetry,
+        "by image": lambda images: images,
+        "asymmetry": table.by_asymmetry,
+        "by patient": _by_patient,
         "against normal": among(("MALIGNANT", "NORMAL")),
         "against benign": among(("MALIGNANT", "BENIGN")),
     }
     for arm, repeats in scored.items():
-        minus = ARMS[arm].get("minus", "")
+        if not repeats:
+            continue
+        minus = AVERAGED.get(arm) or ARMS[arm].get("minus", "")
         for name, view in views.items():
             mean = compare.over_repeats([(view(images), None) for images in repeats.values()])
             row = {"arm": arm, "measured": name, "runs": len(repeats), "auc": mean.value, "low": mean.low}
             row["high"] = mean.high
-            if minus in scored:
-                both = [(view(repeats[key]), view(scored[minus][key])) for key in repeats]
-                gap = compare.over_repeats(both)
-                row |= {"minus": minus, "difference": gap.value, "from": gap.low, "to": gap.high}
+            both = [key for key in repeats if key in scored.get(minus, {})]
+            if both:
+                gap = compare.over_repeats([(view(repeats[key]), view(scored[minus][key])) for key in both])
+                row |= {"minus": minus, "pairs": len(both), "difference": gap.value, "from": gap.low, "to": gap.high}
             yield row
+
+
+def _by_patient(images: table.Predictions) -> table.Predictions:
+    """The highest score of each patient, who is malignant where one of the images is."""
+    frame = images.frame.assign(image=images.frame["patient_id"])
+    return replace(images, frame=frame.groupby("image", as_index=False).max())
+
+
+def _patch_rows(patches: dict[str, dict[Key, pd.DataFrame]]) -> Iterator[dict[str, Any]]:
+    """How well a patch net tells the test patches apart: lesions from tissue, malignant ones from both others."""
+    for arm, repeats in patches.items():
+        for name, chosen, positive in (
+            ("patches: lesion against background", range(5), range(1, 5)),
+            ("patches: malignant against background", (0, 1, 3), (1, 3)),
+            ("patches: malignant against benign", range(1, 5), (1, 3)),
+        ):
+            pairs = []
+            for frame in repeats.values():
+                label = frame["label"].astype(int)
+                frame = frame[label.isin(chosen)].reset_index(drop=True)
+                columns = [column for column in frame if column.startswith("p_")]
+                score = frame[[columns[k] for k in positive]].astype(float).sum(axis=1)
+                if name.endswith("benign"):
+                    score /= frame[[columns[k] for k in range(1, 5)]].astype(float).sum(axis=1)
+                labels = frame["label"].astype(int).isin(positive).astype(int)
+                pairs.append((table.Predictions(arm, frame.assign(malignant=labels, p_malignant=score)), None))
+            mean = compare.over_repeats(pairs)
+            row = {"arm": arm, "measured": name, "runs": len(repeats), "auc": mean.value, "low": mean.low}
+            yield row | {"high": mean.high}

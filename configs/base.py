@@ -42,6 +42,7 @@ def augment() -> ConfigDict:
             "shear": 0.0,  # 0.2 rad in the published code, not in the paper
             "translation": 0.0,  # share of each side; ours, for patch sets whose lesions all stand in the middle
             "intensity": 20.0,
+            "contrast": (1.0, 1.0),  # factors of the distances from an image's mean; ours
             "order": "nearest",
         }
     )

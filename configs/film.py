@@ -37,11 +37,11 @@ def get_config() -> ConfigDict:
     config.patch.model.dropout = 0.3
     config.patch.data.kind = "patches_jittered"
     config.patch.batch, config.patch.eval_batch = 32, 32
-    learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 5)
+    learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 4)
     learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True, cache=2)
     config.patch.stages = ConfigDict({"stage1": learn})
     config.batch, config.eval_batch = 4, 8
-    whole = base.stage("end to end", ("head/.*", *LATE), EARLY, 1e-2, 4)
+    whole = base.stage("end to end", ("head/.*", *LATE), EARLY, 1e-2, 3)
     whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01, cache=2)
     whole.decoupled_decay = True
     config.stages = ConfigDict({"stage1": whole})  # the head's two numbers need no stage of their own

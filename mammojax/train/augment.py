@@ -81,13 +81,19 @@ def augment(key: jax.Array, images_BxHxWx1: jax.Array, config: ml_collections.Co
         images_BxHxWx1: float32 on the 0 … 255 scale.
         config: flip_horizontal, flip_vertical (bool), rotation (degrees), zoom (low, high), shear (radians),
             translation (the largest move, as a share of each side; in neither paper), intensity (gray
-            values of 255), order "nearest" or "linear".
+            values of 255), contrast (the least and the largest factor of the distances from an image's mean; in neither
+            paper), order "nearest" or "linear".
 
     Returns:
         float32 [B, H, W, 1]; the shift may leave 0 … 255.
     """
     count, height, width = images_BxHxWx1.shape[:3]
     map_key, shift_key = jax.random.split(key)
+    low, high = config.get("contrast", (1.0, 1.0))  # absent from the configs of older runs
     images = affine_sample(images_BxHxWx1, random_matrices(map_key, count, (height, width), config), config.order)
     shift = jax.random.uniform(shift_key, (count, 1, 1, 1), jnp.float32, -config.intensity, config.intensity)
+    if low != high:
+        factor = jax.random.uniform(jax.random.fold_in(shift_key, 1), (count, 1, 1, 1), jnp.float32, low, high)
+        mean = images.mean((1, 2, 3), keepdims=True)
+        images = mean + factor * (images - mean)
     return images + shift

@@ -82,3 +82,16 @@ def test_translation_moves_each_image_by_at_most_its_share() -> None:
     assert np.abs(offset[:, 1]).max() <= 5
     assert np.abs(offset).max(0) == pytest.approx([10, 5], rel=0.05)
     assert (np.asarray(augment.random_matrices(jax.random.key(0), 9, (40, 20), _config()))[..., 2] == 0).all()
+
+
+def test_contrast_spreads_about_the_mean_of_each_image() -> None:
+    images = jnp.arange(32.0).reshape(2, 4, 4, 1)
+    still = {"rotation": 0.0, "zoom": (1.0, 1.0), "intensity": 0.0, "flip_vertical": False, "flip_horizontal": False}
+    plain = augment.augment(jax.random.key(0), images, _config(**still))
+    np.testing.assert_allclose(plain, images, atol=1e-4)
+    changed = augment.augment(jax.random.key(0), images, _config(**still, contrast=(0.5, 2.0)))
+    factors = (changed - changed.mean((1, 2, 3), keepdims=True)) / (images - images.mean((1, 2, 3), keepdims=True))
+    np.testing.assert_allclose(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), rtol=1e-5)
+    assert 0.5 <= float(factors.min()) <= float(factors.max()) <= 2
+    assert float(np.ptp(factors[0])) < 1e-3
+    assert abs(float(factors[0].mean() - factors[1].mean())) > 1e-3
