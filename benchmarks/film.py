@@ -25,7 +25,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mammojax import run, start, tasks
 from mammojax.configs import film
-from mammojax.data import manifest, pipeline
+from mammojax.data import folds, manifest, pipeline
 from mammojax.errors import BadConfig
 from mammojax.evaluate import compare, table, two_step
 from mammojax.models import classifiers
@@ -88,8 +88,7 @@ AVERAGED = {f"{arm}, seeds averaged": arm for arm in ("patch net slid", "end to 
 
 def _folds(source: Path, split: int, workdir: Path) -> list[Path]:
     """The manifest once for each fold, its split column filled."""
-    groups = manifest.split_patients(manifest.read_manifest(source).images, [1.0] * GROUPS, seed=split)
-    place = {patient: k for k, group in enumerate(groups) for patient in group}
+    place = folds.fold_of_patients(manifest.read_manifest(source), GROUPS, seed=split)
     rows = pd.read_csv(source, dtype=str, keep_default_na=False)
     for column in {"image", "mask"} & set(rows):
         rows[column] = [os.path.relpath(source.parent / cell, workdir) if cell else "" for cell in rows[column]]

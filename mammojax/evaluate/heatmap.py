@@ -18,16 +18,19 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
+from mammojax import extension
 from mammojax.data import exams, sliding
 from mammojax.data.dataset import Prepared
 from mammojax.data.recipe import patch_side
 from mammojax.errors import BadCheckpoint
 from mammojax.models import classifiers
+from mammojax.models.head import parse_head
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import FINDINGS, MALIGNANT_PATCHES
 
 Tree = Any
 BATCH = 32  # patches at a time
+STRIDE = 32  # pixels from one position of a trunk to the next
 
 
 @cache
@@ -68,6 +71,45 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     side = patch_side(facts["kind"], facts["patch_size"])
     slide = _slide(classifiers.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
     return slide(variables, images)
+
+
+def of_head(
+    config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree, images: jax.Array
+) -> np.ndarray | None:
+    """The probability that a whole-image network with a head such as "heatmap4,max" gives each place of its images.
+
+    The image's own probability is the highest of them.
+
+    Args:
+        config, facts, variables: of a whole-image run (`restore_best`).
+        images: uint16 [B, H, W, 1].
+
+    Returns:
+        float32 [B, H, W], bilinear between the windows' centres; None for other heads.
+    """
+    if extension.named(config.model.head) or not parse_head(config.model.head).maximum:
+        return None
+    model, size = classifiers.build(config.model), images.shape[1:3]
+    places = _places(model, facts["mean"], config.model.channels)
+    maps = []
+    for grid in np.asarray(places(variables, images)):
+        inner = enlarge(grid, (grid.shape[0] * STRIDE, grid.shape[1] * STRIDE))
+        # The windows' centres begin half a window inside the image; beyond the outermost ones their values continue.
+        above, left = (max(0, n - side) // 2 for n, side in zip(size, inner.shape, strict=True))
+        below, right = (max(0, n - side) for n, side in zip(size, inner.shape, strict=True))
+        maps.append(cv2.copyMakeBorder(inner, above, below, left, right, cv2.BORDER_REPLICATE)[: size[0], : size[1]])
+    return np.stack(maps)
+
+
+@cache
+def _places(model: nn.Module, mean: float, channels: int) -> Any:
+    @jax.jit
+    def places(variables: Tree, images: jax.Array) -> jax.Array:
+        _, intermediates = model.apply(variables, classifiers.as_input(images, mean, channels))
+        head = variables["params"]["head"]
+        return jax.nn.sigmoid(intermediates["head/heatmap"] * head["scale"][0] + head["bias"][0])
+
+    return places
 
 
 def enlarge(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:

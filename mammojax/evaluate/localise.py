@@ -117,8 +117,10 @@ def random_variables(variables: Any, seed: int) -> Any:
     return draw(variables)
 
 
-def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000) -> dict[str, Any]:
-    """Measure a whole-image run's saliency, and its patch run's heatmap if it has one.
+def localise(
+    run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000, saliency_too: bool = True
+) -> dict[str, Any]:
+    """Measure a whole-image run's saliency, its patch run's heatmap and that of its own head, if it has them.
 
     Malignant images without an outline are left out. A saliency map only ranks pixels within its image, so
     across images its marks rank by the map times the image's p_malignant, for trained and random weights alike.
@@ -129,11 +131,13 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
         limit: measure only the first so many malignant and so many other images; 0: all.
         tolerance: of the pointing game, pixels of the framed image.
         runs: bootstrap draws of patients.
+        saliency_too: False leaves out the saliency maps, which take most of the time.
 
     Returns:
         {"split", "images" (malignant), "others", "lesions", "tolerance", "maps": {name: {"share", "pointing", "froc":
         {rate: interval}}}}, intervals as {"value", "low", "high"}; names: "saliency", "saliency, random weights",
-        "heatmap", "area" (a constant map: the lesions' share of the image, the value of chance).
+        "heatmap" (the patch run's), "own heatmap" (`heatmap.of_head`), "area" (a constant map: the lesions' share of
+        the image, the value of chance).
 
     Raises:
         BadCheckpoint: not a whole-image run, or nothing malignant in the split has a mask.
@@ -151,8 +155,9 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
     folder = patch_run(run, config.init_from)
     patch = restore_best(folder) if folder else None
     nets = {"saliency": variables, "saliency, random weights": random_variables(variables, config.seed)}
+    nets = nets if saliency_too else {}
     log_p = _log_p(classifiers.build(config.model), facts["mean"], config.model.channels)
-    rows: dict[str, _Row] = {name: _Row() for name in (*nets, *(("heatmap",) if patch else ()), "area")}
+    rows: dict[str, _Row] = {name: _Row() for name in nets}
     for k in tqdm(malignant + others, desc="localise", unit="image", disable=None):
         example = source[k]
         image, mask = example["image"][None], example["masks"][..., 0] == 2
@@ -161,8 +166,10 @@ def localise(run: Path, split: str = "test", limit: int = 0, tolerance: int = 0,
             rows[name].add(map_, mask, tolerance, float(log_p(weights, image)))
         if patch:
             grid = np.asarray(heatmap.heatmap(*patch, image)[0])
-            rows["heatmap"].add(heatmap.malignant(grid, mask.shape), mask, tolerance)
-        rows["area"].add(np.ones(mask.shape, np.float32), mask, tolerance)
+            rows.setdefault("heatmap", _Row()).add(heatmap.malignant(grid, mask.shape), mask, tolerance)
+        if (own := heatmap.of_head(config, facts, variables, image)) is not None:
+            rows.setdefault("own heatmap", _Row()).add(own[0], mask, tolerance)
+        rows.setdefault("area", _Row()).add(np.ones(mask.shape, np.float32), mask, tolerance)
     patients = np.array([table[k]["patient_id"] for k in malignant + others])
     return {
         "split": split, "images": len(malignant), "others": len(others), "lesions": sum(rows["area"].lesions),

@@ -80,6 +80,32 @@ def measure(scored: dict[str, np.ndarray], patients: Sequence[str], *, runs: int
     return result
 
 
+def abilities(
+    score: np.ndarray, label: np.ndarray, benign: np.ndarray, patients: Sequence[str], runs: int = RUNS
+) -> dict[str, dict[str, Any]]:
+    """What a network tells apart: malignant images from those with an outlined benign lesion, and from all others.
+
+    Args:
+        score, label: [N], of images; label -1 (unknown) is left out.
+        benign: bool [N], whether an image that is not malignant has an outlined benign lesion.
+        patients: [N].
+        runs: bootstrap draws of patients.
+
+    Returns:
+        {"images without an outlined lesion", "images with a benign lesion": `metrics.Interval.to_json`}; a part that no
+        image belongs to is left out.
+    """
+    result = {}
+    for name, others in (("images without an outlined lesion", ~benign), ("images with a benign lesion", benign)):
+        among = (label == 1) | ((label == 0) & others)
+        if both_classes(label[among]):
+            interval = metrics.bootstrap(
+                metrics.roc_auc, label[among], score[among], np.asarray(patients)[among], runs=runs
+            )
+            result[name] = interval.to_json(label[among])
+    return result
+
+
 def both_classes(label: np.ndarray) -> bool:
     """Whether an AUC can be computed."""
     return bool((label == 1).any() and (label == 0).any())

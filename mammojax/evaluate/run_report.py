@@ -14,7 +14,7 @@ from mammojax import metrics
 from mammojax.errors import BadDataset, NotPrepared
 from mammojax.evaluate import figures, plots, populations, table
 from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
-from mammojax.evaluate.report import TOO_FEW, Section, png, with_counts, write_page
+from mammojax.evaluate.report import TOO_FEW, Section, interval_text, png, with_counts, write_page
 from mammojax.vocabulary import BIRADS, FINDINGS
 
 SPLITS = {"val": "val", "test": "test", "val_random10": "val, ten windows", "test_random10": "test, ten windows"}
@@ -97,10 +97,12 @@ def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple
 
 
 def write_image_report(
-    workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = ()
-) -> Path:
+    workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = (),
+    abilities: Mapping[str, Mapping[str, Any]] | None = None, places: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """Write WORKDIR/report.html of a run on patches or whole images; returns its path.
 
+    `abilities` is from `measure.abilities`, `places` from `localise.localise`.
     Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/test.csv.
     """
     run = _Files.read(workdir)
@@ -112,8 +114,10 @@ def write_image_report(
             Section("Training", figures=[("Loss and validation score by epoch", run.curves())], layout="wide",
                     note=f"Best epoch, kept across stages: {run.kept or 'none'}."),
             _test_images(workdir, run),
+            *_places(places),
             *_gallery(gallery),
         ]  # fmt: skip
+    notes = [*_sentences(run, abilities or {}), *notes]
     details = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
     cards = [(_words(name), *_card(run.results["test"][name])) for name in names[:4]]
     write_page(workdir / "report.html", title, notes, [*sections, Section("How it was made", details=details)], cards)
@@ -125,10 +129,53 @@ def _results(run: _Files, names: Sequence[str]) -> Section:
     rows = [(_words(name), *(with_counts(run.results[split].get(name)) for split in splits)) for name in names]
     note = (
         "In brackets the 95 % interval, drawn by patient; with fewer than ten examples of a class there is none. n: how"
-        " many of each class were measured, in the order of the table below. The validation split chose the epoch that"
-        " was kept, so its numbers are optimistic."
+        " many of each class were measured, in the order of the table below."
     )
+    if run.config.get("monitor") != "last":
+        note += " The validation split chose the epoch that was kept, so its numbers are optimistic."
     return Section("Results", header=("", *splits), rows=rows, note=note)
+
+
+def _sentences(run: _Files, abilities: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the network can do and what it was not shown to do, from the test split."""
+    measured = {"all other images": run.results["test"]["auc"], **abilities} if abilities else {}
+    can: list[str] = []
+    cannot: list[str] = []
+    for others, interval in measured.items():
+        if interval["value"] is None:
+            continue
+        text = f"{others} (AUC {with_counts(interval)})"
+        (can if interval["low"] is not None and interval["low"] > 0.5 else cannot).append(text)
+    sentences = []
+    if can:
+        sentences.append(f"On the test images it ranks malignant ones above {' and above '.join(can)}.")
+    if cannot:
+        sentences.append(f"It was not shown to tell malignant images from {' or from '.join(cannot)}.")
+    if sentences:
+        sentences.append("It marks places for a reader to look at; it is no diagnosis. Research use only.")
+    return sentences
+
+
+def _places(places: Mapping[str, Any] | None) -> list[Section]:
+    """Whether the maps light up at the lesions."""
+    if not places:
+        return []
+    rates = list(next(iter(places["maps"].values()))["froc"])
+    names = {"heatmap": "patch network's heatmap", "own heatmap": "this network's own heatmap"}
+    rows = [
+        [names.get(name, name), interval_text(cells["share"]), interval_text(cells.get("pointing")),
+         *(interval_text(cells.get("froc", {}).get(rate)) for rate in rates)]
+        for name, cells in places["maps"].items()
+    ]  # fmt: skip
+    header = ("map", "share inside", "pointing game", *(f"lesions hit at {rate} false marks" for rate in rates))
+    text = f"{places['images']} malignant test images with {places['lesions']} outlined lesions,"
+    text += f" {places['others']} others."
+    note = (
+        "Share inside: how much of the map lies inside the outlines; that of the area is chance. Pointing game: the"
+        " map's maximum lies inside one. Lesions hit (FROC): by the map's highest places, at so many marks an image"
+        " elsewhere."
+    )
+    return [Section("Does it look at the lesion?", text, header, rows, note=note)]
 
 
 def _words(name: str) -> str:
@@ -189,8 +236,10 @@ def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
         if item.heatmap is not None:
             plots.overlay(axes[1], item.heatmap, 0.55)
         pictures.append((item.caption, png(figure, dpi=110, tight=False)))
-    text = "Left the mammogram with its outlined lesions (red malignant, blue benign), right what the patch classifier "
-    text += "takes for malignant."
+    text = (
+        "Left the mammogram with its outlined lesions (red malignant, blue benign), right what the network takes for "
+    )
+    text += "malignant: its own heatmap where its head is one, else its patch classifier's."
     return [Section("Surest and worst test images", text, figures=pictures, layout="gallery")]
 
 

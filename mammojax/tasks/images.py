@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from mammojax import extension, start
 from mammojax.data import dataset, pipeline
 from mammojax.data.recipe import Recipe, patch_side
-from mammojax.evaluate import heatmap, run_report, table
+from mammojax.evaluate import heatmap, localise, run_report, table
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.models import classifiers
+from mammojax.models.head import parse_head
 from mammojax.train import losses, mesh
 from mammojax.train.augment import augment
 from mammojax.train.checkpoint import patch_run, restore_best
@@ -151,16 +152,36 @@ def report(
     whole = config.model.task == "whole"
     head = config.model.get("head", "")
     title = f"{'Whole-image' if whole else 'Patch'} classifier {config.model.trunk}{' + ' + head if head else ''}"
-    gallery = []
-    if whole:
-        gallery = _gallery(config, data, predictions, patch_run(workdir, config.init_from))
-    run_report.write_image_report(workdir, title=f"{title} on {config.data.name}", notes=notes, gallery=gallery)
+    title = f"{title} on {config.data.name}"
+    if not whole:
+        run_report.write_image_report(workdir, title=title, notes=notes)
+        return
+    source, label = data.source("test"), predictions["label"]
+    masks = [source[k]["masks"] for k in range(len(label))]
+    benign = np.array([(mask == 1).any() and not (mask == 2).any() for mask in masks])
+    patients = [row["patient_id"] for row in data.table("test")]
+    abilities, places = {}, None
+    if benign.any():
+        score = predictions["scores"][:, 1]
+        abilities = measures.abilities(score, label, benign, patients, config.bootstrap_runs)
+    outlined = any((mask == 2).any() for mask, of in zip(masks, label, strict=True) if of == 1)
+    if outlined and (patch_run(workdir, config.init_from) or _own_heatmap(config)):
+        places = localise.localise(workdir, saliency_too=False)
+    run_report.write_image_report(
+        workdir, title=title, notes=notes, gallery=_gallery(config, workdir, data, predictions), abilities=abilities,
+        places=places,
+    )  # fmt: skip
+
+
+def _own_heatmap(config: ConfigDict) -> bool:
+    """Whether the head is a heatmap of the image."""
+    return not extension.named(config.model.head) and parse_head(config.model.head).maximum
 
 
 def _gallery(
-    config: ConfigDict, data: dataset.Prepared, predictions: Predictions, patch_run: Path | None
+    config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions
 ) -> list[run_report.GalleryItem]:
-    """The surest and the worst test images, each with the patch network's heatmap if there is one."""
+    """The surest and the worst test images, each with the network's own heatmap or its patch network's."""
     p, label = predictions["scores"][:, 1], predictions["label"]
     order = np.argsort(p)
     groups = {
@@ -169,13 +190,17 @@ def _gallery(
         "malignant scored lowest": [i for i in order if label[i] == 1],
         "benign scored highest": [i for i in order[::-1] if label[i] == 0],
     }
-    net = restore_best(patch_run) if patch_run else None
+    folder = patch_run(workdir, config.init_from)
+    own = restore_best(workdir) if _own_heatmap(config) else None
+    net = restore_best(folder) if folder and not own else None
     source, items = data.source("test"), []
     for group, indices in groups.items():
         for i in indices[: config.gallery]:
             example = source[int(i)]
             image, overlay = example["image"], None
-            if net:
+            if own and (maps := heatmap.of_head(*own, image[None])) is not None:
+                overlay = maps[0]
+            elif net:
                 overlay = heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
             items.append(
                 run_report.GalleryItem(

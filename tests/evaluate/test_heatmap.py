@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
+import pytest
 
+from mammojax.configs import quickstart
 from mammojax.evaluate import heatmap
 from mammojax.evaluate.predictor import ImagePredictor
+from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best
+from mammojax.train.state import init_variables
 
 
 def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
@@ -25,3 +30,26 @@ def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
     large = np.asarray(heatmap.heatmap(config, facts, variables, np.tile(patch, (2, 3, 2, 1))))
     assert large.shape == (2, 3, 2, 5)
     np.testing.assert_allclose(large.sum(-1), 1, rtol=1e-5)
+
+
+def test_the_highest_place_of_a_heads_own_map_is_the_images_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = quickstart.get_config()
+    config.model.update(head="heatmap2,max", width=4, blocks=(1, 1, 1, 1))
+    variables = init_variables(classifiers.build(config.model), (160, 128), config.model.channels, 0)
+    variables["params"]["head"]["bias"] -= 1.0
+    images = np.random.default_rng(0).integers(0, 65536, (2, 160, 128, 1), np.uint16)
+    facts = {"mean": 100.0}
+    maps = heatmap.of_head(config, facts, variables, images)
+    assert maps is not None
+    assert maps.shape == (2, 160, 128)
+    p = ImagePredictor(config, facts, variables).score(list(images[..., 0]), "none")
+    np.testing.assert_allclose(maps.max((1, 2)), p, rtol=1e-5)
+    # A window of 2 x 2 positions is centred where its four squares of 32 x 32 pixels meet.
+    grid = np.zeros((1, 4, 3), np.float32)
+    grid[0, 2, 1] = 1
+    monkeypatch.setattr(heatmap, "_places", lambda *_: lambda *_: jax.numpy.asarray(grid))
+    (only,) = heatmap.of_head(config, facts, variables, images[:1])
+    y, x = np.argwhere(only == only.max()).mean(0)
+    assert (y + 0.5, x + 0.5) == (3 * 32, 2 * 32)
+    config.model.head = "32-32-128x1"
+    assert heatmap.of_head(config, facts, variables, images) is None

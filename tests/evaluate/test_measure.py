@@ -111,3 +111,16 @@ def test_birads_is_measured_one_against_the_rest(tmp_path: Path) -> None:
     assert results["auc"]["value"] == pytest.approx(np.mean(three))
     right = np.mean([e.birads == p[0].argmax() for e, p in labelled])
     assert results["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_abilities_tell_benign_lesions_from_other_images() -> None:
+    score = np.array([0.9, 0.6, 0.8, 0.7, 0.1, 0.2, 0.5])
+    label = np.array([1, 1, 0, 0, 0, 0, -1])
+    benign = np.array([False, False, True, True, False, False, False])
+    result = measure.abilities(score, label, benign, list("abcdefg"), runs=10)
+    assert result["images without an outlined lesion"]["value"] == 1
+    assert result["images without an outlined lesion"]["n"] == [2, 2]
+    assert result["images with a benign lesion"]["value"] == 0.5
+    assert set(measure.abilities(score, label, benign & False, list("abcdefg"), runs=10)) == {
+        "images without an outlined lesion"
+    }

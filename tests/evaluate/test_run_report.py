@@ -105,3 +105,23 @@ def test_a_patch_report_has_its_confusion_matrix(tmp_path: Path, count: int) -> 
     assert page.count("<img") == 2
     assert "malignant calcification" in page
     assert "ROC curve" not in page
+
+
+def test_a_report_says_what_the_network_can_do_and_where_it_looks(tmp_path: Path) -> None:
+    workdir = _workdir(tmp_path, ["not malignant", "malignant"], np.arange(40) % 2)
+    some = {"value": 0.5, "low": 0.4, "high": 0.6, "n": [9, 9]}
+    abilities = {"images with a benign lesion": some}
+    cells = {"share": some, "pointing": some, "froc": {"0.25": some, "1.0": some}}
+    places = {"images": 12, "others": 30, "lesions": 14, "maps": {"own heatmap": cells, "area": {"share": some}}}
+    path = write_image_report(workdir, title="A run", abilities=abilities, places=places)
+    page = re.sub(r"\s+", " ", path.read_text())
+    assert "ranks malignant ones above all other images (AUC 0.810" in page
+    assert "not shown to tell malignant images from images with a benign lesion (AUC 0.500" in page
+    assert "it is no diagnosis" in page
+    assert "this network&#39;s own heatmap" in page
+    assert "12 malignant test images with 14 outlined lesions, 30 others" in page
+    assert "The validation split chose" in page
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["config"]["monitor"] = "last"
+    (workdir / "config.json").write_text(json.dumps(saved))
+    assert "The validation split chose" not in write_image_report(workdir, title="A run").read_text()
