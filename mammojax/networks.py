@@ -9,8 +9,10 @@
 ((1, 5), (1, 2, 2, 256))
 """
 
-from mammojax.models.classifiers import PatchClassifier, WholeImageClassifier
+from mammojax.models.classifiers import PatchClassifier, TwoView, WholeImageClassifier
+from mammojax.models.convnext import ConvNeXt
 from mammojax.models.densenet121 import DenseNet121
+from mammojax.models.efficientnet import EfficientNet
 from mammojax.models.efficientnet_lite import EfficientNetLite
 from mammojax.models.head import Head
 from mammojax.models.multi_view import MultiView
@@ -20,12 +22,15 @@ from mammojax.models.vgg16 import VGG16
 
 __all__ = [
     "VGG16",
+    "ConvNeXt",
     "DenseNet121",
+    "EfficientNet",
     "EfficientNetLite",
     "Head",
     "MultiView",
     "PatchClassifier",
     "ResNet22",
     "ResNet50",
+    "TwoView",
     "WholeImageClassifier",
 ]

@@ -3,6 +3,10 @@
 VIEWS = ("L-CC", "R-CC", "L-MLO", "R-MLO")
 """The four views of a screening exam: laterality, then angle."""
 
+PAIRS = {"views": ("CC", "MLO"), "breasts": ("breast", "other")}
+"""The two inputs of a two-view network: the views of a breast (Petrini et al. 2022), or, where there is one view only,
+a breast and the other breast of its exam; the label is the first one's."""
+
 LABELS = ("left_benign", "right_benign", "left_malignant", "right_malignant")
 """The four labels of an exam (Wu et al. 2019, section IV)."""
 

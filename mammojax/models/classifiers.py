@@ -1,9 +1,11 @@
-"""The patch classifier and the whole-image classifier made from it (Shen et al. 2019, "Converting a classifier …").
+"""The patch classifier, and the classifiers of one and two views made from it.
 
-Both are a trunk with a top. The whole-image network keeps the trunk and replaces the patch classifier by a head
-(head.py), so the patch network's `params["trunk"]` fit into it unchanged.
+All are a trunk with a top. The whole-image network keeps the trunk and replaces the patch classifier by a head
+(head.py), so the patch network's `params["trunk"]` fit into it unchanged (Shen et al. 2019, "Converting a classifier
+…"); the two-view network keeps the whole-image network's trunk likewise (Petrini et al. 2022).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,32 +14,59 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mammojax import extension
+from mammojax.models import convnext, efficientnet
+from mammojax.models.convnext import ConvNeXt
 from mammojax.models.densenet121 import PADDINGS, DenseNet121
+from mammojax.models.efficientnet import EfficientNet
 from mammojax.models.efficientnet_lite import EfficientNetLite
 from mammojax.models.head import Head, Output, parse_head
 from mammojax.models.layers import Frozen, never, pool
 from mammojax.models.resnet50 import ResNet50
 from mammojax.models.vgg16 import VGG16
+from mammojax.vocabulary import PAIRS
 
 Array = jax.Array
 
 
-def centre(image_BxHxWx1: Array, mean: float, channels: int) -> Array:
-    """The network's input for a gray image on the 0..255 scale: float32 [B, H, W, channels], `mean` subtracted.
+NORMALISATIONS = ("mean", "unit", "image")
 
-    The paper subtracts one scalar, the mean of its training images, and repeats the gray image three times.
+
+def centre(image_BxHxWx1: Array, mean: float, channels: int, normalise: str = "mean") -> Array:
+    """The network's input for a gray image on the 0..255 scale: float32 [B, H, W, channels], all channels equal.
+
+    Args:
+        image_BxHxWx1: any number type.
+        mean: a gray value of 0..255, of the training images.
+        channels: of the input.
+        normalise: "mean" subtracts the mean (Shen et al. 2019); "unit" also divides by 255 (Petrini et al. 2022 on
+            CBIS-DDSM); "image" subtracts each image's own mean and divides by its standard deviation (Petrini & Kim
+            2025 on VinDr-Mammo).
     """
-    return jnp.repeat(image_BxHxWx1.astype(jnp.float32) - mean, channels, axis=-1)
+    x = image_BxHxWx1.astype(jnp.float32)
+    if normalise == "image":
+        x = x - x.mean(axis=(1, 2, 3), keepdims=True)
+        x = x / jnp.maximum(jnp.sqrt(jnp.mean(x * x, axis=(1, 2, 3), keepdims=True)), 255e-5)
+    else:
+        x = (x - mean) / (255 if normalise == "unit" else 1)
+    return jnp.repeat(x, channels, axis=-1)
 
 
-def as_input(image_BxHxWx1: Array, mean: float | None, channels: int) -> Array:
-    """The network's input for a stored image: gray, 0..65535, uint16 or float → `centre` of it on the 0..255 scale.
+def as_input(image: Any, mean: float | None, channels: int, normalise: str = "mean") -> Any:
+    """The network's input for stored images: gray, 0..65535, uint16 or float → `centre` of them on the 0..255 scale.
 
-    If mean is None, the images are standardised already, as Wu et al. 2019's patches, and are only repeated.
+    Args:
+        image: [B, H, W, 1], or such an array for each view.
+        mean: as of `centre`; None: the images are standardised already, as Wu et al. 2019's patches, and are only
+            repeated.
+        channels, normalise: as of `centre`.
     """
-    if mean is None:
-        return centre(image_BxHxWx1, 0.0, channels)
-    return centre(image_BxHxWx1.astype(jnp.float32) * (255 / 65535), mean, channels)
+
+    def of_view(image_BxHxWx1: Array) -> Array:
+        if mean is None:
+            return centre(image_BxHxWx1, 0.0, channels)
+        return centre(image_BxHxWx1.astype(jnp.float32) * (255 / 65535), mean, channels, normalise)
+
+    return jax.tree.map(of_view, image)
 
 
 class PatchClassifier(nn.Module):
@@ -105,19 +134,58 @@ class WholeImageClassifier(nn.Module):
         return logits, intermediates
 
 
+class TwoView(nn.Module):
+    """Two views of a breast → one trunk for both → head: {view: float [B, H, W, C]} → (logits, intermediates).
+
+    The features of the views are joined on the channels, in the order of `views` (Petrini et al. 2022: CC first), and
+    the head reads them. Logits are float32 [B, classes]. `intermediates` holds the trunk's as "CC/stem" …,
+    "CC/features", "joined" and the head's, "head/block1" … "head/pooled". Params: "trunk" and "head". In training the
+    trunk sees one view after the other: each has its own batch statistics.
+
+    Attributes:
+        trunk: a module as `PatchClassifier` has it.
+        head: a `Head` or another module.
+        views: the keys of the images.
+
+    Raises:
+        ValueError: a view is absent.
+    """
+
+    trunk: nn.Module
+    head: nn.Module
+    views: tuple[str, ...] = PAIRS["views"]
+
+    @nn.compact
+    def __call__(self, images: Mapping[str, Array], train: bool = False, frozen: Frozen = never) -> Output:
+        if absent := [view for view in self.views if view not in images]:
+            raise ValueError(f"A two-view network needs {' and '.join(self.views)}; {absent[0]} is absent.")
+        intermediates: dict[str, Array] = {}
+        for view in self.views:
+            features, maps = self.trunk(images[view], train, frozen)
+            intermediates |= {f"{view}/{name}": x for name, x in maps.items()} | {f"{view}/features": features}
+        joined = jnp.concatenate([intermediates[f"{view}/features"] for view in self.views], axis=-1)
+        logits, of_head = self.head(joined, train, frozen)
+        return logits, intermediates | {"joined": joined} | {f"head/{name}": x for name, x in of_head.items()}
+
+
 TRUNKS: dict[str, type[nn.Module]] = {
     "resnet50": ResNet50, "vgg16": VGG16, "densenet121": DenseNet121,
     **{f"efficientnet_lite{variant}": EfficientNetLite for variant in range(3)},
+    **{f"efficientnet_{variant}": EfficientNet for variant in efficientnet.SCALES},
+    **{f"convnext_{variant}": ConvNeXt for variant in convnext.DEPTHS},
 }  # fmt: skip
+TASKS = ("patch", "whole", "exam_patch", "two_view")
 
 
 def build(model: ConfigDict) -> nn.Module:
     """The network that `config.model` describes.
 
-    Fields: task "patch", "whole" or "exam_patch" (a patch classifier too); trunk, one of TRUNKS; classes; width;
-    channels (of the input, 1 or 3); dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also blocks,
-    stride_on and conv_bias, for "densenet121" blocks and padding; for "resnet50", EfficientNets and heads bn_momentum
-    and bn_epsilon; for "whole" also head and auxiliary_classes.
+    Fields: task "patch", "whole", "two_view" or "exam_patch" (a patch classifier too); trunk, one of TRUNKS; classes;
+    width; channels (of the input, 1 or 3); dropout in 0..1; dtype "float32" or "bfloat16". For "resnet50" also blocks,
+    stride_on and conv_bias, for "densenet121" blocks and padding, for "efficientnet_b0" and "…_b3" padding and
+    drop_path, for ConvNeXts drop_path; for "resnet50", EfficientNets and heads bn_momentum and bn_epsilon; for "whole"
+    and "two_view" also head and, if its momentum differs, head_bn_momentum; for "whole" auxiliary_classes; for
+    "two_view" pair, one of PAIRS. `normalise` says what the network takes, see `centre`.
 
     A trunk or a head from outside this package is "package.module:Class", a flax module that gets those of these
     fields that it has: a trunk (x, train, frozen) → (features [B, h, w, C], intermediates), a head (features, train,
@@ -127,7 +195,7 @@ def build(model: ConfigDict) -> nn.Module:
         ValueError: names the field.
     """
     choices: dict[str, tuple[Any, ...]] = {
-        "task": ("patch", "whole", "exam_patch"),
+        "task": TASKS,
         "trunk": tuple(TRUNKS),
         "dtype": ("float32", "bfloat16"),
         "channels": (1, 3),
@@ -138,21 +206,27 @@ def build(model: ConfigDict) -> nn.Module:
         choices["stride_on"] = ("1x1", "3x3")
     if model.trunk == "densenet121":
         choices["padding"] = tuple(PADDINGS)
+    for field, allowed in {
+        "normalise": NORMALISATIONS, "pair": tuple(PAIRS), "padding": efficientnet.PADDINGS
+    }.items():  # fmt: skip
+        if field in model and (field != "padding" or TRUNKS.get(model.trunk) is EfficientNet):
+            choices[field] = allowed
     for field, allowed in choices.items():
         if model[field] not in allowed:
             raise ValueError(f"model.{field}={model[field]!r} is unknown; use {' or '.join(map(str, allowed))}.")
     trunk = _trunk(model)
-    if model.task != "whole":
+    if model.task not in ("whole", "two_view"):
         return PatchClassifier(trunk, model.classes, model.dropout)
-    head = model.head
+    head, momentum = model.head, model.get("head_bn_momentum", model.bn_momentum)
     if extension.named(head):
         head = extension.build(_module(head, "head"), _fields(model))
     else:
         parse_head(head)  # a bad spec must fail here, not at the network's first trace
-    return WholeImageClassifier(
-        trunk, head, model.classes, model.dropout, model.bn_momentum, model.bn_epsilon, jnp.dtype(model.dtype),
-        model.auxiliary_classes,
-    )  # fmt: skip
+    fields = (model.classes, model.dropout, momentum, model.bn_epsilon, jnp.dtype(model.dtype))
+    if model.task == "two_view":
+        head = Head(head, *fields) if isinstance(head, str) else head
+        return TwoView(trunk, head, PAIRS[model.get("pair", "views")])
+    return WholeImageClassifier(trunk, head, *fields, model.auxiliary_classes)
 
 
 def _trunk(model: ConfigDict) -> nn.Module:
@@ -161,7 +235,10 @@ def _trunk(model: ConfigDict) -> nn.Module:
     blocks = tuple(model.blocks)
     if model.trunk in ("resnet50", "densenet121") and (len(blocks) != 4 or min(blocks) < 1):
         raise ValueError(f"model.blocks={blocks}: give four unit counts of at least 1, as (3, 4, 6, 3).")
-    variant = {"variant": int(model.trunk[-1])} if model.trunk.startswith("efficientnet_lite") else {}
+    kind, _, name = model.trunk.partition("_")
+    variant: dict[str, Any] = {"variant": int(name[-1]) if name.startswith("lite") else name}
+    if kind == "convnext":
+        variant = {"depths": convnext.DEPTHS[name]}
     return extension.build(TRUNKS[model.trunk], _fields(model) | variant)
 
 

@@ -12,27 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.layers import HE_NORMAL, Conv1x1, Depthwise, Frozen, never, norms, relu6
+from mammojax.models.efficientnet import BLOCKS, HEAD, InvertedBottleneck, rounded
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu6
 
-BLOCKS = (
-    # repeats, kernel, stride, expansion, channels
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
 SCALES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))
 """Width and depth of Lite 0, 1, 2; the first and the last group of blocks are not deepened."""
-STEM, HEAD = 32, 1280
-
-
-def _channels(channels: float) -> int:
-    """The nearest multiple of 8, never a tenth below."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest + 8 if nearest < 0.9 * channels else nearest
+STEM = 32
 
 
 def plan(variant: int, width: int = STEM) -> list[tuple[int, int, int, int]]:
@@ -42,36 +27,8 @@ def plan(variant: int, width: int = STEM) -> list[tuple[int, int, int, int]]:
     for group, (repeats, kernel, stride, expansion, channels) in enumerate(BLOCKS):
         fixed = group in (0, len(BLOCKS) - 1)
         for k in range(repeats if fixed else math.ceil(repeats * deeper)):
-            blocks.append((kernel, stride if k == 0 else 1, expansion, _channels(channels * wider * width / STEM)))
+            blocks.append((kernel, stride if k == 0 else 1, expansion, rounded(channels * wider * width / STEM)))
     return blocks
-
-
-class InvertedBottleneck(nn.Module):
-    """1×1 to `expansion` times the channels, depthwise, 1×1 to `channels`; the input is added where shapes are equal.
-
-    Each convolution has a BN, all but the last a ReLU6. Without expansion (1) the first 1×1 is left out.
-    """
-
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-    bn_momentum: float
-    bn_epsilon: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x_BxHxWxC: jax.Array, train: bool = False, frozen: Frozen = never) -> jax.Array:
-        norm = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)
-        x, before = x_BxHxWxC, x_BxHxWxC.shape[-1]
-        if self.expansion > 1:
-            x = Conv1x1(before * self.expansion, use_bias=False, dtype=self.dtype, name="expand_conv")(x)
-            x = relu6(norm(x, "expand_bn"))
-        x = Depthwise(self.kernel, self.stride, self.dtype, name="depthwise_conv")(x)
-        x = relu6(norm(x, "depthwise_bn"))
-        x = Conv1x1(self.channels, use_bias=False, dtype=self.dtype, name="project_conv")(x)
-        x = norm(x, "project_bn")
-        return x + x_BxHxWxC if self.stride == 1 and before == self.channels else x
 
 
 class EfficientNetLite(nn.Module):

@@ -1,10 +1,11 @@
 """The head, from trunk features to a whole image's logits (Shen et al. 2019, "Network design"), written as text.
 
 Blocks, the paper's all-convolutional design: "512-512-1024x2,512-512-1024x2" ([L-M-N]×K, bottleneck units),
-"256x1,128x1" (N×K, VGG blocks). With the patch classifier's heatmap before them: "heatmap7,512-512-1024x2,…". Fully
-connected layers on the max-pooled heatmap: "heatmap7,pool5,fc64-32". The 7 is the side of a patch's own feature map,
-224 / 32; "heatmap7softmax" has softmax where the paper's default is ReLU. Ours is "heatmap7,max": the patch classifier
-slid over the image and its most suspicious place, with nothing new but a scale and an offset, for few images.
+"256x1,128x1" (N×K, VGG blocks), "mbconv,mbconv" (inverted bottlenecks, Petrini et al. 2022). With the patch
+classifier's heatmap before them: "heatmap7,512-512-1024x2,…". Fully connected layers on the max-pooled heatmap:
+"heatmap7,pool5,fc64-32". The 7 is the side of a patch's own feature map, 224 / 32; "heatmap7softmax" has softmax where
+the paper's default is ReLU. Ours is "heatmap7,max": the patch classifier slid over the image and its most suspicious
+place, with nothing new but a scale and an offset, for few images.
 """
 
 import re
@@ -16,7 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.layers import HE_NORMAL, Frozen, never, norms, pool, relu
+from mammojax.models.efficientnet import InvertedBottleneck
+from mammojax.models.layers import HE_NORMAL, Frozen, never, norms, pool, relu, swish
 from mammojax.models.resnet50 import Bottleneck
 from mammojax.vocabulary import MALIGNANT_PATCHES, PATCH_CLASSES
 
@@ -31,7 +33,8 @@ class Spec(NamedTuple):
         window: side of the heatmap's average pool in trunk positions; 0 without heatmap.
         softmax: the heatmap's activation is softmax, not ReLU.
         pool: side of the max pool on the heatmap.
-        blocks: (widths, units) of each convolutional block; three widths a bottleneck, one a VGG block.
+        blocks: (widths, units) of each convolutional block; three widths a bottleneck, one a VGG block, none an
+            inverted bottleneck.
         fc: widths of the two fully connected layers, () without.
         maximum: the most suspicious place of the heatmap is the answer.
     """
@@ -73,12 +76,14 @@ def parse_head(text: str) -> Spec:
 
 
 def _block(block: str, text: str) -> tuple[tuple[int, ...], int]:
+    if block == "mbconv":
+        return (), 1
     match = re.fullmatch(r"([1-9]\d*(?:-[1-9]\d*-[1-9]\d*)?)x([1-9]\d*)", block)
     if not match:
         raise ValueError(
             f"model.head: {block!r} in {text!r} is no block; write L-M-NxK for K bottleneck units"
-            ' ("512-512-1024x2") or NxK for K convolutions ("256x1"), blocks separated by commas, "heatmap7" and'
-            ' "pool5" before them, or "fc64-32" after those two.'
+            ' ("512-512-1024x2"), NxK for K convolutions ("256x1") or mbconv, blocks separated by commas, "heatmap7"'
+            ' and "pool5" before them, or "fc64-32" after those two.'
         )
     return tuple(int(width) for width in match[1].split("-")), int(match[2])
 
@@ -98,16 +103,27 @@ class ConvUnit(nn.Module):
         return relu(x)
 
 
+def halving_block(channels: int, bn_momentum: float, dtype: Any, name: str) -> InvertedBottleneck:
+    """The inverted bottleneck of Petrini et al. 2022 on top of a trunk: stride 2, channels as its input has, no sum.
+
+    Its padding is symmetric and its epsilon 1e-3 whatever the trunk's: the published code takes these blocks from
+    lukemelas's EfficientNet, built for maps of 15 × 15.
+    """
+    return InvertedBottleneck(
+        3, 2, 2, channels, bn_momentum, 1e-3, dtype, swish, max(1, channels // 4), "symmetric", name=name
+    )
+
+
 class Head(nn.Module):
     """Trunk features [B, h, w, C] → (logits float32 [B, classes], intermediates).
 
     *Blocks*: each halves height and width, a bottleneck block in its first unit (stride on the first 1×1, projected
     shortcut), a VGG block in a 2×2 max pool after its last; then global average pooling, dropout, Dense. Convolutions
-    have biases, whether the trunk's have them or not. *Heatmap*: average pool of `window` × `window`, stride 1, valid;
-    Dense to the five patch classes at every position, whose parameters are the patch classifier's own Dense; ReLU or
-    softmax; max pool. *Fully connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus
-    another Dense to the classes straight from the heatmap; it fits one image size.
-    *Maximum*: see `_maximum`; two classes.
+    have biases, whether the trunk's have them or not; those of "mbconv" blocks (`halving_block`) have none. *Heatmap*:
+    average pool of `window` × `window`, stride 1, valid; Dense to the five patch classes at every position, whose
+    parameters are the patch classifier's own Dense; ReLU or softmax; max pool. *Fully
+    connected*: Dense, BN, ReLU twice on the flattened heatmap, Dense to the classes, plus another Dense to the classes
+    straight from the heatmap; it fits one image size. *Maximum*: see `_maximum`; two classes.
 
     Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits, scale, bias. `intermediates`
     holds "heatmap" (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are
@@ -139,6 +155,9 @@ class Head(nn.Module):
         for b, (widths, units) in enumerate(spec.blocks, start=1):
             unit: Callable[..., nn.Module]
             for u in range(1, units + 1):
+                if not widths:
+                    x = halving_block(x.shape[-1], self.bn_momentum, self.dtype, f"block{b}_unit{u}")(x, train, frozen)
+                    continue
                 if len(widths) == 3:
                     unit = partial(Bottleneck, widths, stride=2 if u == 1 else 1, project=u == 1)
                 else:

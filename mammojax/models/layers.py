@@ -1,10 +1,11 @@
-"""The layers that the networks share: 1×1 convolution, BatchNorm that can be frozen, pooling, the rectifier.
+"""The layers that the networks share: 1×1 and depthwise convolutions, BatchNorm that can be frozen, stochastic depth,
+pooling, the activations.
 
-Inside `guided()` the rectifier has the backward rule of guided back-propagation.
+Inside `guided()` the activations have the backward rule of guided back-propagation.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from flax.linen.dtypes import promote_dtype
 
 Frozen = Callable[[str], bool]
 """Takes the path of a BatchNorm, such as "trunk/stage4_unit3/bn1"; True keeps its running statistics as they are."""
+
+Activation = Callable[[jax.Array], jax.Array]
 
 HE_NORMAL = nn.initializers.he_normal()
 
@@ -66,39 +69,52 @@ class Conv1x1(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """Depthwise convolution without bias, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, C], TensorFlow's "SAME" padding.
+    """Depthwise convolution, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, C].
 
-    The parameter is "kernel" [k, k, 1, C]. On a CPU it is a sum over the kernel's taps of shifted, strided slices:
-    XLA's own is 20 to 90 times slower there. Elsewhere it is XLA's own. Both are the same mathematics.
+    The parameters are "kernel" [k, k, 1, C] and, with `use_bias`, "bias" [C]. On a CPU it is a sum over the kernel's
+    taps of shifted, strided slices: XLA's own is 20 to 90 times slower there. Elsewhere it is XLA's own. Both are the
+    same mathematics. `padding`: "same", TensorFlow's, or "symmetric", torch's (k - 1) / 2 on each side.
     """
 
     kernel: int
     stride: int = 1
     dtype: Any = jnp.float32
+    padding: str = "same"
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
         side, channels = self.kernel, x_BxHxWxC.shape[-1]
         kernel = self.param("kernel", HE_NORMAL, (side, side, 1, channels), jnp.float32)
-        x, kernel = promote_dtype(x_BxHxWxC, kernel, dtype=self.dtype)
-        return depthwise(x, kernel, self.stride, by_slices=jax.default_backend() == "cpu")
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x_BxHxWxC, kernel, bias, dtype=self.dtype)
+        x = depthwise(x, kernel, self.stride, jax.default_backend() == "cpu", self.padding)
+        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 
-def depthwise(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, by_slices: bool) -> jax.Array:
-    """The convolution of `Depthwise`, by shifted slices or by XLA; kernel [k, k, 1, C]."""
+def depthwise(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, by_slices: bool, padding: str = "same"
+) -> jax.Array:  # fmt: skip
+    """The convolution of `Depthwise`, by shifted slices or by XLA; kernel [k, k, 1, C], padding as `paddings`."""
     if by_slices:
-        return _by_slices(x_BxHxWxC, kernel, stride)
+        return _by_slices(x_BxHxWxC, kernel, stride, padding)
+    pads = paddings(x_BxHxWxC.shape[1:3], len(kernel), stride, padding)
     return jax.lax.conv_general_dilated(
-        x_BxHxWxC, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        x_BxHxWxC, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x_BxHxWxC.shape[-1],
     )  # fmt: skip
 
 
-def _same(size: int, side: int, stride: int) -> tuple[int, tuple[int, int]]:
-    """The output's size and the zeros before and after the input, of TensorFlow's "SAME" padding."""
-    out = -(-size // stride)
-    lack = max((out - 1) * stride + side - size, 0)
-    return out, (lack // 2, lack - lack // 2)
+def paddings(size: Sequence[int], side: int, stride: int, padding: str) -> list[tuple[int, int]]:
+    """Zeros (before, after) height and width `size` for a kernel of this side.
+
+    "same" is TensorFlow's: as few as give ⌈n / stride⌉ positions, the odd one after; "symmetric" is torch's
+    (side - 1) / 2 before and after.
+    """
+    if padding == "symmetric":
+        return [((side - 1) // 2, (side - 1) // 2)] * 2
+    lack = [max((-(-n // stride) - 1) * stride + side - n, 0) for n in size]
+    return [(n // 2, n - n // 2) for n in lack]
 
 
 def _taps(x: jax.Array, kernel: jax.Array, out: tuple[int, int], stride: int) -> jax.Array:
@@ -112,17 +128,22 @@ def _taps(x: jax.Array, kernel: jax.Array, out: tuple[int, int], stride: int) ->
     return sum(taps[1:], taps[0])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _by_slices(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    (height, rows), (width, columns) = (_same(n, len(kernel), stride) for n in x.shape[1:3])
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_slices(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.Array:
+    height, width = (-(-n // stride) for n in x.shape[1:3])
+    rows, columns = paddings(x.shape[1:3], len(kernel), stride, padding)
     return _taps(jnp.pad(x, ((0, 0), rows, columns, (0, 0))), kernel, (height, width), stride)
 
 
-def _slices_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _by_slices(x, kernel, stride), (x, kernel)
+def _slices_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: str
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _by_slices(x, kernel, stride, padding), (x, kernel)
 
 
-def _slices_backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _slices_backward(
+    stride: int, padding: str, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The gradients of `_by_slices`; written out because those that JAX derives take two to four times as long.
 
     The input's gradient is again a sum of shifted slices; the kernel's is summed over chunks of rows that stay in the
@@ -130,7 +151,8 @@ def _slices_backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Arr
     """
     x, kernel = saved
     (count, *size, channels), side = x.shape, len(kernel)
-    (height, rows), (width, columns) = (_same(n, side, stride) for n in size)
+    height, width = (-(-n // stride) for n in size)
+    rows, columns = paddings(size, side, stride, padding)
     spread = []
     for n, out, (before, _) in zip(size, (height, width), (rows, columns), strict=True):
         low = side - 1 - before
@@ -164,6 +186,18 @@ def _slices_backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Arr
 _by_slices.defvjp(_slices_forward, _slices_backward)
 
 
+def stochastic_depth(x_BxHxWxC: jax.Array, rate: float, train: bool, key: Callable[[], jax.Array]) -> jax.Array:
+    """The branch of a residual block with whole examples dropped (Huang et al. 2016), for training.
+
+    Each example of the batch is dropped with probability `rate`; those kept are divided by 1 - rate, so that the
+    mean stays. `key` gives a JAX random key; it is called only where something may be dropped.
+    """
+    if not train or not rate:
+        return x_BxHxWxC
+    kept = jax.random.bernoulli(key(), 1 - rate, (x_BxHxWxC.shape[0], 1, 1, 1))
+    return jnp.where(kept, x_BxHxWxC / (1 - rate), 0).astype(x_BxHxWxC.dtype)
+
+
 def pool(x_BxHxWxC: jax.Array) -> jax.Array:
     """Global average pooling → float32 [B, C], summed in float32 whatever the computation's dtype."""
     return jnp.mean(x_BxHxWxC.astype(jnp.float32), axis=(1, 2))
@@ -172,30 +206,46 @@ def pool(x_BxHxWxC: jax.Array) -> jax.Array:
 _GUIDED = ContextVar("guided", default=False)
 
 
-@jax.custom_vjp
-def _guided_relu(x: jax.Array) -> jax.Array:
-    return nn.relu(x)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _guided(activation: Activation, x: jax.Array) -> jax.Array:
+    return activation(x)
 
 
-def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return nn.relu(x), x > 0
+def _forward(activation: Activation, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return activation(x), x
 
 
-def _backward(positive: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(positive, nn.relu(gradient), 0),)
+def _backward(activation: Activation, x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    _, slope = jax.vjp(activation, x)
+    return (jnp.where(x > 0, slope(nn.relu(gradient))[0], 0),)
 
 
-_guided_relu.defvjp(_forward, _backward)
+_guided.defvjp(_forward, _backward)
 
 
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0). Inside `guided()` its gradient passes only where activation and gradient are both positive."""
-    return _guided_relu(x) if _GUIDED.get() else nn.relu(x)
+    return _guided(nn.relu, x) if _GUIDED.get() else nn.relu(x)
 
 
 def relu6(x: jax.Array) -> jax.Array:
     """min(max(x, 0), 6), guided as `relu` is."""
     return jnp.minimum(relu(x), 6)
+
+
+def swish(x: jax.Array) -> jax.Array:
+    """x / (1 + exp(-x)) (Ramachandran et al. 2017). Guided, its own gradient passes where `relu`'s would; the rule is
+    ours, Springenberg et al. know rectifiers only."""
+    return _guided(nn.swish, x) if _GUIDED.get() else nn.swish(x)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution's share below x (Hendrycks & Gimpel 2016), exact, guided as `swish` is."""
+    return _guided(_exact_gelu, x) if _GUIDED.get() else _exact_gelu(x)
+
+
+def _exact_gelu(x: jax.Array) -> jax.Array:
+    return nn.gelu(x, approximate=False)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.densenet121 import DenseNet121
 from mammojax.models.multi_view import MultiView
-from mammojax.models.weights import TORCH_LEAVES, PretrainedMismatch, dense_name, read_tensors, torch_densenet121
+from mammojax.models.trunk_names import TORCH_LEAVES, dense_name, torch_densenet121
+from mammojax.models.weights import PretrainedMismatch, read_tensors
 from mammojax.vocabulary import EXAM_PATCH_CLASSES, VIEWS
 
 Arrays = dict[str, np.ndarray]

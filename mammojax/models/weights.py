@@ -1,7 +1,8 @@
-"""Published trunk weights → our variables: Keras HDF5 files, torchvision `.pth` and `.safetensors`.
+"""Published trunk weights → our variables: Keras HDF5 files; torchvision's, timm's and lukemelas's torch files.
 
 `settings` reads from their names the settings that the network needs: Keras weights need `stride_on="1x1"`,
 `conv_bias=True` and the BN epsilon of their release, torchvision ones `stride_on="3x3"`, `conv_bias=False` and 1e-5.
+The names of a file's arrays, as `trunk_names` has them, tell the trunk and the code base.
 Keras ImageNet weights expect pixels on the 0..255 scale with a mean subtracted, as ours are; torchvision ones
 expect them also divided by a standard deviation: see `input_std`.
 """
@@ -19,17 +20,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from mammojax.models.efficientnet_lite import plan
-from mammojax.models.vgg16 import CONVS
+from mammojax.models import convnext, efficientnet, efficientnet_lite
+from mammojax.models.trunk_names import (
+    DIALECTS,
+    EFFICIENTNETS,
+    KERAS_LEAVES,
+    LITES,
+    dense_name,
+    name_of,
+)
 
-LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-STEMS = {
-    "resnet50": "stem_conv",
-    "vgg16": "block1_conv1",
-    "densenet121": "stem_conv",
-    **dict.fromkeys(LITES, "stem_conv"),
-}
-TORCH_ONLY = ("densenet121", *LITES)
+STEMS = dict.fromkeys(DIALECTS, "stem_conv") | {"vgg16": "block1_conv1"}
+"""The first layer of each trunk."""
 TORCH_STD = (58.395, 57.12, 57.375)
 """The divisors of red, green and blue in torchvision's ImageNet networks, on the 0..255 scale."""
 LITE_STD = (128.0, 128.0, 128.0)
@@ -40,16 +42,9 @@ EPSILONS = {"torch": 1e-5, "keras": 1.001e-5, "keras 2.0": 1e-3}
 # The further arrays of a complete file, by dialect; nothing else may be left over.
 NOT_TRUNK = {
     "keras": r"(predictions|fc1|fc2|fc1000)/.*",  # the ImageNet classifier
-    "torch": r"(_?fc|classifier)\..*|.*\.num_batches_tracked",  # the same, and counters that inference never reads
+    # the same with the LayerNorm before it, and counters that inference never reads
+    "torch": r"(_?fc|classifier|head\.norm|head\.fc)\..*|.*\.num_batches_tracked",
 }
-
-KERAS_LEAVES = {
-    "scale": "gamma",
-    "bias": "beta",
-    "mean": "moving_mean",
-    "var": "moving_variance",
-}
-TORCH_LEAVES = {"scale": "weight", "kernel": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 class PretrainedMismatch(ValueError):
@@ -62,8 +57,8 @@ def load(
     """Put the weights of a file into a network's trunk.
 
     Args:
-        path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, or torchvision's, see `read_tensors`.
-        trunk: one of STEMS; those of TORCH_ONLY only from torch files.
+        path: Keras legacy `.h5` (groups by layer), Keras 3 `.weights.h5`, or a torch file, see `read_tensors`.
+        trunk: one of STEMS; from Keras files resnet50 and vgg16 only.
         variables: of a `PatchClassifier` or `WholeImageClassifier`: {"params": …, "batch_stats": …}; not changed.
         input_std: the standard deviation by which the file's network expects each input channel divided, on the
             0..255 scale: TORCH_STD for torchvision's ImageNet weights. It is folded into the first convolution, so
@@ -82,20 +77,21 @@ def load(
     if trunk not in STEMS:
         raise ValueError(f"There are no weights for a trunk {trunk!r}; use {' or '.join(STEMS)}.")
     dialect, arrays = _read(path)
-    if dialect != "torch" and trunk in TORCH_ONLY:
-        whose = "torchvision's" if trunk == "densenet121" else "its port's"
+    if dialect not in ("torch", *DIALECTS[trunk]):
+        whose = "its port's" if trunk in LITES else "torchvision's"
         raise ValueError(f"{path.name}: weights of a {trunk} are read from {whose} .pth or .safetensors only.")
+    dialect = _spoken(dialect, trunk, arrays)
     ours = {
         (collection, *leaf): tuple(x.shape)
         for collection in ("params", "batch_stats")
         for leaf, x in flatten_dict(variables.get(collection, {}).get("trunk", {})).items()
     }
-    theirs = {leaf: _name(dialect, trunk, leaf[1:]) for leaf in ours}
+    theirs = {leaf: name_of(dialect, trunk, leaf[1:]) for leaf in ours}
     _compare(path, dialect, trunk, ours, theirs, arrays)
 
     result = {collection: flatten_dict(tree) for collection, tree in variables.items()}
     for leaf, name in theirs.items():
-        value = _as_ours(dialect, arrays[name])
+        value = as_ours(dialect, arrays[name])
         if input_std is not None and leaf[1:] == (STEMS[trunk], "kernel"):
             value = value / np.asarray(input_std, np.float32)[None, None, :, None]
         result[leaf[0]]["trunk", *leaf[1:]] = jnp.asarray(value, jnp.float32)
@@ -106,33 +102,37 @@ def settings(path: str | Path) -> dict[str, Any]:
     """The settings that a file's weights need: fields of `config.model` and their values.
 
     Always trunk, width and channels; for a ResNet50 also blocks, stride_on, conv_bias and bn_epsilon, for a
-    DenseNet-121 blocks and padding; for colour networks pretrained_std. Names and shapes give the trunk and its size,
-    the dialect (Keras before 2019, Keras since, torchvision) gives the rest.
+    DenseNet-121 blocks and padding, for EfficientNets padding (not Lite), bn_epsilon and bn_momentum; for colour
+    networks pretrained_std. Names and shapes give the trunk and its size, the dialect (`trunk_names.DIALECTS`) gives
+    the rest.
 
     Raises:
-        PretrainedMismatch: the names fit none of the trunks.
+        PretrainedMismatch: the names fit none of the trunks, or two releases of one.
         ValueError, ModuleNotFoundError: as `load`.
     """
     path = Path(path)
-    dialect, arrays = _read(path)
-    stems = {trunk: _name(dialect, trunk, (stem, "kernel")) for trunk, stem in STEMS.items()}
-    trunk = next((trunk for trunk, stem in stems.items() if stem in arrays and arrays[stem].ndim == 4), None)
-    if trunk is None:
+    kind, arrays = _read(path)
+    trunk, dialect = recognise(kind, arrays)
+    if not trunk:
+        stems = {
+            name_of(dialect, trunk, (STEMS[trunk], "kernel"))
+            for trunk in STEMS
+            for dialect in DIALECTS[trunk]
+            if dialect.startswith("keras") == kind.startswith("keras")
+        }
         raise PretrainedMismatch(
-            f"{path.name} holds no first convolution of a {', a '.join(t for t in STEMS if t not in LITES)} or an"
-            f" efficientnet_lite ({', '.join(dict.fromkeys(stems.values()))}); give a"
-            " file that Keras or torchvision published for one of these trunks."
+            f"{path.name} holds the blocks of no trunk of ours ({', '.join(STEMS)}), whose first convolution is one of"
+            f" {', '.join(sorted(stems))}; give a file that Keras, torchvision, timm or lukemelas published for one of"
+            " these trunks."
         )
-    *_, channels, width = _as_ours(dialect, arrays[stems[trunk]]).shape
+    *_, channels, width = as_ours(dialect, arrays[name_of(dialect, trunk, (STEMS[trunk], "kernel"))]).shape
     fields: dict[str, Any] = {"trunk": trunk, "width": width, "channels": channels}
-    if trunk in LITES:
-        fields |= {"trunk": _lite(arrays, width), "bn_epsilon": 1e-3, "bn_momentum": 0.99}
     if channels == len(TORCH_STD):
         std = LITE_STD if trunk in LITES else TORCH_STD
-        fields["pretrained_std"] = std if dialect == "torch" else ()
+        fields["pretrained_std"] = () if dialect.startswith("keras") else std
 
     def has(*leaf: str) -> bool:
-        return _name(dialect, trunk, leaf) in arrays
+        return name_of(dialect, trunk, leaf) in arrays
 
     if unit := {"resnet50": "stage{}_unit{}", "densenet121": "block{}_layer{}"}.get(trunk):
         fields["blocks"] = tuple(
@@ -143,23 +143,77 @@ def settings(path: str | Path) -> dict[str, Any]:
     if trunk == "resnet50":
         fields["stride_on"] = "3x3" if dialect == "torch" else "1x1"
         fields["conv_bias"], fields["bn_epsilon"] = has("stem_conv", "bias"), EPSILONS[dialect]
+    if trunk in LITES:
+        fields |= {"bn_epsilon": 1e-3, "bn_momentum": 0.99}
+    if trunk in EFFICIENTNETS:
+        fields |= _release(path, dialect)
     return fields
 
 
-def _lite(arrays: dict[str, np.ndarray], width: int) -> str:
-    """Which EfficientNet-Lite a file holds, by its number of blocks and the channels of the last one."""
-    blocks = len({name.split(".")[1] for name in arrays if name.startswith("_blocks.")})
-    last = arrays["_conv_head.weight"].shape[1] if "_conv_head.weight" in arrays else 0
-    for variant, name in enumerate(LITES):
-        layers = plan(variant, width)
-        if (len(layers), layers[-1][3]) == (blocks, last):
-            return name
-    raise PretrainedMismatch(f"the file holds {blocks} blocks of an EfficientNet that is no Lite 0, 1 or 2; give one.")
+def _release(path: Path, dialect: str) -> dict[str, Any]:
+    """The settings of an EfficientNet's release. timm names the layers of both alike; only the file's name tells.
+
+    Raises:
+        PretrainedMismatch: timm's names in a file of another name than timm's.
+    """
+    original = dialect == "lukemelas" or path.name.startswith("tf_efficientnet")
+    if dialect == "timm" and not (original or path.name.startswith("efficientnet")):
+        raise PretrainedMismatch(
+            f"{path.name}: timm names the layers of its efficientnet_… and tf_efficientnet_… networks alike, and they"
+            " differ in padding and epsilon; give the file the name that timm has for its network."
+        )
+    if original:
+        return {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.99}
+    return {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9}
 
 
-def _as_ours(dialect: str, array: np.ndarray) -> np.ndarray:
-    """Torch stores kernels as [out, in, height, width], Keras and we as [height, width, in, out]."""
-    return array.transpose(2, 3, 1, 0) if dialect == "torch" and array.ndim == 4 else array
+def recognise(kind: str, arrays: dict[str, np.ndarray]) -> tuple[str, str]:
+    """The trunk, one of STEMS, and the dialect of a file's arrays; ("", "") where they are of none.
+
+    Args:
+        kind: "torch", or a Keras dialect.
+        arrays: by the file's names; those of a classifier are passed over.
+    """
+    trunk = next((trunk for trunk in STEMS if _holds(kind, trunk, arrays)), "")
+    return (trunk, _spoken(kind, trunk, arrays)) if trunk else ("", "")
+
+
+def _spoken(kind: str, trunk: str, arrays: dict[str, np.ndarray]) -> str:
+    """The dialect of a file's arrays: of the trunk's torch dialects the one that names its first kernel."""
+    if kind != "torch":
+        return kind
+    spoken = [d for d in DIALECTS[trunk] if not d.startswith("keras")]
+    return next((d for d in spoken if name_of(d, trunk, (STEMS[trunk], "kernel")) in arrays), spoken[0])
+
+
+def _holds(kind: str, trunk: str, arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the arrays are of this trunk, by its first kernel and, of a family, by what tells it from the others."""
+    if kind not in ("torch", *DIALECTS[trunk]):
+        return False
+    dialect = _spoken(kind, trunk, arrays)
+    stem = arrays.get(name_of(dialect, trunk, (STEMS[trunk], "kernel")))
+    if stem is None or stem.ndim != 4:
+        return False
+    depthwise = sum(a.ndim == 4 and a.shape[1] == 1 < a.shape[2] and a.shape[0] > 1 for a in arrays.values())
+    family, _, variant = trunk.partition("_")
+    if family == "convnext":
+        return stem.shape[2] == 4 and depthwise == sum(convnext.DEPTHS[variant])
+    if trunk in (*LITES, *EFFICIENTNETS):
+        squeezes = name_of(dialect, "efficientnet_b0", ("block0", "se_reduce", "bias")) in arrays
+        last = arrays.get(name_of(dialect, trunk, ("head_conv", "kernel")))
+        width = stem.shape[0]
+        lite = trunk in LITES
+        layers = efficientnet_lite.plan(int(variant[-1]), width) if lite else efficientnet.plan(variant, width)
+        return depthwise == len(layers) and squeezes != lite and last is not None and last.shape[1] == layers[-1][3]
+    return True
+
+
+def as_ours(dialect: str, array: np.ndarray) -> np.ndarray:
+    """Torch stores kernels as [out, in, height, width] and [out, in], Keras and we the other way round; torchvision's
+    layer scales are [C, 1, 1]."""
+    if dialect.startswith("keras"):
+        return array
+    return array.reshape(-1) if array.ndim == 3 else array.transpose({4: (2, 3, 1, 0)}.get(array.ndim))
 
 
 def _compare(
@@ -172,7 +226,7 @@ def _compare(
 ) -> None:
     """Raise PretrainedMismatch unless the file holds exactly our leaves."""
     expected = {name: ours[leaf] for leaf, name in theirs.items()}
-    shapes = {name: _as_ours(dialect, array).shape for name, array in arrays.items()}
+    shapes = {name: as_ours(dialect, array).shape for name, array in arrays.items()}
     stem = theirs.get(("params", STEMS[trunk], "kernel"), "")
     if stem in shapes and len(shapes[stem]) == 4 and shapes[stem][2] == 3 and expected[stem][2] == 1:
         raise PretrainedMismatch(
@@ -180,7 +234,11 @@ def _compare(
             " image three times."
         )
     missing = sorted(set(expected) - set(shapes))
-    surplus = sorted(n for n in set(shapes) - set(expected) if not re.fullmatch(NOT_TRUNK[dialect.split()[0]], n))
+    surplus = sorted(
+        n
+        for n in set(shapes) - set(expected)
+        if not re.fullmatch(NOT_TRUNK["keras" if dialect.startswith("keras") else "torch"], n)
+    )
     misshapen = sorted(
         f"{name} {shapes[name]} for {shape}" for name, shape in expected.items() if shapes.get(name, shape) != shape
     )
@@ -195,82 +253,6 @@ def _compare(
     elif not missing and not misshapen and all(name.endswith("/bias") for name in surplus):
         remedy = "the file has convolution biases: set model.conv_bias=True"
     raise PretrainedMismatch(f"{path.name} does not hold the weights of this {trunk}; {wrong}. Remedy: {remedy}.")
-
-
-def _name(dialect: str, trunk: str, leaf: tuple[str, ...]) -> str:
-    """The file's name of one of our leaves, e.g. ("stage1_unit2", "conv1", "kernel") → "conv2_block2_1_conv/kernel"."""
-    *module, variable = leaf
-    layer = "/".join(module)
-    if dialect == "torch":
-        rename = {"vgg16": _torch_vgg16, "resnet50": _torch_resnet50, "densenet121": torch_densenet121}
-        rename |= dict.fromkeys(LITES, _torch_lite)
-        return f"{rename[trunk](layer)}.{TORCH_LEAVES[variable]}"
-    if trunk == "resnet50":
-        layer = _keras2_resnet50(layer) if dialect == "keras 2.0" else _keras_resnet50(layer)
-    is_norm = "bn" in module[-1]
-    return f"{layer}/{KERAS_LEAVES[variable] if is_norm else variable}"
-
-
-def _unit(layer: str) -> tuple[int, int, str, str]:
-    """Split "stage1_unit2/conv3" into (1, 2, "conv", "3"); the shortcut is number "0"."""
-    place, part = layer.split("/")
-    stage, unit = re.findall(r"\d+", place)
-    kind, number = (part.split("_")[1], "0") if part.startswith("shortcut") else (part[:-1], part[-1])
-    return int(stage), int(unit), kind, number
-
-
-def _keras_resnet50(layer: str) -> str:
-    if layer.startswith("stem_"):
-        return layer.replace("stem", "conv1")
-    stage, unit, kind, number = _unit(layer)
-    return f"conv{stage + 1}_block{unit}_{number}_{kind}"
-
-
-def _keras2_resnet50(layer: str) -> str:
-    """The names of the files that Keras 2.0 downloaded, the ones the paper started from."""
-    if layer.startswith("stem_"):
-        return {"stem_conv": "conv1", "stem_bn": "bn_conv1"}[layer]
-    stage, unit, kind, number = _unit(layer)
-    branch = "1" if number == "0" else "2" + "_abc"[int(number)]
-    return f"{'res' if kind == 'conv' else 'bn'}{stage + 1}{chr(ord('a') + unit - 1)}_branch{branch}"
-
-
-def _torch_resnet50(layer: str) -> str:
-    if layer.startswith("stem_"):
-        return layer.removeprefix("stem_") + "1"
-    stage, unit, kind, number = _unit(layer)
-    part = f"downsample.{int(kind == 'bn')}" if number == "0" else kind + number
-    return f"layer{stage}.{unit - 1}.{part}"
-
-
-def _torch_vgg16(layer: str) -> str:
-    """torchvision numbers convolutions, ReLUs and pools in one sequence: features.0, .2, (pool .4) .5, .7, …"""
-    block, conv = (int(number) for number in re.findall(r"\d+", layer))
-    before = sum(2 * convs + 1 for convs in CONVS[: block - 1])
-    return f"features.{before + 2 * (conv - 1)}"
-
-
-def torch_densenet121(layer: str) -> str:
-    """torchvision's name of a layer: "block2_layer3/bn1" → "features.denseblock2.denselayer3.norm1"."""
-    if "/" not in layer:
-        return "features." + {"stem_conv": "conv0", "stem_bn": "norm0", "final_bn": "norm5"}[layer]
-    place, part = layer.split("/")
-    place = place.replace("block", "denseblock").replace("_layer", ".denselayer")
-    return f"features.{place}.{part.replace('bn', 'norm')}"
-
-
-def _torch_lite(layer: str) -> str:
-    """The published port's name of a layer: "block3/expand_bn" → "_blocks.3._bn0"; block 0 has no expansion."""
-    if "/" not in layer:
-        return {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"}[layer]
-    place, part = layer.split("/")
-    number = {"expand_bn": "_bn0", "depthwise_bn": "_bn1", "project_bn": "_bn2"}
-    return f"_blocks.{place.removeprefix('block')}.{number.get(part, f'_{part}')}"
-
-
-def dense_name(name: str) -> str:
-    """torchvision's present name of a DenseNet array; its published files still write `norm.1` for `norm1`."""
-    return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", name)
 
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:

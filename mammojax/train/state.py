@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mammojax.errors import BadCheckpoint
+from mammojax.models.convnext import LAYER_SCALE
 from mammojax.train.checkpoint import differences
 
 Tree = Any
@@ -54,13 +55,16 @@ def init_variables(model: nn.Module, size: Size, channels: int, seed: int) -> di
     """Random variables {"params", "batch_stats"} of a network for images [1, H, W, channels], NumPy float32.
 
     Convolutions are he_normal and dense layers glorot_uniform (the published code's Keras), biases and means 0, scales
-    and variances 1. They are drawn on the host: compiling `model.init` takes longer than compiling a training step.
+    and variances 1, ConvNeXt's layer scales 1e-6. They are drawn on the host:
+    compiling `model.init` takes longer than compiling a training step.
     Each array has its own generator, seeded by the run's seed and the array's path.
     """
     shapes = abstract_variables(model, size, channels)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name, shape = str(path[-1].key), leaf.shape
+        if name == "gamma":  # ConvNeXt's factors
+            return np.full(shape, LAYER_SCALE, np.float32)
         if name != "kernel":
             return np.full(shape, float(name in ("scale", "var")), np.float32)
         rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
