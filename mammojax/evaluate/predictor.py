@@ -91,7 +91,7 @@ class ImagePredictor:
         """Probabilities of images, the same for files and for arrays.
 
         Args:
-            images: one or several: the path of a DICOM or gray PNG, or a mammogram uint16 [H, W].
+            images: one or several: the path of a DICOM or gray picture, or a mammogram uint16 [H, W].
             tta: "none", or "flips": the mean over {as is, horizontal, vertical, both} (Shen et al. 2019, "Augmented
                 prediction").
 
