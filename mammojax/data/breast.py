@@ -200,6 +200,20 @@ class Placement:
             binary = np.asarray(cv2.resize(binary, self.shape[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
         return self._fit(binary, cv2.INTER_AREA) >= 0.25
 
+    def back(self, framed: np.ndarray) -> np.ndarray:
+        """A map of the frame, float32 `size`, on the mammogram: float32 `shape`, bilinear, 0 outside the frame."""
+        top, left, bottom, right = self.box
+        above, before, height, width = self._window()
+        inner = framed[above : above + height, before : before + width].astype(np.float32)
+        result = np.zeros(self.shape, np.float32)
+        result[top:bottom, left:right] = cv2.resize(inner, (right - left, bottom - top))
+        return result
+
+    def _window(self) -> tuple[int, int, int, int]:
+        """Where the box lies in the frame: (first row, first column, height, width); the chest wall is at its edge."""
+        height, width = self._inner()
+        return (self.size[0] - height) // 2, 0 if self.side == "left" else self.size[1] - width, height, width
+
     def _inner(self) -> tuple[int, int]:
         height, width = self.box[2] - self.box[0], self.box[3] - self.box[1]
         if not self.keep_aspect:
@@ -209,11 +223,9 @@ class Placement:
 
     def _fit(self, array: np.ndarray, interpolation: int) -> np.ndarray:
         top, left, bottom, right = self.box
-        height, width = self._inner()
+        above, before, height, width = self._window()
         inner = cv2.resize(array[top:bottom, left:right], (width, height), interpolation=interpolation)
         result = np.zeros(self.size, array.dtype)
-        above = (self.size[0] - height) // 2
-        before = 0 if self.side == "left" else self.size[1] - width  # the chest wall stays at the frame's edge
         result[above : above + height, before : before + width] = inner
         return result
 

@@ -55,7 +55,9 @@ def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
     return slide
 
 
-def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree, images: jax.Array) -> jax.Array:
+def heatmap(
+    config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree, images: jax.Array | np.ndarray
+) -> jax.Array:
     """Softmax of the patch classes at every position of the trunk's grid.
 
     The trunk runs once over the image; its features are averaged over a window of a patch's own feature map (7 × 7 for
@@ -73,22 +75,25 @@ def heatmap(config: ml_collections.ConfigDict, facts: dict[str, Any], variables:
     return slide(variables, images)
 
 
+def is_map(head: str) -> bool:
+    """Whether a head such as "heatmap4,max" is itself a heatmap of the image."""
+    return not extension.named(head) and parse_head(head).maximum
+
+
 def of_head(
-    config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree, images: jax.Array
-) -> np.ndarray | None:
+    config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree, images: jax.Array | np.ndarray
+) -> np.ndarray:
     """The probability that a whole-image network with a head such as "heatmap4,max" gives each place of its images.
 
     The image's own probability is the highest of them.
 
     Args:
-        config, facts, variables: of a whole-image run (`restore_best`).
+        config, facts, variables: of a whole-image run (`restore_best`) whose head `is_map`.
         images: uint16 [B, H, W, 1].
 
     Returns:
-        float32 [B, H, W], bilinear between the windows' centres; None for other heads.
+        float32 [B, H, W], bilinear between the windows' centres.
     """
-    if extension.named(config.model.head) or not parse_head(config.model.head).maximum:
-        return None
     model, size = classifiers.build(config.model), images.shape[1:3]
     places = _places(model, facts["mean"], config.model.channels)
     maps = []

@@ -167,8 +167,9 @@ def localise(
         if patch:
             grid = np.asarray(heatmap.heatmap(*patch, image)[0])
             rows.setdefault("heatmap", _Row()).add(heatmap.malignant(grid, mask.shape), mask, tolerance)
-        if (own := heatmap.of_head(config, facts, variables, image)) is not None:
-            rows.setdefault("own heatmap", _Row()).add(own[0], mask, tolerance)
+        if heatmap.is_map(config.model.head):
+            own = heatmap.of_head(config, facts, variables, image)[0]
+            rows.setdefault("own heatmap", _Row()).add(own, mask, tolerance)
         rows.setdefault("area", _Row()).add(np.ones(mask.shape, np.float32), mask, tolerance)
     patients = np.array([table[k]["patient_id"] for k in malignant + others])
     return {

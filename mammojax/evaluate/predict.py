@@ -21,7 +21,7 @@ from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import table
+from mammojax.evaluate import overlays, table
 from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor, ensemble, read
 from mammojax.evaluate.table import IMAGE_COLUMNS
 from mammojax.train.checkpoint import read_config
@@ -46,6 +46,7 @@ Rejected = list[tuple[str, str]]
 def predict(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
     any_modality: bool = False, threshold: int | None = None, asymmetry: bool = False,
+    with_overlays: bool = False,
 ) -> int:  # fmt: skip
     """Score mammograms with whole-image runs, or exams with exam runs; see `predict_images` and `predict_exams`.
 
@@ -55,17 +56,19 @@ def predict(
     """
     if source.suffix.lower() == ".zip":
         with archive.as_folder(source) as folder:
-            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry)
+            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays)
     if read_config(runs[0])[0].model.task == "exam":
         if tta == "flips":
             raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
+        if with_overlays:
+            raise BadCheckpoint("--overlays is for whole-image runs; leave it out for exams.")
         code = predict_exams(runs, source, output, tta, patch_run, any_modality, threshold)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     if tta == "random10" or patch_run or threshold is not None:
         raise BadCheckpoint(
             "random10, --patch-run and --threshold are for exams; whole images take --tta none or flips."
         )
-    code = predict_images(runs, source, output, tta, any_modality)
+    code = predict_images(runs, source, output, tta, any_modality, with_overlays)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
 
 
@@ -82,8 +85,9 @@ def _add_asymmetry(output: Path, names: Sequence[str], code: int) -> int:
 
 
 def predict_images(
-    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False
-) -> int:
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
+    with_overlays: bool = False,
+) -> int:  # fmt: skip
     """Score a file, every file below a folder, or the images of a manifest.
 
     Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
@@ -91,7 +95,8 @@ def predict_images(
     unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
     known) and OUTPUT/rejected.csv (file, reason): each file is in predictions.csv or there. Ids from DICOM headers
     become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept. Files that are no mammograms are rejected,
-    by Modality too unless `any_modality`.
+    by Modality too unless `any_modality`. `with_overlays` draws OUTPUT/overlays/<row of predictions.csv>.png, the first
+    row being 1.png: the full mammogram, and its heatmap over it.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -100,17 +105,19 @@ def predict_images(
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
     networks = _image_networks(runs)
+    maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True)] if with_overlays else []
     listed, rejected, key = listing(source, output)
     output.mkdir(parents=True, exist_ok=True)
     size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
 
     def load(item: tuple[Path, Facts]) -> tuple[Facts, list[np.ndarray], str]:
-        """The facts of a file with its framed image for each network, or with the reason for its rejection."""
+        """The facts of a file with its framed image for each network (and as stored, to draw on), or with the reason
+        for its rejection."""
         path, facts = item
         try:
             mammogram = read(path, any_modality)
             frames = [network.frame(mammogram.pixels) for network in networks]
-            return facts_of(mammogram, facts, key), frames, ""
+            return facts_of(mammogram, facts, key), [*frames, *([mammogram.pixels] if maps else [])], ""
         except BadMammogram as error:
             return facts, [], str(error)
 
@@ -124,9 +131,13 @@ def predict_images(
             scores = ensemble(  # batches are always full: rejected files must not change the shape
                 [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
-            for (facts, _), p in zip(framed, scores.tolist(), strict=True):
+            for (facts, frames), p in zip(framed, scores.tolist(), strict=True):
                 writer.row({**facts, "p_malignant": repr(p)})
                 rows.append((facts, p))
+                if maps:
+                    figure = overlays.over(frames[-1], frames[:-1], networks, maps, p)
+                    (output / "overlays").mkdir(exist_ok=True)
+                    figure.savefig(output / "overlays" / f"{len(rows)}.png", dpi=100, metadata={"Software": None})
             file.flush()
             bar.update(len(batch))
     _write_breasts(output / "breasts.csv", rows)
@@ -393,6 +404,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--asymmetry", action="store_true", help="a column with each score against the patient's other breast"
     )
+    parser.add_argument(
+        "--overlays", action="store_true", help="draw each mammogram with its heatmap: overlays/<row>.png"
+    )
     parser.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
     parser.add_argument(
         "--threshold",
@@ -404,5 +418,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax predict`; see `predict`."""
     return predict(
-        args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold, args.asymmetry
-    )
+        args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold, args.asymmetry,
+        args.overlays,
+    )  # fmt: skip

@@ -17,7 +17,6 @@ from mammojax.evaluate import heatmap, localise, run_report, table
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.models import classifiers
-from mammojax.models.head import parse_head
 from mammojax.train import losses, mesh
 from mammojax.train.augment import augment
 from mammojax.train.checkpoint import patch_run, restore_best
@@ -165,17 +164,12 @@ def report(
         score = predictions["scores"][:, 1]
         abilities = measures.abilities(score, label, benign, patients, config.bootstrap_runs)
     outlined = any((mask == 2).any() for mask, of in zip(masks, label, strict=True) if of == 1)
-    if outlined and (patch_run(workdir, config.init_from) or _own_heatmap(config)):
+    if outlined and (patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)):
         places = localise.localise(workdir, saliency_too=False)
     run_report.write_image_report(
         workdir, title=title, notes=notes, gallery=_gallery(config, workdir, data, predictions), abilities=abilities,
         places=places,
     )  # fmt: skip
-
-
-def _own_heatmap(config: ConfigDict) -> bool:
-    """Whether the head is a heatmap of the image."""
-    return not extension.named(config.model.head) and parse_head(config.model.head).maximum
 
 
 def _gallery(
@@ -191,15 +185,15 @@ def _gallery(
         "benign scored highest": [i for i in order[::-1] if label[i] == 0],
     }
     folder = patch_run(workdir, config.init_from)
-    own = restore_best(workdir) if _own_heatmap(config) else None
+    own = restore_best(workdir) if heatmap.is_map(config.model.head) else None
     net = restore_best(folder) if folder and not own else None
     source, items = data.source("test"), []
     for group, indices in groups.items():
         for i in indices[: config.gallery]:
             example = source[int(i)]
             image, overlay = example["image"], None
-            if own and (maps := heatmap.of_head(*own, image[None])) is not None:
-                overlay = maps[0]
+            if own:
+                overlay = heatmap.of_head(*own, image[None])[0]
             elif net:
                 overlay = heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
             items.append(

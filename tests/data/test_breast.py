@@ -57,6 +57,19 @@ def test_image_and_mask_are_framed_alike(framing: breast.Framing) -> None:
     assert breast.Framing.from_json(framing.to_json()) == framing
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_map_of_the_frame_goes_back_to_its_place(side: str) -> None:
+    pixels = np.zeros((300, 200), np.uint16)
+    pixels[40:260, 0:90] = 30000
+    pixels[150:160, 40:50] = 60000
+    pixels = pixels if side == "left" else pixels[:, ::-1].copy()
+    place = breast.Framing((128, 96), "breast", True).place(pixels)
+    assert place.side == side
+    back = place.back((place.image(pixels) > 45000).astype(np.float32))
+    assert back.shape == pixels.shape
+    np.testing.assert_allclose(np.argwhere(back > 0.5).mean(0), np.argwhere(pixels > 45000).mean(0), atol=1.5)
+
+
 def test_kept_aspect_is_kept_and_the_chest_wall_stays_at_the_edge() -> None:
     image, _ = _film()
     for turned in (image, np.ascontiguousarray(image[:, ::-1])):

@@ -40,7 +40,6 @@ def test_the_highest_place_of_a_heads_own_map_is_the_images_probability(monkeypa
     images = np.random.default_rng(0).integers(0, 65536, (2, 160, 128, 1), np.uint16)
     facts = {"mean": 100.0}
     maps = heatmap.of_head(config, facts, variables, images)
-    assert maps is not None
     assert maps.shape == (2, 160, 128)
     p = ImagePredictor(config, facts, variables).score(list(images[..., 0]), "none")
     np.testing.assert_allclose(maps.max((1, 2)), p, rtol=1e-5)
@@ -51,5 +50,4 @@ def test_the_highest_place_of_a_heads_own_map_is_the_images_probability(monkeypa
     (only,) = heatmap.of_head(config, facts, variables, images[:1])
     y, x = np.argwhere(only == only.max()).mean(0)
     assert (y + 0.5, x + 0.5) == (3 * 32, 2 * 32)
-    config.model.head = "32-32-128x1"
-    assert heatmap.of_head(config, facts, variables, images) is None
+    assert [heatmap.is_map(head) for head in ("heatmap2,max", "32-32-128x1", "mine:Head")] == [True, False, False]

@@ -122,6 +122,22 @@ def test_each_breast_is_compared_with_the_other(finished: Path, films: list[Path
     ]
 
 
+def test_overlays_are_of_full_mammograms(finished: Path, films: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for k in range(2):
+        shutil.copy(films[k], tmp_path / "in" / f"secret{k}.dcm")
+    assert predict.predict([finished], tmp_path / "in", tmp_path / "out", with_overlays=True) == 0
+    pictures = sorted((tmp_path / "out" / "overlays").iterdir())
+    assert [picture.name for picture in pictures] == ["1.png", "2.png"]
+    height, width = read_mammogram(films[0]).pixels.shape
+    picture = cv2.imread(str(pictures[0]))
+    assert picture.std() > 1
+    assert picture.shape[1] / (picture.shape[0] - 40) == pytest.approx(2 * width / height, rel=0.05)
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("patch", "data"))
+    with pytest.raises(BadCheckpoint, match=r'has no heatmap: its head ".*" is none'):
+        predict.predict([tmp_path / "run"], tmp_path / "in", tmp_path / "out", with_overlays=True)
+
+
 def test_files_that_are_no_mammograms_are_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
