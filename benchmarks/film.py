@@ -44,6 +44,11 @@ def _random(config: ConfigDict, patch: ConfigDict) -> None:
         )
 
 
+def _beside(config: ConfigDict, patch: ConfigDict) -> None:
+    """What lies beside the breast is kept."""
+    config.data.crop = patch.data.crop = "breast"
+
+
 def _strong(config: ConfigDict, patch: ConfigDict) -> None:
     """Stronger augmentation, photometric too; no copy is used twice."""
     patch.augment.update(rotation=45.0, zoom=(0.75, 1.33), shear=0.2, intensity=30.0, contrast=(0.7, 1.4))
@@ -78,6 +83,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "end to end, random weights": {"how": "trained", "change": _random, "minus": "end to end"},
     "frozen ImageNet features, linear": {"how": "linear", "minus": "patch net slid"},
     "frozen random features, linear": {"how": "linear", "change": _random, "minus": "frozen ImageNet features, linear"},
+    "end to end, film beside the breast kept": {"how": "trained", "change": _beside, "minus": "end to end"},
     "strong augmentation": {"how": "slid", "change": _strong, "minus": "patch net slid"},
     "Lite 2": {"how": "slid", "change": _lite2, "minus": "patch net slid"},
     "768 x 432": {"how": "slid", "change": _larger, "minus": "patch net slid"},

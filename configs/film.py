@@ -8,8 +8,9 @@ learns the outlined lesions, then becomes the whole-image classifier, which is t
 trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are, so that what
 the blocks give is kept and used again. Lesions stand anywhere in a patch, the background is tissue of any breast
 ("patches_jittered"). The head adds two numbers, no layers: the image is as suspicious as its most suspicious place
-("heatmap4,max"). The breast is cropped and its aspect kept. The last epoch is kept. docs/data.md describes the
-manifest; docs/findings.md has what it reached on mini-MIAS.
+("heatmap4,max"). The breast is cropped, its aspect is kept, and what lies beside it is black: with it, the
+highest place of an image was often a film's corner. The last epoch is kept. docs/data.md describes the manifest;
+docs/findings.md has what it reached on mini-MIAS.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -26,7 +27,7 @@ def get_config() -> ConfigDict:
     config.row = config.patch.row = "film"
     config.source = FieldReference("", field_type=str)
     config.data.update(
-        name="manifest", size=(512, 288), crop="breast", keep_aspect=True, patch_size=112, prepare=True, workers=2
+        name="manifest", size=(512, 288), crop="tissue", keep_aspect=True, patch_size=112, prepare=True, workers=2
     )
     config.data.source = config.get_ref("source")
     for part in (config, config.patch):

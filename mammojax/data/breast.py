@@ -7,7 +7,7 @@ the rule for any other background is ours (`tissue_threshold`).
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 _WORK = 256  # the breast is found on a copy whose longer side is this: film grain and thin scratches vanish
 WHOLE = 0.95  # a crop that keeps more of its image has hardly found a breast
+SKIN = 0.02  # of the image's longer side: so far from the breast's mask its skin may reach
 ITERATIONS = 100  # of erosion and dilation with a cross: thin lines and labels go, the breast stays
 
 
@@ -147,7 +148,8 @@ class Framing:
 
     Attributes:
         size: (height, width) of the result.
-        crop: "none", or "breast": the breast's box, outside of which nothing is kept.
+        crop: "none"; "breast": the breast's box, outside of which nothing is kept; "tissue": the same, and what lies
+            beside the breast in it is black: a network cannot learn from labels and film beside the breast.
         keep_aspect: pad with zeros instead of distorting. Shen et al. resize to 1152 × 896 whatever the aspect.
     """
 
@@ -168,10 +170,14 @@ class Framing:
         """Where in this mammogram, uint16 [H, W], the frame lies."""
         box = (0, 0, *pixels.shape)
         side = "left"
-        if self.crop == "breast":
+        beside = None
+        if self.crop != "none":
             mask = breast_mask(pixels)
             box, side = breast_box(mask), chest_side(mask)
-        return Placement(pixels.shape, box, self.size, self.keep_aspect, side)
+            if self.crop == "tissue" and mask.any():  # the skin is darker than the tissue by which it is found
+                away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+                beside = away > SKIN * max(pixels.shape)
+        return Placement(pixels.shape, box, self.size, self.keep_aspect, side, beside)
 
 
 @dataclass(frozen=True)
@@ -183,9 +189,12 @@ class Placement:
     size: tuple[int, int]
     keep_aspect: bool
     side: str
+    beside: np.ndarray | None = field(default=None, compare=False)  # bool `shape`: made black
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """The framed pixels, uint16 `size`: area-averaged when shrinking, cubic when growing."""
+        if self.beside is not None:
+            pixels = np.where(self.beside, pixels.dtype.type(0), pixels)
         inner = self._inner()
         shrinking = inner[0] < self.box[2] - self.box[0]
         return self._fit(pixels, cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)

