@@ -23,12 +23,13 @@ import pandas as pd
 from ml_collections import ConfigDict
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from mammojax import run, start, tasks
+from mammojax import run, run_folder, start, tasks
 from mammojax.configs import film
 from mammojax.data import folds, manifest, pipeline
 from mammojax.errors import BadConfig
 from mammojax.evaluate import compare, table, two_step
 from mammojax.models import classifiers
+from mammojax.train.checkpoint import save_best
 
 FOLDS, GROUPS = 5, 10
 Key = tuple[int, int, int]  # split, seed, fold
@@ -36,12 +37,8 @@ Change = Callable[[ConfigDict, ConfigDict], None]
 
 
 def _random(config: ConfigDict, patch: ConfigDict) -> None:
-    """All layers from random weights, as many updates, one rate for all, statistics that follow."""
-    for part in (config, patch):
-        part.model.pretrained, part.model.bn_momentum = "", 0.9
-        part.stages.stage1.update(
-            learn=(".*",), freeze=(), fix_statistics=(), slow=(), slow_factor=1.0, learning_rate=1e-3, cache=0
-        )
+    """Random weights in the same recipe; their BatchNorm statistics are re-estimated, see `_random_start`."""
+    config.model.pretrained = patch.model.pretrained = ""
 
 
 def _beside(config: ConfigDict, patch: ConfigDict) -> None:
@@ -142,6 +139,8 @@ def _score(arm: str, source: Path, key: Key, workdir: Path, folder: Path) -> Non
     patches = workdir / _name("patches", change.__name__ if change else "", *key)
     if how == "linear":
         return _linear(config, folder)
+    if change is _random:
+        patch.init_from = str(_random_start(patch, workdir / _name("start_random", *key)))
     if how == "whole":  # updates as many as the patch net and the whole-image network have together
         config.stages.stage1.update(epochs=10, slow_factor=0.03)
         _finish(config, folder)
@@ -180,8 +179,8 @@ def _linear(config: ConfigDict, folder: Path) -> None:
     data, task = run.dataset(config, folder), tasks.of(config.model.task)
     model = task.network(config.model)
     variables = start.variables(config, model, task.sizes(config, config.data), None)
-    if not config.model.pretrained:  # running statistics of random weights are not theirs: those of each batch
-        variables["batch_stats"] = _statistics(config, model, variables, data)
+    if not config.model.pretrained:
+        variables["batch_stats"] = _statistics(config, variables, data)
 
     @jax.jit
     def pooled(images: jax.Array) -> jax.Array:
@@ -203,13 +202,33 @@ def _batches(data: Any, split: str, batch: int) -> Iterator[dict[str, Any]]:
     return iter(pipeline.eval_batches(data.source(split, masks=False), batch=batch))
 
 
-def _statistics(config: ConfigDict, model: Any, variables: dict[str, Any], data: Any) -> Any:
-    """BatchNorm statistics of random weights, averaged over the training images."""
+def _random_start(patch: ConfigDict, folder: Path) -> Path:
+    """A run folder of a patch net's random weights, whose statistics are those of the training patches."""
+    if not (folder / "checkpoints").is_dir():
+        folder.mkdir(exist_ok=True)
+        patch = run.check(patch)
+        data, task = run.dataset(patch, folder), tasks.of(patch.model.task)
+        model = task.network(patch.model)
+        variables = start.variables(patch, model, task.sizes(patch, patch.data), None)
+        variables["batch_stats"] = _statistics(patch, variables, data)
+        run_folder.write(folder, patch, task.facts(patch, data, {}) | {"folder": data.path.parent.name})
+        save_best(folder, variables)
+    return folder
+
+
+def _statistics(config: ConfigDict, variables: dict[str, Any], data: Any) -> Any:
+    """The BatchNorm statistics of random weights: a mean over the training images, where later batches count more."""
+    settings = config.model.copy_and_resolve_references()
+    settings.bn_momentum = 0.9  # a few dozen batches forget the start, 0 and 1
+    model = tasks.of(config.model.task).network(settings)
 
     @jax.jit
     def moved(batch_stats: Any, images: jax.Array) -> Any:
         x = classifiers.as_input(images, data.facts["mean"], config.model.channels)
-        return model.apply(variables | {"batch_stats": batch_stats}, x, train=True, mutable=["batch_stats"])[1]
+        return model.apply(
+            variables | {"batch_stats": batch_stats}, x, train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )[1]  # fmt: skip
 
     batch_stats = variables["batch_stats"]
     for batch in _batches(data, "train", config.eval_batch):
