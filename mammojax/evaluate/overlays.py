@@ -52,9 +52,11 @@ def over(pixels: np.ndarray, framed: Sequence[np.ndarray], networks: Sequence[Im
         p: the mammogram's malignant probability, written above it.
     """
     placements = [Framing.from_json(network.facts["framing"]).place(pixels) for network in networks]
-    whole = np.mean(
-        [place.back(map_(image)) for place, map_, image in zip(placements, maps, framed, strict=True)], axis=0
-    )
+    back = [place.back(map_(image)) for place, map_, image in zip(placements, maps, framed, strict=True)]
+    for place, map_ in zip(placements, back, strict=True):
+        if place.beside is not None:  # black for the network: there the map is the same in every mammogram
+            map_[place.beside] = 0
+    whole = np.mean(back, axis=0)
     height, width = pixels.shape
     with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(2 * HEIGHT * width / height, HEIGHT + 0.4), layout="constrained")
