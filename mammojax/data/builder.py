@@ -29,9 +29,9 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Features: image uint16 [H, W, 1]; image_id (a patch's ends in #k), patient_id, exam_id, laterality, view; label
     int64: 1 malignant, 0 not, -1 unknown, or the patch's index in its recipe's `classes`. "whole" and "exams" have
-    masks too, uint8 [H, W, 1]: 0 nothing, 1 benign, 2 malignant lesion. Images of "exams" are cropped, face right
-    and differ in size; `facts` (JSON) holds their labels, window and further columns. "exam_patches" have the mean and
-    std of the image they were cut from.
+    masks too, uint8 [H, W, 1]: 0 nothing, 1 benign, 2 malignant lesion, and `facts` (JSON), which hold the table's
+    further columns. Images of "exams" are cropped, face right and differ in size; their facts hold labels and window
+    too. "exam_patches" have the mean and std of the image they were cut from.
     """
 
     rejected: list[tuple[str, str]]
@@ -47,7 +47,8 @@ class MammogramBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features |= {n: tfds.features.Text() for n in ("image_id", "patient_id", "exam_id", "laterality", "view")}
         if recipe.kind in WITHOUT_PATCHES:
             features["masks"] = tfds.features.Image(shape=(*size, 1), dtype=np.uint8, encoding_format="png")
-        if recipe.kind == "exams":
+        ours = type(self)._generate_examples is MammogramBuilder._generate_examples  # others' images may have no facts
+        if recipe.kind == "exams" or (recipe.kind == "whole" and ours):
             features["facts"] = tfds.features.Text()
         if recipe.kind == "exam_patches":
             features |= {"mean": tfds.features.Scalar(np.float32), "std": tfds.features.Scalar(np.float32)}

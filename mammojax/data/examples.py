@@ -70,7 +70,8 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
             lesions.append((mask, lesion))
     pixels = placement.image(mammogram.pixels)
     if recipe.kind == "whole":
-        return [_whole(image, pixels, [(mask, lesion.pathology == "MALIGNANT") for mask, lesion in lesions])]
+        whole = _whole(image, pixels, [(mask, lesion.pathology == "MALIGNANT") for mask, lesion in lesions])
+        return [whole | {"facts": json.dumps({"columns": _further(image)})}]
     jittered = recipe.kind == "patches_jittered"
     if not lesions and not (jittered and image.pathology):  # only jittered ones show the background of normal images
         return []
@@ -181,8 +182,12 @@ def _exam_facts(image: Image, breast: Crop) -> dict[str, Any]:
         facts[name] = 1 if visible_flags else (0 if image.pathology else -1)
         facts[f"{name}_visible"] = any(visible_flags)
     facts |= {"reach": breast.rightmost[1], "lowest": breast.bottommost[0], "threshold": breast.threshold}
-    columns = {"density": image.density, **image.columns}
-    return facts | {"columns": {column: cell for column, cell in columns.items() if cell}}
+    return facts | {"columns": _further(image)}
+
+
+def _further(image: Image) -> dict[str, str]:
+    """The filled cells of the table's further columns."""
+    return {column: cell for column, cell in {"density": image.density, **image.columns}.items() if cell}
 
 
 def read_image(image: Image, rejected: Rejected) -> Mammogram | None:

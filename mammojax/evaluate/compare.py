@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
 from mammojax.errors import NotComparable
-from mammojax.evaluate import plots, report, table
+from mammojax.evaluate import paired, plots, report, table
 from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import Predictions
+from mammojax.evaluate.text_table import text_table
 
 
 def over_repeats(
@@ -117,7 +118,11 @@ def operating_point(
 
 
 def compare(
-    runs: Sequence[Path], split: str = "test", sensitivity: float = 0.86, asymmetry: bool = False
+    runs: Sequence[Path],
+    split: str = "test",
+    sensitivity: float = 0.86,
+    asymmetry: bool = False,
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The numbers that `mammojax compare` prints.
 
@@ -126,10 +131,12 @@ def compare(
         split: "test" or "val".
         sensitivity: the aim of the operating points; 0.86 is the U.S. average that Shen et al. use.
         asymmetry: also measure each image against the same patient's other breast, see `table.asymmetry`.
+        by: columns of the predictions, which are those of the manifest; see `paired.subgroups`.
 
     Returns:
         {"split", "images", "rows": [{"name", "auc", "auc_flips", "gain_flips", "two_views"}], "ensemble_gain",
-        "operating": [{"name", "chosen_on_val", "read_on_test"}]}; intervals are as `metrics.Interval.to_json` has them.
+        "operating": [{"name", "chosen_on_val", "read_on_test"}], "differences", "by"}; the last two are of scores with
+        flips averaged, from `paired.differences` and `paired.subgroups`. Intervals: see `metrics.Interval.to_json`.
         With `asymmetry` also "asymmetry": [{"name", "images", "auc_flips", "auc", "gain"}].
         With several runs the last row is the ensemble; its gain is over the best single run, chosen on these very
         images, so the gain is a cautious one. Operating points use averaged flips; "read_on_test" is the paper's way
@@ -137,9 +144,11 @@ def compare(
         there is only "read_on_val". A point is None where no malignant image gives a threshold.
 
     Raises:
-        NotComparable: see `table.read_all_images`; with `asymmetry`, no patient has both breasts.
+        NotComparable: see `table.read_all_images` and `table.parts`; with `asymmetry`, no patient has both breasts.
     """
     plain = table.read_all_images(runs, split)
+    for column in by:  # a mistyped column is refused before the long computation
+        table.parts(plain[0], column)
     flips = table.aligned([plain[0], *table.read_all_images(runs, f"{split}_flips")])[1:]  # pairs need the same order
     val = table.read_all_images(runs, "val_flips")
     if len(runs) > 1:
@@ -170,6 +179,7 @@ def compare(
     result = {
         "split": split, "images": len(plain[0]), "patients": len(set(plain[0].patient)), "rows": rows,
         "ensemble_gain": gain, "sensitivity": sensitivity, "operating": points,
+        "differences": paired.differences(flips[: len(runs)]), "by": paired.subgroups(flips, by),
     }  # fmt: skip
     return result | {"asymmetry": [_asymmetry(run) for run in flips]} if asymmetry else result
 
@@ -201,36 +211,58 @@ def _point(predictions: Predictions, at: float) -> dict[str, Any] | None:
     return {"threshold": at} | {k: v.to_json() for k, v in operating_point(predictions, at).items()}
 
 
-def roc_figure(predictions: Sequence[Predictions]) -> Figure:
-    """ROC curves of single runs and their ensemble (Fig. 3); the last of several is drawn as the ensemble."""
+def roc_figure(
+    predictions: Sequence[Predictions], title: str = "ROC, flips averaged (AUC in the legend)", ensemble: bool = True
+) -> Figure:
+    """ROC curves of single runs and, the last of several, their ensemble (Fig. 3)."""
     with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(6.0, 5.4))
         curves = [(run.name, run.label(), run.score()) for run in predictions]
-        plots.rocs(figure.subplots(), curves, "ROC, flips averaged (AUC in the legend)")
+        plots.rocs(figure.subplots(), curves, title, ensemble)
     return figure
 
 
 def write(
-    runs: Sequence[Path], output: Path | None, split: str = "test", sensitivity: float = 0.86, asymmetry: bool = False
-) -> None:
-    """Print the comparison; with `output` also write compare.json, compare.html and roc.png there."""
-    result = compare(runs, split, sensitivity, asymmetry)
-    sections = _sections(result)
+    sources: Sequence[Path], output: Path | None, split: str = "test", sensitivity: float = 0.86,
+    asymmetry: bool = False, by: Sequence[str] = (), json_file: Path | None = None,
+) -> None:  # fmt: skip
+    """Print the comparison; with `output` also write compare.json, compare.html and roc.png there.
+
+    Args:
+        sources: run folders, or CSVs of predictions (`table.read_plain`), or both.
+        output: a folder.
+        split: of runs.
+        sensitivity, asymmetry, by: see `compare`; asymmetry takes run folders only.
+        json_file: also gets the numbers.
+    """
+    if any(source.suffix.lower() == ".csv" for source in sources):
+        if asymmetry:
+            raise NotComparable("--asymmetry takes run folders only; leave it out, or the CSVs.")
+        result, drawn = paired.compare_plain(sources, split, by)
+        sections = [paired.plain_section(result), *paired.sections(result["differences"], result["by"])]
+        title = "ROC (AUC in the legend)"
+    else:
+        result = compare(sources, split, sensitivity, asymmetry, by)
+        sections = [*_sections(result), *paired.sections(result["differences"], result["by"])]
+        drawn, title = table.read_all_images(sources, f"{split}_flips"), "ROC, flips averaged (AUC in the legend)"
+        drawn = [*drawn, table.ensemble(drawn)] if len(drawn) > 1 else drawn
     for section in sections:
-        print(f"\n{section.heading}\n{section.text}")
-        widths = [max(len(row[k]) for row in [section.header, *section.rows]) for k in range(len(section.header))]
-        for row in [section.header, *section.rows]:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(f"\n{section.heading}\n{section.text}\n{text_table(section.header, section.rows)}")
+    numbers = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    if json_file:
+        json_file.write_text(numbers)
+        print(f"\n→ {json_file}", flush=True)
     if output is None:
         return
     output.mkdir(parents=True, exist_ok=True)
-    (output / "compare.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    flips = table.read_all_images(runs, f"{split}_flips")
-    figure = roc_figure([*flips, table.ensemble(flips)] if len(flips) > 1 else flips)
+    (output / "compare.json").write_text(numbers)
+    figure = roc_figure(drawn, title, ensemble=len(drawn) > len(sources))
     figure.savefig(output / "roc.png", dpi=150, bbox_inches="tight", metadata={"Software": None})
-    picture = report.Section("ROC curves", figures=[("ROC curves of the runs and their ensemble", report.png(figure))])
-    notes = ["In brackets 95 % intervals from 3000 bootstrap draws of patients."]
-    report.write_page(output / "compare.html", "Runs compared", notes, [*sections[:1], picture, *sections[1:]])
+    picture = report.Section(
+        "ROC curves", figures=[(f"ROC curves of {', '.join(p.name for p in drawn)}", report.png(figure))]
+    )
+    notes = [f"In brackets 95 % intervals from {RUNS} bootstrap draws of patients."]
+    report.write_page(output / "compare.html", "Compared", notes, [*sections[:1], picture, *sections[1:]])
     print(f"\n→ {output}", flush=True)
 
 
@@ -288,16 +320,20 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax compare`."""
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a whole-image run")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN|CSV", help="folder of a whole-image run, or a CSV of predictions"
+    )
     parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--sensitivity", type=arguments.share, default=0.86, help="what operating points aim at")
     parser.add_argument(
         "--asymmetry", action="store_true", help="also measure each image against the patient's other breast"
     )
+    parser.add_argument("--by", action="append", default=[], help="a column of the manifest, such as density")
+    parser.add_argument("--json", type=arguments.file(".json"), help="also write the numbers to this file")
     parser.add_argument("--output", type=arguments.folder, help="a folder for compare.html, compare.json and roc.png")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax compare`; see `write`."""
-    write(args.runs, args.output, args.split, args.sensitivity, args.asymmetry)
+    write(args.runs, args.output, args.split, args.sensitivity, args.asymmetry, args.by, args.json)
     return 0
