@@ -79,6 +79,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
     config.eval_batch = 32
     config.balance_loss = True
     config.monitor = "accuracy"
+    config.calibration = 0.0  # share of the validation patients that choose no epoch, for `mammojax calibrate`
     config.checkpoint_steps = 500
     config.bootstrap_runs = 3000
     epochs = 50 if patch_set == "s10" else 200

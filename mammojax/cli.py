@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": ("data.prepare", "make a data set of DICOMs ready for training"),
     "finetune": ("finetune", "a finished run learns your data, alone or cross-validated by patient"),
     "predict": ("evaluate.predict", "score mammograms with a trained run"),
+    "calibrate": ("calibrate", "probabilities and an operating point for a finished run"),
     "compare": ("evaluate.compare", "runs beside each other, their ensemble, two views, operating points"),
     "matrix": ("matrix", "several runs on several data sets: train on A, test on B"),
     "populations": ("evaluate.populations", "exam runs by breast: screening, biopsied, subgroups"),

@@ -221,3 +221,75 @@ def roc_band(
         return np.full(len(at), np.nan), np.full(len(at), np.nan)
     low, high = np.percentile(curves, [2.5, 97.5], axis=0)
     return low, high
+
+
+def brier(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray | float:
+    """Mean squared distance of probabilities from labels (Brier 1950); arguments and result as in `roc_auc`."""
+    weights = np.ones((1, len(label))) if weight is None else np.atleast_2d(weight)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _out(weights @ (np.asarray(score) - np.asarray(label)) ** 2 / weights.sum(axis=1), weight)
+
+
+def score_bins(score: np.ndarray, bins: int = 10) -> np.ndarray:
+    """The bin of each score, int [N]: `bins` bins of equally many scores, fewer where scores are tied."""
+    edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)[1:-1]))
+    return np.searchsorted(edges, score, side="right")
+
+
+def calibration_error(
+    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None, bins: int = 10
+) -> np.ndarray | float:
+    """Expected calibration error: the mean distance of a bin's mean score from its share of positives.
+
+    The bins hold equally many examples (Nixon et al. 2019, "Measuring Calibration in Deep Learning"): with few
+    positives, bins of equal width are almost all empty. It is biased upwards on few examples, more so in bootstrap
+    draws, so it is given without an interval. Arguments and result as in `roc_auc`.
+    """
+    weights = np.ones((1, len(label))) if weight is None else np.atleast_2d(weight)
+    own = np.equal.outer(score_bins(score, bins), np.arange(bins)).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gaps = np.abs((weights * (np.asarray(score, np.float64) - np.asarray(label))) @ own)
+        return _out(gaps.sum(axis=1) / weights.sum(axis=1), weight)
+
+
+def predictive_values(
+    sensitivity: np.ndarray | float, specificity: np.ndarray | float, prevalence: float
+) -> dict[str, np.ndarray | float]:
+    """PPV, NPV and the share recalled in a population of this prevalence, by Bayes' rule."""
+    hit, false = np.multiply(sensitivity, prevalence), (1 - np.asarray(specificity)) * (1 - prevalence)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "ppv": hit / (hit + false),
+            "npv": (1 - prevalence - false) / (1 - hit - false),
+            "recall": hit + false,
+        }
+
+
+def delong(label: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUCs of several scores of the same examples, and their covariance.
+
+    DeLong et al. 1988, "Comparing the areas under two or more correlated ROC curves", by the midranks of Sun and Xu
+    2014. It takes examples for independent; a patient's images are not, see `bootstrap`.
+
+    Args:
+        label: [N] of 0 and 1, with two or more of each.
+        scores: [K, N].
+
+    Returns:
+        float64 [K], and float64 [K, K].
+    """
+    label, scores = np.asarray(label), np.atleast_2d(scores)
+    positive, negative = scores[:, label == 1], scores[:, label == 0]
+    m, n = positive.shape[1], negative.shape[1]
+    both = np.concatenate([positive, negative], axis=1)
+    ranks, of_positive, of_negative = (np.stack([_midranks(row) for row in x]) for x in (both, positive, negative))
+    wins = (ranks[:, :m] - of_positive) / n  # of each positive: the share of negatives it beats, ties half
+    losses = 1 - (ranks[:, m:] - of_negative) / m
+    covariance = np.atleast_2d(np.cov(wins)) / m + np.atleast_2d(np.cov(losses)) / n
+    return wins.mean(axis=1), covariance
+
+
+def _midranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 on; tied values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]

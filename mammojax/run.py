@@ -9,10 +9,10 @@ from typing import Any
 import ml_collections
 
 from mammojax import run_folder, start, tasks, train_patients
-from mammojax.data.dataset import Prepared, find, of_run
+from mammojax.data.dataset import ASIDE, Prepared, find, of_run, set_aside
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import PHANTOMS, Recipe
-from mammojax.errors import BadConfig, Diverged
+from mammojax.errors import BadConfig, BadDataset, Diverged
 from mammojax.evaluate import report
 from mammojax.train import loop, stages
 from mammojax.train.checkpoint import restore_best
@@ -39,22 +39,37 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         return experiment(config, workdir, dataset(config, workdir))
 
 
-def experiment(config: ml_collections.ConfigDict, workdir: Path, data: Prepared) -> dict[str, Any]:
-    """Run a checked experiment on its prepared data, in a locked folder; see `run`."""
+def experiment(
+    config: ml_collections.ConfigDict, workdir: Path, data: Prepared, aside: set[str] | None = None
+) -> dict[str, Any]:
+    """Run a checked experiment on its prepared data, in a locked folder; see `run`.
+
+    `aside` are validation patients that choose no epoch, for a run inside another; None: those of config.calibration.
+    """
     task = tasks.of(config.model.task)
-    starts = {field: folder for field in start.starts(config) if (folder := _start(config, field, workdir))}
+    if aside is None:
+        aside = set_aside(data, config.get("calibration", 0.0), config.seed)
+    starts = {field: folder for field in start.starts(config) if (folder := _start(config, field, workdir, aside))}
     train_patients.refuse(starts.values(), config, data)
     facts = task.facts(config, data, starts)
     run_folder.write(workdir, config, facts | {"folder": data.path.parent.name})
     train_patients.write(workdir, config, data, starts.values())
 
+    if aside:
+        (workdir / ASIDE).write_text("".join(f"{patient}\n" for patient in sorted(aside)))
+    choosing = {row["patient_id"] for row in data.table("val")} - aside
+    if aside and not choosing:
+        raise BadDataset(
+            f"config.calibration leaves no validation patient of {config.data.kind}; take a smaller share."
+        )
     model = task.network(config.model)
     variables = start.variables(config, model, task.sizes(config, config.data), starts.get("init_from"))
     batches = task.batches(config, workdir, data, facts)
     score = task.score(config, data, facts, variables)
 
     def validate(variables: Any) -> dict[str, float]:
-        return task.summary(config, score(variables, "val", "none"))
+        scored = score(variables, "val", "none")
+        return task.summary(config, task.only(scored, data, "val", choosing) if aside else scored)
 
     loop.train(config, model, variables, batches, validate, workdir, task.loss(config, facts))
 
@@ -122,7 +137,7 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> Prepared:
     return find(recipe)
 
 
-def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path | None:
+def _start(config: ml_collections.ConfigDict, field: str, workdir: Path, aside: set[str]) -> Path | None:
     """The run that a network starts from or takes heatmaps from: the one that a field names, or the one inside the
     config, trained now in WORKDIR/<name>; None without either."""
     name = start.starts(config)[field]
@@ -137,7 +152,7 @@ def _start(config: ml_collections.ConfigDict, field: str, workdir: Path) -> Path
     folder.mkdir(exist_ok=True)
     print(f"{name} network → {folder}", flush=True)
     try:
-        experiment(part, folder, dataset(part, folder))
+        experiment(part, folder, dataset(part, folder), aside)
     except Diverged as error:  # the field as the user types it
         raise Diverged(error.event, error.field.replace("config.", f"config.{name}.", 1)) from None
     print(f"{config.model.task} network → {workdir}", flush=True)

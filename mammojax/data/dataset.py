@@ -11,6 +11,8 @@ from mammojax.data.cells import read_table
 from mammojax.data.recipe import WITHOUT_PATCHES, Recipe
 from mammojax.errors import BadDataset, NotPrepared
 
+ASIDE = "calibration_patients.txt"
+"""The file of a run folder that lists the validation patients that choose no epoch, one id a line."""
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
 
 
@@ -94,6 +96,23 @@ def of_patients(table: list[dict[str, str]], patients: int, seed: int) -> np.nda
         place += [((k + 0.5) / len(ids), str(name)) for k, name in enumerate(ids)]
     chosen = {name for _, name in sorted(place)[:patients]}
     return np.array([k for k, row in enumerate(table) if row["patient_id"] in chosen], np.int64)
+
+
+def set_aside(data: Prepared, share: float, seed: int) -> set[str]:
+    """A share of the validation patients that choose no epoch, for calibration; see `of_patients`.
+
+    Raises:
+        BadDataset: the share leaves no patient on one of the two sides.
+    """
+    rows = data.table("val")
+    every = {row["patient_id"] for row in rows}
+    aside = {rows[k]["patient_id"] for k in of_patients(rows, round(share * len(every)), seed)} if share else set()
+    if share and not 0 < len(aside) < len(every):
+        raise BadDataset(
+            f"config.calibration is {share}: of {len(every)} validation patients it leaves {len(aside)} for "
+            "calibration; some must be left on either side."
+        )
+    return aside
 
 
 def refuse_one_class(data: Prepared, only: np.ndarray | None = None) -> None:

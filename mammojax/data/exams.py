@@ -296,6 +296,12 @@ class Windows:
     def __len__(self) -> int:
         return self._length
 
+    def share(self, label: str) -> float:
+        """The share of an epoch's exams that has one of LABELS, on average over its draws."""
+        has = np.array([exam.label[LABELS.index(label)] == 1 for exam in self.exams])
+        drawn = self._drawn * has[self._others].mean() if len(self._others) else 0.0
+        return float((has[self._always].sum() + drawn) / (len(self._always) + self._drawn))
+
     def chosen(self, epoch: int) -> np.ndarray:
         """Indices of the epoch's exams in their order, int [per_epoch]."""
         rng = np.random.default_rng([self._seed, epoch])

@@ -42,11 +42,13 @@ def roc(axes: Axes, label: np.ndarray, score: np.ndarray, patient: np.ndarray, t
     axes.legend(frameon=False, loc="lower right")
 
 
-def rocs(axes: Axes, curves: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str) -> None:
-    """ROC curves of (name, label [N], score [N]); the last of several is drawn as their ensemble."""
+def rocs(
+    axes: Axes, curves: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str, ensemble: bool = True
+) -> None:  # fmt: skip
+    """ROC curves of (name, label [N], score [N]); with `ensemble` the last of several is drawn as that of the rest."""
     for k, (name, label, score) in enumerate(curves):
         fpr, tpr, _ = metrics.roc_curve(label, score)
-        together = len(curves) > 1 and k == len(curves) - 1
+        together = ensemble and len(curves) > 1 and k == len(curves) - 1
         axes.plot(fpr, tpr, color=INK if together else RUNS[k % len(RUNS)], linewidth=2.4 if together else 1.5,
                   label=f"{name}: {metrics.roc_auc(label, score):.3f}")  # fmt: skip
     frame_roc(axes, title)
@@ -63,6 +65,20 @@ def frame_pr(axes: Axes, positives: float, title: str) -> None:
     """Draw the frame of a precision–recall plot; chance is the share of positives."""
     axes.plot([0, 1], [positives] * 2, color=SOFT, linewidth=1, linestyle=":")
     axes.set(xlabel="recall (sensitivity)", ylabel="precision", title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+
+
+def reliability(axes: Axes, label: np.ndarray, scores: Mapping[str, np.ndarray], title: str) -> None:
+    """The share of positives against the mean score, in bins of equally many.
+
+    Labels [N] are 0 and 1; scores [N] have names.
+    """
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":")
+    for (name, score), colour, marker in zip(scores.items(), (RUNS[1], ACCENT), "so", strict=False):
+        bins = metrics.score_bins(score)
+        points = [(score[bins == k].mean(), label[bins == k].mean()) for k in np.unique(bins)]
+        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
+    axes.set(xlabel="mean score", ylabel="share malignant", title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, loc="upper left")
 
 
 def scores(axes: Axes, label: np.ndarray, score: np.ndarray) -> None:
@@ -144,6 +160,7 @@ def stages(axes: Axes, names: Sequence[str]) -> None:
         axes.text(start + (epochs + 1) / 2, 1.01, name, ha="center", va="bottom", fontsize=8, color=GRAY,
                   transform=axes.get_xaxis_transform())  # fmt: skip
         start += epochs
+    axes.set_xlim(0.5, start + 0.5)  # a curve without values would leave the names outside
 
 
 def label_efficiency(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -22,6 +22,7 @@ from mammojax.data.manifest import read_manifest
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import overlays, table
+from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor, ensemble, read
 from mammojax.evaluate.table import IMAGE_COLUMNS
 from mammojax.train.checkpoint import read_config
@@ -123,8 +124,9 @@ def predict_images(
 
     rows: list[tuple[Facts, float]] = []
     bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
+    calibration = _calibration(runs, tta)
     with _csv(output / "predictions.csv") as file, bar:
-        writer = Writer(file, IMAGE_COLUMNS)
+        writer = Writer(file, (*IMAGE_COLUMNS, *(calibration.columns if calibration else ())))
         for batch in _ahead(load, listed, size):
             rejected += [(facts["image"], reason) for facts, _, reason in batch if reason]
             framed = [(facts, frames) for facts, frames, reason in batch if not reason]
@@ -132,7 +134,7 @@ def predict_images(
                 [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
             for (facts, frames), p in zip(framed, scores.tolist(), strict=True):
-                writer.row({**facts, "p_malignant": repr(p)})
+                writer.row({**facts, "p_malignant": repr(p), **(calibration.cells(p) if calibration else {})})
                 rows.append((facts, p))
                 if maps:
                     figure = overlays.over(frames[-1], frames[:-1], networks, maps, p)
@@ -142,6 +144,18 @@ def predict_images(
             bar.update(len(batch))
     _write_breasts(output / "breasts.csv", rows)
     return _end(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows))
+
+
+def _calibration(runs: Sequence[Path], tta: str) -> Calibration | None:
+    """The calibration of a run, if there is one run only and its calibration is for this augmentation."""
+    calibrations = [calibration for run in runs if (calibration := Calibration.load(run))]
+    if not calibrations:
+        return None
+    if len(runs) > 1 or calibrations[0].tta != tta:
+        why = "it is of one run" if len(runs) > 1 else f"it is for --tta {calibrations[0].tta}"
+        print(f"no calibrated probabilities and decisions: {why}", flush=True)
+        return None
+    return calibrations[0]
 
 
 def _image_networks(runs: Sequence[Path]) -> list[ImagePredictor]:
@@ -199,9 +213,11 @@ def predict_exams(
         raise BadCheckpoint("a BI-RADS network says nothing of cancer; give runs whose config.model.target is cancer.")
     listed, rejected, key = listing(source, output)
     exams, done = _by_exam(listed, rejected, key, any_modality), 0
+    calibration = _calibration(runs, tta)
     output.mkdir(parents=True, exist_ok=True)
     with _csv(output / "exams.csv") as exam_file, _csv(output / "breasts.csv") as breast_file:
-        exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, BREAST_COLUMNS)
+        breast_columns = (*BREAST_COLUMNS, *(calibration.columns if calibration else ()))
+        exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, breast_columns)
         for (exam_id, patient_id), images in tqdm(exams.items(), desc="predict", unit="exam", disable=None):
             try:
                 decoded = _decoded(images, rejected, any_modality)
@@ -214,7 +230,8 @@ def predict_exams(
             for side, breast in (("L", "left"), ("R", "right")):
                 if views := [view[2:] for view in scored.used if view.startswith(side)]:
                     pair = scored.cells([f"{breast}_benign", f"{breast}_malignant"])
-                    breast_rows.row([exam_id, patient_id, side, "+".join(views), *pair])
+                    more = calibration.cells(float(pair[1])).values() if calibration else ()
+                    breast_rows.row([exam_id, patient_id, side, "+".join(views), *pair, *more])
             done += 1
             exam_file.flush()
             breast_file.flush()

@@ -4,6 +4,7 @@ Everything about finished runs is computed from these tables, so it needs no wei
 text; scores keep every digit, written with `repr` and read with `float`.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p
 whatever other columns the manifest has."""
 POPULATIONS = ("screening", "biopsied")
 MOST_GROUPS = 20
-_NO_GROUPS = ("exam_id", "patient_id", "p_benign", "p_malignant")
+_NO_GROUPS = ("exam_id", "patient_id", "p_benign", "p_malignant", "image")
 
 Exams = Sequence[tuple[Exam, np.ndarray]]
 """Scored exams, with the images that the network uses, and its probabilities: float64 [4, 2] by LABELS and (absent,
@@ -99,7 +100,8 @@ def write(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
-    """Write predictions/<split>.csv: IMAGE_COLUMNS or, for a patch network, a column p_<class> for each class.
+    """Write predictions/<split>.csv: IMAGE_COLUMNS and the manifest's further columns; for a patch network, a column
+    p_<class> for each class.
 
     Args:
         path: of the CSV.
@@ -116,6 +118,9 @@ def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, st
     for k, name in enumerate(classes):
         if len(classes) > 2 or k == 1:
             frame["p_malignant" if len(classes) == 2 else f"p_{name}"] = scores[:, k]
+    further = [json.loads(row.get("facts") or "{}").get("columns", {}) for row in rows]
+    for column in dict.fromkeys(name for cells in further for name in cells if name not in frame):
+        frame[column] = [cells.get(column, "") for cells in further]
     write(path, frame)
 
 
@@ -183,8 +188,44 @@ def read_images(run: Path, split: str) -> Predictions:
     if (twice := frame["image"].duplicated()).any():
         name = frame["image"][twice].iloc[0]
         raise NotComparable(f'"{run}": predictions/{split}.csv names "{name}" twice; predict the split again.')
-    frame = frame.rename(columns={"label": "malignant"})
-    return Predictions(_folder(run).name, _with_numbers(frame, ("malignant",), run, split))
+    frame = _label_as_malignant(frame)
+    return Predictions(_folder(run).name, _with_numbers(frame, ("malignant",), f'"{run}": predictions/{split}.csv'))
+
+
+def read_plain(path: Path) -> Predictions:
+    """The labelled predictions of a CSV that anybody has written.
+
+    Columns: p_malignant, 0 … 1; label (or malignant), 0 or 1, rows with an empty one are left out; image, or exam_id
+    and laterality for breasts. Without patient_id each image counts as a patient of its own. Further columns are kept.
+
+    Raises:
+        NotComparable: there is no such file, or it is no such table.
+    """
+    if not path.is_file():
+        raise NotComparable(f'there is no file "{path}"; give a CSV of predictions.')
+    try:
+        frame = _label_as_malignant(read_csv(path))
+    except (ValueError, UnicodeDecodeError):
+        raise NotComparable(f"{path.name}: it is no CSV in UTF-8, separated by commas; save it as one.") from None
+    keys = ["image"] if "image" in frame else ["exam_id", "laterality"]
+    for column in (*keys, "p_malignant", "malignant"):
+        if column not in frame:
+            name = {"malignant": "label", "exam_id": "image"}.get(column, column)
+            raise NotComparable(f"{path.name}: it has no column {name}; it needs image, p_malignant and label.")
+    if frame.columns.duplicated().any():
+        raise NotComparable(f"{path.name}: two columns are called {frame.columns[frame.columns.duplicated()][0]}.")
+    frame = frame[frame["malignant"] != ""].reset_index(drop=True)
+    if not len(frame):
+        raise NotComparable(f"{path.name}: no row has a label; fill the column with 0 and 1.")
+    if wrong := set(frame["malignant"]) - {"0", "1"}:
+        raise NotComparable(f'{path.name}: a label is "{min(wrong)}"; write 0 or 1.')
+    if (twice := frame.duplicated(keys)).any():
+        raise NotComparable(f"{path.name}: {int(twice.sum())} rows name an image or breast again; leave one of each.")
+    if "patient_id" not in frame:
+        frame["patient_id"] = frame[keys].agg("/".join, axis=1)
+    if (empty := frame["patient_id"] == "").any():
+        frame.loc[empty, "patient_id"] = frame.loc[empty, keys].agg("/".join, axis=1)
+    return Predictions(path.stem, _with_numbers(frame, ("malignant",), path.name))
 
 
 def read_breasts(run: Path, split: str) -> Predictions:
@@ -209,10 +250,17 @@ def read_breasts(run: Path, split: str) -> Predictions:
         raise NotComparable(f'"{run}": predictions/{split}.csv has no labelled breast; nothing can be measured.')
     if twice := int(frame.duplicated(["exam_id", "laterality"]).sum()):
         raise NotComparable(f'"{run}": predictions/{split}.csv names {twice} breasts twice; predict the split again.')
-    return Predictions(_folder(run).name, _with_numbers(frame, FINDINGS, run, split))
+    return Predictions(_folder(run).name, _with_numbers(frame, FINDINGS, f'"{run}": predictions/{split}.csv'))
 
 
-def _with_numbers(frame: pd.DataFrame, findings: Sequence[str], run: Path, split: str) -> pd.DataFrame:
+def _label_as_malignant(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose column label is called malignant, in place of a column of that name."""
+    if "label" not in frame:
+        return frame
+    return frame.drop(columns="malignant", errors="ignore").rename(columns={"label": "malignant"})
+
+
+def _with_numbers(frame: pd.DataFrame, findings: Sequence[str], where: str) -> pd.DataFrame:
     """The frame with its findings' labels int64 and scores float64."""
     try:
         labels = {finding: frame[finding].map(int) for finding in findings}
@@ -220,7 +268,7 @@ def _with_numbers(frame: pd.DataFrame, findings: Sequence[str], run: Path, split
     except ValueError:
         scores = {}
     if not scores or not all(np.isfinite(score).all() for score in scores.values()):
-        raise NotComparable(f'"{run}": predictions/{split}.csv has a score that is no number; predict the split again.')
+        raise NotComparable(f"{where} has a score that is no number; predict it again.")
     return frame.assign(**labels, **scores)
 
 
@@ -379,7 +427,7 @@ def description(breasts: Predictions, name: str) -> str:
 
 
 def parts(breasts: Predictions, column: str) -> dict[str, Predictions]:
-    """The breasts by their value in a column of the predictions, in the values' order; an empty one is "unknown".
+    """The breasts or images by their value in a column of the predictions, in the values' order; "unknown" if empty.
 
     Raises:
         NotComparable: there is no such column, or its values are no groups but names of exams, numbers or dates.

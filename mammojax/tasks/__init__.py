@@ -10,6 +10,8 @@
     summary(config, predictions)           the values that choose the best epoch: {"loss", "auc", …}
     measure(config, workdir, name, predictions, data, split)
                                            writes predictions/NAME.csv; its entry of metrics.json
+    only(predictions, data, split, patients)
+                                           the predictions of these patients alone; needed with config.calibration
     report(config, workdir, data, predictions, notes)
                                            writes report.html of the test predictions
 

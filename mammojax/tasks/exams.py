@@ -155,6 +155,11 @@ def measure(
     return measures.measure_exams(workdir, name, predictions, target, config.bootstrap_runs, config.seed)
 
 
+def only(predictions: Predictions, data: dataset.Prepared, split: str, patients: set[str]) -> Predictions:
+    """The predictions of these patients' exams."""
+    return [(exam, scores) for exam, scores in predictions if exam.patient_id in patients]
+
+
 def report(
     config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions, notes: list[str]
 ) -> None:

@@ -144,6 +144,12 @@ def measure(
     return measures.measure(predictions, patients, runs=config.bootstrap_runs, seed=config.seed)
 
 
+def only(predictions: Predictions, data: dataset.Prepared, split: str, patients: set[str]) -> Predictions:
+    """The predictions of these patients' images."""
+    chosen = np.array([row["patient_id"] in patients for row in data.table(split)], bool)
+    return {name: np.asarray(values)[chosen] for name, values in predictions.items()}
+
+
 def report(
     config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions, notes: list[str]
 ) -> None:

@@ -172,7 +172,7 @@ def test_an_ensemble_is_of_the_same_breasts_whatever_their_order(tmp_path: Path)
     [
         (lambda lines: [*lines, lines[1]], "names 1 breasts twice; predict the split again"),
         (lambda lines: [lines[0], *(re.sub(r",[\d.e-]+,[\d.e-]+,", ",,,", line, count=1) for line in lines[1:])],
-         "has a score that is no number; predict the split again"),
+         "has a score that is no number; predict it again"),
         (lambda lines: lines[:1], "has no labelled breast"),
     ],
 )  # fmt: skip

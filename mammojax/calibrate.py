@@ -1,0 +1,234 @@
+"""`mammojax calibrate`: probabilities and an operating point for a finished run, fitted on examples it did not learn.
+
+They are fitted on images that chose nothing else where there are such: the validation patients that
+`config.calibration` has set aside, or a manifest of other patients. Without them the validation split is used, which
+has chosen the epoch, and the page says so.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mammojax import arguments, train_patients
+from mammojax.data import dataset, exams
+from mammojax.errors import BadCheckpoint, NotComparable
+from mammojax.evaluate import calibration, plots, report, table
+from mammojax.evaluate.calibration import AIMS, Calibration
+from mammojax.evaluate.predict import predict
+from mammojax.evaluate.report import interval_text
+from mammojax.evaluate.table import Predictions
+from mammojax.evaluate.text_table import text_table
+from mammojax.train.checkpoint import read_config
+
+STEPS = ("as it is", "prior-corrected", "calibrated")
+SHARES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "recall": "recalled"}
+
+
+def calibrate(
+    run: Path, data: Path | None = None, tta: str = "", aim: str = "", value: float | None = None,
+    prevalences: Sequence[float] = (), words: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Fit, measure on the test split, and write RUN/calibration.json and RUN/calibration.html.
+
+    Args:
+        run: a finished whole-image or exam run.
+        data: a manifest of labelled images of other patients; None: the run's own validation patients.
+        tta: "none", or "flips" (whole images) or "random10" (exams), the default.
+        aim, value: of the operating point, see `calibration.AIMS`; "": none.
+        prevalences: shares of malignant examples for which PPV, NPV and recall rate are given; the first is that of an
+            aim at a recall rate.
+        words: the meaning of the manifest's words for pathologies.
+
+    Returns:
+        The contents of calibration.json.
+
+    Raises:
+        BadCheckpoint: the run cannot be calibrated. NotComparable: the predictions cannot be used, or are too few.
+    """
+    config, facts = read_config(run)
+    if config.model.task not in ("whole", "exam") or config.model.get("target", "cancer") == "birads":
+        raise BadCheckpoint(f'"{run}" scores no cancer of images or breasts; give a whole-image or an exam run.')
+    of_images = config.model.task == "whole"
+    tta = tta or ("flips" if of_images else "random10")
+    if tta not in ("none", "flips" if of_images else "random10"):
+        raise BadCheckpoint(f"--tta {tta} is not of this run; write none or {'flips' if of_images else 'random10'}.")
+    read, suffix = (table.read_images if of_images else table.read_breasts), "" if tta == "none" else f"_{tta}"
+    test = read(run, f"test{suffix}")
+    if data is not None:
+        if not of_images:
+            raise BadCheckpoint("--data is for whole-image runs; exam runs set patients aside: config.calibration.")
+        examples, fitted_on, chose_nothing = _predicted(run, data, tta), f"the images of {data.name}", True
+    else:
+        examples, fitted_on, chose_nothing = _of_validation(run, read(run, f"val{suffix}"))
+    first = prevalences[0] if prevalences else None
+    fitted = calibration.fit(
+        examples, _trained_prior(run, config, facts), tta, fitted_on, chose_nothing, aim, value, first
+    )
+    measured: dict[str, Any] = {"quality": {"test": calibration.quality(test, fitted)}}
+    measured["quality"]["fitted on"] = calibration.quality(examples, fitted)
+    if fitted.threshold is not None:
+        own = float(test.label().mean())
+        measured["operating"] = [calibration.operating(test, fitted.threshold, share) for share in (own, *prevalences)]
+        measured["operating_fitted_on"] = calibration.operating(
+            examples, fitted.threshold, float(examples.label().mean())
+        )
+    fitted.save(run, measured)
+    write(run, fitted, measured, test, examples)
+    return {"calibration": fitted, **measured}
+
+
+def _of_validation(run: Path, val: Predictions) -> tuple[Predictions, str, bool]:
+    """The validation examples that were set aside, else all of them."""
+    file = run / dataset.ASIDE
+    if not file.is_file():
+        return val, "the validation split, which also chose the epoch", False
+    aside = set(file.read_text().splitlines())
+    return val[np.isin(val.patient, sorted(aside))], "the validation patients that chose no epoch", True
+
+
+def _predicted(run: Path, data: Path, tta: str) -> Predictions:
+    """The run's scores of a manifest's labelled images.
+
+    Raises:
+        NotComparable: the run knows some of the patients, or no image can be scored.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if predict([run], data, Path(folder), tta):
+            raise NotComparable(f'"{data.name}": no image of it can be scored; see mammojax check.')
+        examples = table.read_plain(Path(folder) / "predictions.csv")
+    known = {patient for _, patient in train_patients.read(run).patients}
+    for split in ("val", "test"):
+        known |= set(table.read_images(run, split).patient)
+    if shared := known & set(examples.patient):
+        raise NotComparable(
+            f"{data.name}: {len(shared)} of its patients stand in the run's own train, val or test split; calibrate "
+            "on patients that have chosen nothing."
+        )
+    return examples
+
+
+def _trained_prior(run: Path, config: Any, facts: dict[str, Any]) -> float:
+    """The share of malignant examples that the run's training amounted to."""
+    if config.model.task == "whole":
+        if config.get("balance_loss", False):
+            return 0.5
+        counts = facts["counts"]["train"]
+        return counts["malignant"] / sum(counts.values())
+    windows = exams.Windows(
+        dataset.of_run(run), config.exam.sizes, target="cancer", angles=tuple(config.model.angles), noise=0,
+        batch=config.batch, epochs=1, seed=0,
+    )  # fmt: skip
+    return (windows.share("left_malignant") + windows.share("right_malignant")) / 2
+
+
+def write(run: Path, fitted: Calibration, measured: dict[str, Any], test: Predictions, examples: Predictions) -> None:
+    """Print the tables; write RUN/calibration.html."""
+    sections = _sections(fitted, measured)
+    for section in sections:
+        print(f"\n{section.heading}\n{section.text}\n{text_table(section.header, section.rows)}")
+    figures = []
+    with matplotlib.rc_context(plots.FONT):
+        for name, of in (("test split", test), (fitted.fitted_on, examples)):
+            figure = Figure(figsize=(4.8, 4.6))
+            curves = calibration.scores_by_step(of, fitted)
+            plots.reliability(figure.subplots(), of.label(), {k: curves[k] for k in STEPS[::2]}, name)
+            figures.append((f"Reliability on {name}", report.png(figure)))
+    note = "Each point is a tenth of the examples: their mean score and the share of malignant ones among them. On the "
+    note += "dotted line scores are probabilities. The line ends where the scores end."
+    picture = report.Section("Reliability", figures=figures, note=note)
+    quality = measured["quality"]["test"]
+    cards = [_card(f"Brier score, {step}", quality[step]["brier"]) for step in STEPS[::2] if step in quality]
+    if fitted.threshold is not None:
+        cards += [_card(name, measured["operating"][0][name]) for name in ("sensitivity", "specificity")]
+    notes = [f"Fitted on {fitted.fitted_on}." + ("" if fitted.chose_nothing else " It is optimistic for that reason.")]
+    notes += [
+        "Research use only. Probabilities hold for populations like the one they were fitted on, at its prevalence."
+    ]
+    report.write_page(
+        run / "calibration.html",
+        f"Calibration of {run.resolve().name}",
+        notes,
+        [*sections[:1], picture, *sections[1:]],
+        cards,
+    )
+    print(f"\n→ {run / 'calibration.html'}", flush=True)
+
+
+def _card(name: str, interval: dict[str, Any]) -> tuple[str, str, str]:
+    value, _, rest = interval_text(interval).partition(" ")
+    return name, value, rest
+
+
+def _sections(fitted: Calibration, measured: dict[str, Any]) -> list[report.Section]:
+    rows = []
+    for name, quality in (("test", measured["quality"]["test"]), ("fitted on", measured["quality"]["fitted on"])):
+        negatives, positives = quality["n"]
+        for step in STEPS:
+            if step in quality:
+                of = quality[step]
+                brier = interval_text(of["brier"], ".4f")
+                cells = (f"{positives} + {negatives}", brier, f"{of['ece']:.4f}", f"{of['mean']:.3f}")
+                rows.append([name, step, *cells, f"{quality['malignant']:.3f}"])
+    text = f"Fitted on {fitted.fitted_on}: temperature {fitted.temperature:.2f}; the share of malignant examples is "
+    text += f"{fitted.trained_prior:.3f} in what training amounted to, {fitted.prior:.3f} in what it was fitted on."
+    test = measured["quality"]["test"]
+    if test["calibrated"]["brier"]["value"] > test["as it is"]["brier"]["value"]:
+        text += " On the test split the calibrated scores are worse than those of the network: do not use p_calibrated."
+    header = ("", "scores", "malignant + other", "Brier score", "ECE", "mean score", "share malignant")
+    note = (
+        "Lower is better. ECE: the expected calibration error over ten bins of equally many examples; on few examples "
+    )
+    note += "it does not reach 0."
+    sections = [report.Section("Probabilities", text, header, rows, note=note)]
+    if fitted.threshold is None:
+        return sections
+    rows = [
+        ["fitted on", *_cells(measured["operating_fitted_on"])],
+        *(["test", *_cells(o)] for o in measured["operating"]),
+    ]
+    text = f"Recall from a score of {fitted.threshold:.4f} on, chosen for a {fitted.aim.replace('_', ' ')} of "
+    text += f"{fitted.aimed_at:g} on {fitted.fitted_on}. From now on the tables of mammojax predict --tta {fitted.tta} "
+    text += "have the column decision."
+    note = "PPV, NPV and the share recalled follow from sensitivity and specificity by Bayes' rule; the first two rows "
+    note += (
+        "are at the prevalence of the examples themselves. A screening population has other, mostly easier, negatives."
+    )
+    columns = ("", "prevalence", *SHARES.values())
+    return [*sections, report.Section("Operating point", text, columns, rows, note=note)]
+
+
+def _cells(operating: dict[str, Any]) -> list[str]:
+    return [f"{operating['prevalence']:.4f}", *(interval_text(operating[name]) for name in SHARES)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mammojax calibrate`."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished whole-image or exam run")
+    parser.add_argument("--data", type=Path, help="a manifest of labelled images of other patients to fit on")
+    parser.add_argument("--map", default="", help="the manifest's words for pathologies, such as 0=BENIGN,1=MALIGNANT")
+    parser.add_argument(
+        "--tta", default="", choices=["none", "flips", "random10"], help="default: flips, of exams random10"
+    )
+    aims = parser.add_mutually_exclusive_group()
+    for aim in AIMS:
+        aims.add_argument(f"--{aim.replace('_', '-')}", type=arguments.share, help="choose an operating point by it")
+    parser.add_argument(
+        "--prevalence",
+        type=arguments.share,
+        action="append",
+        default=[],
+        help="PPV, NPV, recall at it; 0.006: screening",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run `mammojax calibrate`; see `calibrate`."""
+    aim = next((aim for aim in AIMS if getattr(args, aim) is not None), "")
+    calibrate(args.run, args.data, args.tta, aim, getattr(args, aim) if aim else None, args.prevalence, args.map)
+    return 0
