@@ -65,6 +65,13 @@ class _Files:
         best = next((row for row in reversed(self.log) if row["kind"] == "val" and row["best"]), None)
         return f"{best['stage']}, epoch {best['epoch']}" if best else ""
 
+    @property
+    def which_kept(self) -> str:
+        """Which epoch was kept, and why."""
+        if self.config.get("monitor") == "last":
+            return f"The last epoch was kept: {self.kept}."
+        return f"Best epoch, kept across stages: {self.kept or 'none'}."
+
     def metrics(self, split: str) -> list[str]:
         """Names of a split's metrics that have an interval."""
         return [name for name, value in self.results[split].items() if isinstance(value, dict)]
@@ -112,7 +119,7 @@ def write_image_report(
             _results(run, names),
             _image_counts(run.facts),
             Section("Training", figures=[("Loss and validation score by epoch", run.curves())], layout="wide",
-                    note=f"Best epoch, kept across stages: {run.kept or 'none'}."),
+                    note=run.which_kept),
             _test_images(workdir, run),
             *_places(places),
             *_gallery(gallery),
@@ -172,8 +179,8 @@ def _places(places: Mapping[str, Any] | None) -> list[Section]:
     text += f" {places['others']} others."
     note = (
         "Share inside: how much of the map lies inside the outlines; that of the area is chance. Pointing game: the"
-        " map's maximum lies inside one. Lesions hit (FROC): by the map's highest places, at so many marks an image"
-        " elsewhere."
+        f" map's maximum lies inside one or within {places['tolerance']} pixels, half a position of the network."
+        " Lesions hit (FROC): by the map's highest places, at so many marks an image elsewhere."
     )
     return [Section("Does it look at the lesion?", text, header, rows, note=note)]
 

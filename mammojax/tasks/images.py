@@ -171,7 +171,7 @@ def report(
         abilities = measures.abilities(score, label, benign, patients, config.bootstrap_runs)
     outlined = any((mask == 2).any() for mask, of in zip(masks, label, strict=True) if of == 1)
     if outlined and (patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)):
-        places = localise.localise(workdir, saliency_too=False)
+        places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False)
     run_report.write_image_report(
         workdir, title=title, notes=notes, gallery=_gallery(config, workdir, data, predictions), abilities=abilities,
         places=places,

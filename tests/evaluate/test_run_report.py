@@ -112,7 +112,13 @@ def test_a_report_says_what_the_network_can_do_and_where_it_looks(tmp_path: Path
     some = {"value": 0.5, "low": 0.4, "high": 0.6, "n": [9, 9]}
     abilities = {"images with a benign lesion": some}
     cells = {"share": some, "pointing": some, "froc": {"0.25": some, "1.0": some}}
-    places = {"images": 12, "others": 30, "lesions": 14, "maps": {"own heatmap": cells, "area": {"share": some}}}
+    places = {
+        "images": 12,
+        "others": 30,
+        "lesions": 14,
+        "tolerance": 16,
+        "maps": {"own heatmap": cells, "area": {"share": some}},
+    }
     path = write_image_report(workdir, title="A run", abilities=abilities, places=places)
     page = re.sub(r"\s+", " ", path.read_text())
     assert "ranks malignant ones above all other images (AUC 0.810" in page
@@ -124,4 +130,6 @@ def test_a_report_says_what_the_network_can_do_and_where_it_looks(tmp_path: Path
     saved = json.loads((workdir / "config.json").read_text())
     saved["config"]["monitor"] = "last"
     (workdir / "config.json").write_text(json.dumps(saved))
-    assert "The validation split chose" not in write_image_report(workdir, title="A run").read_text()
+    page = write_image_report(workdir, title="A run").read_text()
+    assert "The validation split chose" not in page
+    assert "The last epoch was kept: " in page
