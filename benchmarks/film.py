@@ -7,7 +7,8 @@ on, a finished run is not run again; two calls may share a folder. `--finished` 
 
 Each row is the mean over folds, splits and seeds of an AUC by image, with an interval from draws of patients within
 each fold: as it is; minus the patient's other breast ("asymmetry", `table.asymmetry`); by patient; malignant against
-normal and against benign alone; and the difference from the arm that it is compared with, on the same images.
+normal and against benign alone; and the difference from the arm that it is compared with, on the same images. Then how
+well patch nets tell test patches apart, and at how many lesions the heatmaps are highest.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from mammojax import run, run_folder, start, tasks
 from mammojax.configs import film
 from mammojax.data import folds, manifest, pipeline
 from mammojax.errors import BadConfig
-from mammojax.evaluate import compare, table, two_step
+from mammojax.evaluate import compare, heatmap, localise, table, two_step
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import save_best
 
@@ -252,6 +253,7 @@ def main(arguments: Sequence[str]) -> list[dict]:
     pathology = {image.image: image.pathology for image in manifest.read_manifest(source).images}
     scored: dict[str, dict[Key, table.Predictions]] = {arm: {} for arm in args.only}
     patches: dict[str, dict[Key, pd.DataFrame]] = {}
+    trained: dict[str, dict[Key, Path]] = {}
     for split in args.splits:
         paths = _folds(source, split, args.workdir)
         for seed in args.seeds:
@@ -268,6 +270,8 @@ def main(arguments: Sequence[str]) -> list[dict]:
                             continue
                     if (folder / "predictions" / "test_flips.csv").is_file():
                         scored[arm][key] = table.read_images(folder, "test_flips")
+                        if ARMS[arm]["how"] == "trained":
+                            trained.setdefault(arm, {})[key] = folder
                     change = ARMS[arm].get("change")
                     csv = args.workdir / _name("patches", change.__name__ if change else "", *key)
                     csv = csv / "predictions" / "test.csv"
@@ -280,7 +284,7 @@ def main(arguments: Sequence[str]) -> list[dict]:
             if len(of_seeds) > 1 and key[1] == of_seeds[0][1]:
                 mean = table.ensemble([scored[single][other] for other in of_seeds])
                 scored.setdefault(arm, {})[key] = replace(images, frame=mean.frame)
-    return [*_rows(scored, names), *_patch_rows(patches)]
+    return [*_rows(scored, names), *_patch_rows(patches), *_place_rows(trained)]
 
 
 def _rows(scored: dict[str, dict[Key, table.Predictions]], pathology: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -318,6 +322,23 @@ def _by_patient(images: table.Predictions) -> table.Predictions:
     """The highest score of each patient, who is malignant where one of the images is."""
     frame = images.frame.assign(image=images.frame["patient_id"])
     return replace(images, frame=frame.groupby("image", as_index=False).max())
+
+
+def _place_rows(runs: dict[str, dict[Key, Path]]) -> Iterator[dict[str, Any]]:
+    """At how many outlined lesions a network's own heatmap and its patch net's are highest, all folds together."""
+    for arm, repeats in runs.items():
+        results = [localise.localise(folder, tolerance=heatmap.STRIDE // 2, saliency_too=False) for folder in
+                   repeats.values()]  # fmt: skip
+        for name in ("own heatmap", "heatmap", "area"):
+            images, lesions = (sum(result[key] for result in results) for key in ("images", "lesions"))
+            row: dict[str, Any] = {"arm": arm, "measured": f"places: {name}", "runs": len(results), "images": images}
+            cells = [(result, result["maps"][name]) for result in results]
+            row["share inside"] = sum(result["images"] * cell["share"]["value"] for result, cell in cells) / images
+            if name != "area":
+                row["points at a lesion"] = round(sum(r["images"] * c["pointing"]["value"] for r, c in cells))
+                hit = sum(r["lesions"] * c["froc"]["1.0"]["value"] for r, c in cells)
+                row |= {"lesions": lesions, "hit at 1 false mark an image": round(hit)}
+            yield row
 
 
 def _patch_rows(patches: dict[str, dict[Key, pd.DataFrame]]) -> Iterator[dict[str, Any]]:
