@@ -275,7 +275,7 @@ def test_ids_that_are_formulas_are_written_as_texts(exams: Path, tmp_path: Path)
     assert "'@a" in _predict([_tiny(tmp_path / "run")], exams, tmp_path / "out")
     assert "\n'@a,'=1+1,0." in (tmp_path / "out" / "exams.csv").read_text().replace("\r", "")
     assert "\n'@a,'=1+1,L,CC+MLO,0." in (tmp_path / "out" / "breasts.csv").read_text().replace("\r", "")
-    assert "\n'=d.png,'=d.png: " in (tmp_path / "out" / "rejected.csv").read_text().replace("\r", "")
+    assert "\n'=d.png,\"'=d.png: " in (tmp_path / "out" / "rejected.csv").read_text().replace("\r", "")
 
 
 def test_small_and_blank_arrays_are_refused(tmp_path: Path) -> None:
