@@ -6,7 +6,7 @@ the last epoch is kept), seven train. A seed draws the rest. One arm and fold at
 on, a finished run is not run again; two calls may share a folder. `--finished` measures what there is.
 
 Each row is the mean over folds, splits and seeds of an AUC by image, with an interval from draws of patients within
-each fold: as it is; minus the patient's other breast ("asymmetry", `table.asymmetry`); by patient; malignant against
+each fold: as it is; minus the patient's other breast ("asymmetry", `other_breast.asymmetry`); by patient; malignant against
 normal and against benign alone; and the difference from the arm that it is compared with, on the same images. Then how
 well patch nets tell test patches apart, and at how many lesions the heatmaps are highest.
 """
@@ -28,7 +28,7 @@ from mammojax import run, run_folder, start, tasks
 from mammojax.configs import film
 from mammojax.data import folds, manifest, pipeline
 from mammojax.errors import BadConfig
-from mammojax.evaluate import compare, heatmap, localise, table, two_step
+from mammojax.evaluate import compare, heatmap, localise, other_breast, table, two_step
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import save_best
 
@@ -298,7 +298,7 @@ def _rows(scored: dict[str, dict[Key, table.Predictions]], pathology: dict[str, 
 
     views: dict[str, Callable[[table.Predictions], table.Predictions]] = {
         "by image": lambda images: images,
-        "asymmetry": table.by_asymmetry,
+        "asymmetry": other_breast.by_asymmetry,
         "by patient": _by_patient,
         "against normal": among(("MALIGNANT", "NORMAL")),
         "against benign": among(("MALIGNANT", "BENIGN")),

@@ -24,6 +24,8 @@ def stage(name: str, learn: tuple[str, ...], freeze: tuple[str, ...], rate: floa
             "decay": (".*",),  # kernels that weight_decay acts on; ("head/.*",): the published code's new layers alone
             "decoupled_decay": False,
             "epochs": epochs,
+            "warmup": 0,  # epochs at the start of the schedule "waves"
+            "renew": False,  # True: Adam begins anew in each epoch
             "cache": 0,  # epochs whose outputs of the frozen first layers are used again; mammojax/train/cache.py
             "patience": 0,  # epochs without a better `monitor` after which the stage ends; 0: never
         }
@@ -42,6 +44,8 @@ def augment() -> ConfigDict:
             "shear": 0.0,  # 0.2 rad in the published code, not in the paper
             "translation": 0.0,  # share of each side; ours, for patch sets whose lesions all stand in the middle
             "intensity": 20.0,
+            "saturate": False,  # True: shifted intensities stay in 0 … 255
+            "border": "edge",  # "reflect": beyond the image it is mirrored
             "contrast": (1.0, 1.0),  # factors of the distances from an image's mean; ours
             "order": "nearest",
         }

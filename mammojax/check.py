@@ -17,7 +17,7 @@ from mammojax.data.manifest import Image, Table
 from mammojax.data.survey import Seen, survey
 from mammojax.errors import BadMammogram, NotPrepared, UserError
 from mammojax.evaluate.check_report import SPLIT_HEADER, VERDICTS, Checked, split_rows, write_check
-from mammojax.evaluate.predict import TABLES
+from mammojax.evaluate.inputs import TABLES
 from mammojax.evaluate.text_table import WIDTH, text_table
 from mammojax.train.checkpoint import read_config
 

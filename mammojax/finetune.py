@@ -72,9 +72,9 @@ def config_of(
     """
     config, facts = read_config(source_run)
     task = config.model.task
-    if task not in ("whole", "exam") or config.model.get("target", "cancer") == "birads":
+    if task not in ("whole", "two_view", "exam") or config.model.get("target", "cancer") == "birads":
         raise BadCheckpoint(
-            f'"{source_run}" is no whole-image run and no exam run that scores cancer; give the run of one.'
+            f'"{source_run}" is no whole-image or two-view run and no exam run that scores cancer; give the run of one.'
         )
     config = ConfigDict(_tuples(config.to_dict()))
     with config.unlocked():
@@ -88,7 +88,7 @@ def config_of(
             name="manifest", source=str(source), map=words, split="all", seed=seed, prepare=True, data_dir=data_dir,
             patients=0, shuffle_labels=False, workers=config.data.get("workers", 2),
         )  # fmt: skip
-        if task == "whole":
+        if task != "exam":
             config.data.mean = facts["mean"]
             config.model.auxiliary_classes, config.model.pretrained = 0, ""
         last = config.stages[max(config.stages)].copy_and_resolve_references()
@@ -252,11 +252,11 @@ def _score_start(source_run: Path, part: Part) -> None:
 
 def _split(config: ConfigDict) -> str:
     """The predictions that are compared: flips, or ten windows, averaged."""
-    return "test_flips" if config.model.task == "whole" else "test_random10"
+    return "test_random10" if config.model.task == "exam" else "test_flips"
 
 
 def _read(part: Part, before: str = "") -> Predictions:
-    read = table.read_images if part.config.model.task == "whole" else table.read_breasts
+    read = table.read_breasts if part.config.model.task == "exam" else table.read_images
     return read(part.folder, f"{before}{_split(part.config)}")
 
 

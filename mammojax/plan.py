@@ -78,6 +78,9 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
 
 def _blank(config: ml_collections.ConfigDict, size: Any) -> dict[str, Any]:
     """A batch as the task's loss takes it, all zero."""
+    if config.model.task == "two_view":
+        inputs = {name: np.zeros((config.batch, *shape, 1), np.uint16) for name, shape in size.items()}
+        return {"image": inputs, "label": np.zeros(config.batch, np.int32)}
     if isinstance(size, dict):
         channels = config.model.channels
         views = {view: np.zeros((config.batch, *shape, channels), np.float32) for view, shape in size.items()}
@@ -97,7 +100,7 @@ def training_seconds(config: ml_collections.ConfigDict, cost: Cost, images: Mapp
     each = cost.seconds / config.batch
     epochs = sum(stage.epochs for stage in stages.from_config(config.stages))
     steps = max(1, images["train"] // config.batch)
-    ways = 5 if config.model.task == "whole" else 11
+    ways = 11 if config.model.task == "exam" else 5
     scoring = (epochs * images["val"] + ways * (images["val"] + images["test"])) * each * _FORWARD
     return cost.compiling + epochs * steps * cost.seconds + scoring
 

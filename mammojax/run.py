@@ -3,6 +3,7 @@
 import itertools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if config.data.name not in PHANTOMS and config.data.prepare and not config.data.source:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
     config = start.settle(config)
-    for part in (config, *(config[name] for name in start.parts(config))):
+    for part in _with_inner(config):
         task, plan = tasks.of(part.model.task), stages.from_config(part.stages)
         try:
             size = task.sizes(part, config.data)
@@ -111,6 +112,13 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         for stage in plan:
             stages.labels(stage, shapes["params"])
     return config
+
+
+def _with_inner(config: ml_collections.ConfigDict) -> Iterator[ml_collections.ConfigDict]:
+    """A config and the runs inside it that are trained before it, and those inside them."""
+    yield config
+    for name in start.parts(config):
+        yield from _with_inner(config[name])
 
 
 def check_folder(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -129,8 +137,7 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> Prepared:
     """The prepared data set of a config; prepared on demand if the config says so."""
     recipe = Recipe.of_run(config, workdir)
     if config.data.prepare:
-        kinds = [recipe.kind]
-        kinds += [config[name].data.kind for name in start.parts(config)]
+        kinds = [part.data.kind for part in _with_inner(config)]
         if config.model.get("auxiliary_classes", 0):
             kinds.append(config.auxiliary.kind)
         prepare(recipe, kinds, config.data.workers)

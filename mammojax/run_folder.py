@@ -27,7 +27,7 @@ FREE = (
 are compared by the facts of the prepared data."""
 PATHS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
 """Fields that name a file or folder: two spellings of one path are the same value."""
-INNER = ("patch", "birads")
+INNER = ("patch", "birads", "single_view")
 """Configs inside a config, see `start.parts`."""
 NAME_LENGTH = 100
 

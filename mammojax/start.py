@@ -18,6 +18,7 @@ from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
 from mammojax.errors import BadConfig
 from mammojax.models import published, weights
+from mammojax.models.trunk_names import EFFICIENTNETS
 from mammojax.train.checkpoint import read_config, restore_best
 from mammojax.train.state import Size, init_variables, transfer
 
@@ -26,10 +27,13 @@ RESNET = {
     "model.blocks": (3, 4, 6, 3), "model.stride_on": "1x1", "model.conv_bias": True, "model.bn_epsilon": 1e-3,
     "model.bn_momentum": 0.99,
 }  # fmt: skip
-MAMMOGRAM = {"model.width": 64, "model.channels": 3, "model.pretrained_std": (), **RESNET, **FRAMING}
+MAMMOGRAM = {
+    "model.width": 64, "model.channels": 3, "model.pretrained_std": (), **RESNET, **FRAMING,
+}  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {
     "patch": MAMMOGRAM,
     "whole": MAMMOGRAM,
+    "two_view": MAMMOGRAM,
     "exam_patch": {
         "model.width": 64, "model.blocks": (6, 12, 24, 16), "model.padding": "same", "model.channels": 3,
         "model.pretrained_std": (),
@@ -41,9 +45,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """By task, the settings that follow a start; values of configs/patch_resnet.py, exam_patch.py and exam.py."""
 
-FITS = {"patch": ("patch", "whole"), "whole": ("patch", "whole"), "exam_patch": ("exam_patch",), "exam": ("exam",)}
+FITS = {
+    "patch": ("patch", "whole"), "whole": ("patch", "whole"), "two_view": ("patch", "whole", "two_view"),
+    "exam_patch": ("exam_patch",), "exam": ("exam",),
+}  # fmt: skip
 """The tasks whose runs a run of each task may start from."""
 PATCH_SIZE = ("exam.patch", "data.patch_size")
+LATER = {"model.padding": "same", "model.normalise": "mean"}
+"""Further settings of networks of mammograms; a config without them has these values."""
 CHOSEN = "never adopted: what the config is a config of"
 
 
@@ -56,9 +65,11 @@ def starts(config: ConfigDict) -> dict[str, str]:
     """The runs that a run needs first: {the field that names a finished one: the name of the run inside the config}.
 
     "init_from" names the run whose weights are the start. Whole-image networks start from a patch classifier, exam
-    networks from a BI-RADS network; exam networks with heatmaps take those of a patch classifier. The order is that of
-    their training.
+    networks from a BI-RADS network; exam networks with heatmaps take those of a patch classifier; two-view networks
+    start from a network of single views. The order is that of their training.
     """
+    if config.model.task == "two_view":
+        return {"init_from": "single_view"}
     if config.model.task != "exam":
         return {"init_from": "patch"}
     return ({"patch_run": "patch"} if config.model.channels == 3 else {}) | {"init_from": "birads"}
@@ -121,8 +132,8 @@ def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None 
         ours = {"model": config.model, "exam": config.get("exam", {}), "data": config.data if data is None else data}
         _refuse_two_starts(config, prefix)
         inner = parts(config)
-        if "patch" in inner and task == "whole":
-            _hand_file_down(config, prefix)
+        if task in ("whole", "two_view") and inner:
+            _hand_file_down(config, inner[0], prefix)
         for name in inner:
             config[name] = settle(config[name], f"{prefix}{name}.", ours["data"])
             if config[name].model.task in FITS[task]:
@@ -138,7 +149,12 @@ def settle(config: ConfigDict, prefix: str = "config.", data: ConfigDict | None 
                 _adopt(ours, theirs, f'"{config.patch_run}"', prefix)
         if file := config.model.get("pretrained", ""):
             path = published.find(file, config.model.trunk)
-            _adopt(ours, {"model": _file(path, task, prefix)}, f'"{path.name}"', prefix)
+            _adopt(
+                ours,
+                {"model": _file(path, task, config.model.get("normalise", "mean"), prefix)},
+                f'"{path.name}"',
+                prefix,
+            )
     return config
 
 
@@ -158,6 +174,8 @@ def with_start_mean(facts: dict[str, Any], folder: str | Path | None) -> dict[st
 def _refuse_two_starts(config: ConfigDict, prefix: str) -> None:
     """Refuse a pretrained file beside a finished run that replaces it."""
     files = {"model.pretrained": (config.model.get("pretrained", ""), "init_from")}
+    if "single_view" in config:
+        files["single_view.model.pretrained"] = (config.single_view.model.get("pretrained", ""), "init_from")
     if "patch" in config:
         instead = "patch_run" if config.model.task == "exam" else "init_from"
         files["patch.model.pretrained"] = (config.patch.model.get("pretrained", ""), instead)
@@ -169,16 +187,17 @@ def _refuse_two_starts(config: ConfigDict, prefix: str) -> None:
             )
 
 
-def _hand_file_down(config: ConfigDict, prefix: str) -> None:
-    """Move the file and its settings from a whole-image network to the patch run that it starts from."""
+def _hand_file_down(config: ConfigDict, name: str, prefix: str) -> None:
+    """Move the file and its settings from a network of mammograms to the run inside its config that it starts from."""
     for field in ("pretrained", "pretrained_std"):
-        ours, theirs = config.model[field], config.patch.model[field]
+        ours, theirs = config.model[field], config[name].model[field]
         if ours and theirs and ours != theirs:
             raise BadConfig(
-                f"{prefix}model.{field} is {ours} and {prefix}patch.model.{field} {theirs}: two starts; the patch run "
-                f"inside this config is what starts from a file, so leave {prefix}model.{field} out."
+                f"{prefix}model.{field} is {ours} and {prefix}{name}.model.{field} {theirs}: two starts; the "
+                f"{name.replace('_', ' ')} run inside this config is what starts from a file, so leave "
+                f"{prefix}model.{field} out."
             )
-        config.patch.model[field], config.model[field] = theirs or ours, type(ours)()
+        config[name].model[field], config.model[field] = theirs or ours, type(ours)()
 
 
 def _run(config: ConfigDict, field: str, tasks: tuple[str, ...], prefix: str) -> dict[str, Any]:
@@ -200,7 +219,7 @@ def _normalisation(task: str) -> str:
     return "every image standardised" if task.startswith("exam") else "the training images' mean subtracted"
 
 
-def _file(file: Path, task: str, prefix: str) -> dict[str, Any]:
+def _file(file: Path, task: str, normalise: str, prefix: str) -> dict[str, Any]:
     """The settings of config.model that a file of weights needs."""
     if not file.is_file():
         raise BadConfig(
@@ -210,8 +229,9 @@ def _file(file: Path, task: str, prefix: str) -> dict[str, Any]:
         wants = weights.settings(file)
     except (ValueError, ModuleNotFoundError) as error:
         raise BadConfig(f"{prefix}model.pretrained: {error}") from None
-    # Standardised patches have the standard deviation of torchvision's inputs; there is nothing to divide by.
-    return wants | {"pretrained_std": ()} if task == "exam_patch" else wants
+    # Standardised images have the standard deviation of torchvision's inputs; there is nothing to divide by. Those of
+    # 0 … 1 are not divided either: so Petrini et al. 2022 train, whose scale it is.
+    return wants | {"pretrained_std": ()} if task == "exam_patch" or normalise != "mean" else wants
 
 
 def _adopt(config: Mapping[str, Any], theirs: Mapping[str, Any], start: str, prefix: str) -> None:
@@ -219,6 +239,9 @@ def _adopt(config: Mapping[str, Any], theirs: Mapping[str, Any], start: str, pre
     taken = []
     for field, default in _fields(config["model"], theirs).items():
         ours, needed = _get(config, field), _get(theirs, field)
+        if field in LATER:
+            ours = default if ours is None else ours
+            needed = default if needed is None and _get(theirs, "model.task") else needed
         if ours is None or needed is None or _plain(ours) == _plain(needed):
             continue
         if _plain(ours) == _plain(default):
@@ -242,12 +265,15 @@ def _adopt(config: Mapping[str, Any], theirs: Mapping[str, Any], start: str, pre
 def _fields(model: ConfigDict, theirs: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that must equal a start's (a run's config, or settings read from a file), with their defaults."""
     start = _get(theirs, "model.task")
-    fields = {"model.trunk": CHOSEN, **DEFAULTS[model.task]}
+    later = LATER if DEFAULTS[model.task] is MAMMOGRAM else {}
+    fields = {"model.trunk": CHOSEN, **DEFAULTS[model.task], **later}
     unused = {"model.pretrained_std"} if start else set()  # a run's weights include it already
+    if DEFAULTS[model.task] is MAMMOGRAM and model.trunk not in EFFICIENTNETS:
+        unused.add("model.padding")
     if DEFAULTS[model.task] is MAMMOGRAM and model.trunk.startswith("efficientnet"):
         unused |= {"model.blocks", "model.stride_on", "model.conv_bias"}
     elif DEFAULTS[model.task] is MAMMOGRAM and model.trunk != "resnet50":
-        unused |= RESNET.keys() - ({"model.bn_epsilon"} if start == model.task == "whole" else set())  # for the heads
+        unused |= RESNET.keys() - ({"model.bn_epsilon"} if start == model.task != "patch" else set())  # for the heads
     if start == "exam":
         unused |= set(PATCH_SIZE)
         if _get(theirs, "model.channels") == 3:

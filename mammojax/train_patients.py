@@ -49,6 +49,8 @@ def _read(run: Path, visited: set[Path]) -> TrainPatients:
     config, facts = read_config(run)
     if facts.get("name") == "nyu":  # converted published weights, of a hospital's own patients
         return TrainPatients(set(), [])
+    if "learned_from" in facts:  # converted published weights, of a public data set
+        return TrainPatients(set(), [run])
     patients, missing = set(), []
     if (run / FILE).is_file():
         lines = [line for line in (run / FILE).read_text().splitlines() if line]
@@ -61,7 +63,7 @@ def _read(run: Path, visited: set[Path]) -> TrainPatients:
         except (NotPrepared, BadDataset, AttributeError, KeyError):
             missing.append(run)
     named = [Path(config[field]) for field in ("init_from", "patch_run") if config.get(field, "")]
-    for start in (*named, run / "patch", run / "birads"):
+    for start in (*named, run / "patch", run / "birads", run / "single_view"):
         if start in named and not (start / "config.json").is_file():
             missing.append(start)
         elif (start / "config.json").is_file() and start.resolve() not in visited:
@@ -89,6 +91,12 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: data
     ours = {row["patient_id"] for split in ("val", "test") for row in data.table(split)}
     for run in starts:
         learned, missing = read(run)
+        if _published(run) == config.data.name:
+            raise BadCheckpoint(
+                f'"{run}" are published weights that have learned from the official training patients of this data set,'
+                " from whom its validation patients are drawn; start on other data, or measure them as they are:"
+                " mammojax predict, mammojax matrix."
+            )
         if exams and not (run / FILE).is_file() and read_config(run)[1].get("name") != "nyu":
             raise BadCheckpoint(f'"{run}" does not say whom it has learned from ({FILE}); train it again.')
         shared = {patient for name, patient in learned if exams or name in ("", _name(config))} & ours
@@ -99,6 +107,20 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: data
             )
         for folder in missing:
             print(f'whom "{folder}" has learned from cannot be told: its data set or folder is gone', flush=True)
+
+
+def _published(run: Path) -> str:
+    """The data set from which converted weights, or those that a run started from, have learned; "" for other runs."""
+    visited: set[Path] = set()
+    folder: Path | None = run
+    while folder and folder not in visited and (folder / "config.json").is_file():
+        visited.add(folder)
+        config, facts = read_config(folder)
+        if "learned_from" in facts:
+            return str(facts["learned_from"])
+        inside = next((folder / name for name in ("single_view", "patch") if (folder / name).is_dir()), None)
+        folder = inside or (Path(config.init_from) if config.get("init_from", "") else None)
+    return ""
 
 
 def _name(config: ml_collections.ConfigDict) -> str:

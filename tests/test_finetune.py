@@ -100,7 +100,7 @@ def test_what_cannot_be_fine_tuned_is_refused(
         csv.writer(file).writerows([[*header, "split"], *([*row, "train"] for row in rows)])
     where = ["--workdir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "data")]
     for run, further, words in (
-        (finished / "patch", ["--data", str(films)], "is no whole-image run and no exam run"),
+        (finished / "patch", ["--data", str(films)], "is no whole-image or two-view run and no exam run"),
         (finished, ["--data", str(films), "--folds", "2"], "take three folds or more"),
         (finished, ["--data", str(films), "--folds", "9"], "9 folds need"),
         (finished, ["--data", str(films / "split.csv"), "--folds", "3"], "split column is filled"),

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
 from mammojax.errors import NotComparable
-from mammojax.evaluate import paired, plots, report, table
+from mammojax.evaluate import other_breast, paired, plots, report, table
 from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import Predictions
@@ -127,16 +127,18 @@ def compare(
     """The numbers that `mammojax compare` prints.
 
     Args:
-        runs: folders of whole-image runs, measured on the same images.
+        runs: folders of whole-image and two-view runs, measured on the same images. If there is a two-view run among
+            them, all are measured by breast: a whole-image run by the mean of the two views' scores.
         split: "test" or "val".
         sensitivity: the aim of the operating points; 0.86 is the U.S. average that Shen et al. use.
-        asymmetry: also measure each image against the same patient's other breast, see `table.asymmetry`.
+        asymmetry: also measure each image against the same patient's other breast, see `other_breast.asymmetry`.
         by: columns of the predictions, which are those of the manifest; see `paired.subgroups`.
 
     Returns:
-        {"split", "images", "rows": [{"name", "auc", "auc_flips", "gain_flips", "two_views"}], "ensemble_gain",
-        "operating": [{"name", "chosen_on_val", "read_on_test"}], "differences", "by"}; the last two are of scores with
-        flips averaged, from `paired.differences` and `paired.subgroups`. Intervals: see `metrics.Interval.to_json`.
+        {"split", "unit" ("image" or "breast"), "images" (their number), "rows": [{"name", "auc", "auc_flips",
+        "gain_flips", "two_views"}], "ensemble_gain", "operating": [{"name", "chosen_on_val", "read_on_test"}],
+        "differences", "by"}; the last two are of scores with flips averaged, from `paired.differences` and
+        `paired.subgroups`. Intervals: see `metrics.Interval.to_json`.
         With `asymmetry` also "asymmetry": [{"name", "images", "auc_flips", "auc", "gain"}].
         With several runs the last row is the ensemble; its gain is over the best single run, chosen on these very
         images, so the gain is a cautious one. Operating points use averaged flips; "read_on_test" is the paper's way
@@ -156,7 +158,7 @@ def compare(
             group.append(table.ensemble(group))
     rows, points = [], []
     for as_is, turned, chooser in zip(plain, flips, val, strict=True):
-        pairs = table.by_breast(turned)
+        pairs = table.by_breast(turned) if turned.of_images else pd.DataFrame({"malignant": []})
         rows.append(
             {
                 "name": as_is.name,
@@ -177,7 +179,8 @@ def compare(
         best = max(flips[:-1], key=lambda s: float(metrics.roc_auc(s.label(), s.score())))
         gain = {"over": best.name, **difference(flips[-1], best).to_json()}
     result = {
-        "split": split, "images": len(plain[0]), "patients": len(set(plain[0].patient)), "rows": rows,
+        "split": split, "unit": "image" if plain[0].of_images else "breast",
+        "images": len(plain[0]), "patients": len(set(plain[0].patient)), "rows": rows,
         "ensemble_gain": gain, "sensitivity": sensitivity, "operating": points,
         "differences": paired.differences(flips[: len(runs)]), "by": paired.subgroups(flips, by),
     }  # fmt: skip
@@ -185,8 +188,8 @@ def compare(
 
 
 def _asymmetry(run: Predictions) -> dict[str, Any]:
-    """The AUC of images of patients with both breasts, by their own score and by `table.asymmetry`."""
-    against = table.by_asymmetry(run)
+    """The AUC of images of patients with both breasts, by their own score and by `other_breast.asymmetry`."""
+    against = other_breast.by_asymmetry(run)
     if not len(against):
         raise NotComparable(
             f'"{run.name}" has no patient with an image of both breasts, so none can be measured against the other; '
@@ -273,11 +276,14 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
         for r in result["rows"]
     ]
     negatives, positives = result["rows"][0]["auc"]["n"]
-    text = f"{split} split, {positives} malignant and {negatives} other images of {result['patients']} patients."
+    unit = result["unit"]
+    text = f"{split} split, {positives} malignant and {negatives} other {unit}s of {result['patients']} patients."
+    if unit == "breast":
+        text += " Breasts that the two-view runs score; a single-view run scores one by the mean of its views."
     if gain := result["ensemble_gain"]:
         text += f" The ensemble, the mean of all runs' scores with flips, minus the best of them ({gain['over']}): "
         text += f"{interval_text(gain, '+.3f')}."
-    sections = [report.Section("AUC by image", text, ("run", "as is", "flips averaged", "flips − as is"), rows)]
+    sections = [report.Section(f"AUC by {unit}", text, ("run", "as is", "flips averaged", "flips − as is"), rows)]
     views = [r for r in result["rows"] if r["two_views"]]
     if views:
         rows = [
@@ -296,11 +302,11 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
              interval_text(r["gain"], "+.3f")] for r in result["asymmetry"]
         ]  # fmt: skip
         text = (
-            "Images of patients with both breasts, flips averaged: by their own score, and by the difference of their "
-            "log odds from those of the other breast."
+            f"{unit.capitalize()}s of patients with both breasts, flips averaged: by their own score, and by the "
+            "difference of their log odds from those of the other breast."
         )
-        names = ("run", "images", "own score", "minus the other breast", "gain")
-        sections.append(report.Section("AUC by image, against the other breast", text, names, rows))
+        names = ("run", f"{unit}s", "own score", "minus the other breast", "gain")
+        sections.append(report.Section(f"AUC by {unit}, against the other breast", text, names, rows))
     text = f"Aiming at a sensitivity of {result['sensitivity']:.2f}. "
     if split != "val":
         text += "A threshold chosen on val does not know these images; val also chose each run's epoch. "
@@ -321,8 +327,9 @@ def _sections(result: dict[str, Any]) -> list[report.Section]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax compare`."""
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN|CSV", help="folder of a whole-image run, or a CSV of predictions"
-    )
+        "runs", type=Path, nargs="+", metavar="RUN|CSV",
+        help="folder of a whole-image or two-view run, or a CSV of predictions",
+    )  # fmt: skip
     parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--sensitivity", type=arguments.share, default=0.86, help="what operating points aim at")
     parser.add_argument(

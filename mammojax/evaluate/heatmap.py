@@ -34,7 +34,7 @@ STRIDE = 32  # pixels from one position of a trunk to the next
 
 
 @cache
-def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
+def _slide(model: nn.Module, mean: float, channels: int, window: int, normalise: str) -> Any:
     @jax.jit
     def slide(variables: Tree, images: jax.Array) -> jax.Array:
         def apply(module: nn.Module, x: jax.Array) -> jax.Array:
@@ -50,7 +50,7 @@ def _slide(model: nn.Module, mean: float, channels: int, window: int) -> Any:
             # Windows of an even side lie between positions: a position takes the mean of those on both sides of it.
             return nn.avg_pool(probability, (2 - shape[0] % 2, 2 - shape[1] % 2), strides=(1, 1))
 
-        return nn.apply(apply, model)(variables, classifiers.as_input(images, mean, channels))
+        return nn.apply(apply, model)(variables, classifiers.as_input(images, mean, channels, normalise))
 
     return slide
 
@@ -71,7 +71,10 @@ def heatmap(
         float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of vocabulary.PATCH_CLASSES.
     """
     side = patch_side(facts["kind"], facts["patch_size"])
-    slide = _slide(classifiers.build(config.model), facts["mean"], config.model.channels, max(1, side // 32))
+    model = config.model
+    slide = _slide(
+        classifiers.build(model), facts["mean"], model.channels, max(1, side // 32), model.get("normalise", "mean")
+    )
     return slide(variables, images)
 
 
@@ -95,7 +98,8 @@ def of_head(
         float32 [B, H, W], bilinear between the windows' centres.
     """
     model, size = classifiers.build(config.model), images.shape[1:3]
-    places = _places(model, facts["mean"], config.model.channels)
+    normalise = config.model.get("normalise", "mean")
+    places = _places(model, facts["mean"], config.model.channels, normalise)
     maps = []
     for grid in np.asarray(places(variables, images)):
         inner = enlarge(grid, (grid.shape[0] * STRIDE, grid.shape[1] * STRIDE))
@@ -107,10 +111,10 @@ def of_head(
 
 
 @cache
-def _places(model: nn.Module, mean: float, channels: int) -> Any:
+def _places(model: nn.Module, mean: float, channels: int, normalise: str) -> Any:
     @jax.jit
     def places(variables: Tree, images: jax.Array) -> jax.Array:
-        _, intermediates = model.apply(variables, classifiers.as_input(images, mean, channels))
+        _, intermediates = model.apply(variables, classifiers.as_input(images, mean, channels, normalise))
         head = variables["params"]["head"]
         return jax.nn.sigmoid(intermediates["head/heatmap"] * head["scale"][0] + head["bias"][0])
 

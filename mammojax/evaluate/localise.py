@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import flax.linen as nn
 import jax
+import ml_collections
 import numpy as np
 from skimage.feature import peak_local_max
 from tqdm import tqdm
 
 from mammojax import arguments, metrics
 from mammojax.data import dataset
+from mammojax.data.pairs import Pairs
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
 from mammojax.evaluate.report import interval_text
@@ -120,13 +121,16 @@ def random_variables(variables: Any, seed: int) -> Any:
 def localise(
     run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000, saliency_too: bool = True
 ) -> dict[str, Any]:
-    """Measure a whole-image run's saliency, its patch run's heatmap and that of its own head, if it has them.
+    """Measure a run's saliency, its patch run's heatmap and that of its own head, if it has them.
+
+    The views of a two-view run's pair are images of their own, each marked by its part of the pair's map; of two
+    breasts the first counts, whose label it is.
 
     Malignant images without an outline are left out. A saliency map only ranks pixels within its image, so
     across images its marks rank by the map times the image's p_malignant, for trained and random weights alike.
 
     Args:
-        run: a whole-image run whose data set has lesion masks.
+        run: a whole-image or two-view run whose data set has lesion masks.
         split: "test" or "val".
         limit: measure only the first so many malignant and so many other images; 0: all.
         tolerance: of the pointing game, pixels of the framed image.
@@ -140,14 +144,18 @@ def localise(
         the image, the value of chance).
 
     Raises:
-        BadCheckpoint: not a whole-image run, or nothing malignant in the split has a mask.
+        BadCheckpoint: not such a run, or nothing malignant in the split has a mask.
     """
     config, facts, variables = restore_best(run)
-    if config.model.task != "whole":
+    if config.model.task not in ("whole", "two_view"):
         raise BadCheckpoint(f'"{run}" is a patch classifier; localise needs the run of a whole-image classifier.')
     data = dataset.of_run(run)
-    source, table = data.source(split), data.table(split)
-    outlined = (k for k, row in enumerate(table) if row["label"] == "1" and (source[k]["masks"] == 2).any())
+    source: Any = data.source(split)
+    table = data.table(split)
+    if config.model.task == "two_view":
+        source = Pairs(data, split, config.model.get("pair", "views"), masks=True)
+        table = source.table
+    outlined = (k for k, row in enumerate(table) if row["label"] == "1" and _is_outlined(source[k]["masks"]))
     malignant = list(islice(outlined, limit or None))
     if not malignant:
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
@@ -156,38 +164,62 @@ def localise(
     patch = restore_best(folder) if folder else None
     nets = {"saliency": variables, "saliency, random weights": random_variables(variables, config.seed)}
     nets = nets if saliency_too else {}
-    log_p = _log_p(classifiers.build(config.model), facts["mean"], config.model.channels)
+    log_p = _log_p(config, facts["mean"])
     rows: dict[str, _Row] = {name: _Row() for name in nets}
+    patients: list[str] = []
+    count = 0
     for k in tqdm(malignant + others, desc="localise", unit="image", disable=None):
         example = source[k]
-        image, mask = example["image"][None], example["masks"][..., 0] == 2
+        images = jax.tree.map(lambda image: image[None], example["image"])
+        masks = {view: mask[..., 0] == 2 for view, mask in by_view(example["masks"]).items()}
+        if table[k]["label"] == "1":
+            masks = {view: mask for view, mask in masks.items() if mask.any()}
+            count += len(masks)
+        patients += [table[k]["patient_id"]] * len(masks)
         for name, weights in nets.items():
-            map_ = saliency.saliency(config, facts, weights, image)[0]
-            rows[name].add(map_, mask, tolerance, float(log_p(weights, image)))
-        if patch:
-            grid = np.asarray(heatmap.heatmap(*patch, image)[0])
-            rows.setdefault("heatmap", _Row()).add(heatmap.malignant(grid, mask.shape), mask, tolerance)
-        if heatmap.is_map(config.model.head):
-            own = heatmap.of_head(config, facts, variables, image)[0]
-            rows.setdefault("own heatmap", _Row()).add(own, mask, tolerance)
-        rows.setdefault("area", _Row()).add(np.ones(mask.shape, np.float32), mask, tolerance)
-    patients = np.array([table[k]["patient_id"] for k in malignant + others])
+            maps = by_view(saliency.saliency(config, facts, weights, images))
+            log_weight = float(log_p(weights, images))
+            for view, mask in masks.items():
+                rows[name].add(maps[view][0], mask, tolerance, log_weight)
+        for view, mask in masks.items():
+            image = by_view(images)[view]
+            if patch:
+                grid = np.asarray(heatmap.heatmap(*patch, image)[0])
+                rows.setdefault("heatmap", _Row()).add(heatmap.malignant(grid, mask.shape), mask, tolerance)
+            if heatmap.is_map(config.model.head):
+                own = heatmap.of_head(config, facts, variables, image)[0]
+                rows.setdefault("own heatmap", _Row()).add(own, mask, tolerance)
+            rows.setdefault("area", _Row()).add(np.ones(mask.shape, np.float32), mask, tolerance)
     return {
-        "split": split, "images": len(malignant), "others": len(others), "lesions": sum(rows["area"].lesions),
+        "split": split, "images": count, "others": len(patients) - count, "lesions": sum(rows["area"].lesions),
         "tolerance": tolerance,
-        "maps": {name: row.measured(patients, len(malignant), runs, name != "area") for name, row in rows.items()},
+        "maps": {name: row.measured(np.array(patients), count, runs, name != "area") for name, row in rows.items()},
     }  # fmt: skip
 
 
-def _log_p(model: nn.Module, mean: float, channels: int) -> Any:
-    """A jitted function: variables, one image uint16 [1, H, W, 1] → log(p_malignant).
+def by_view(value: Any) -> dict[str, Any]:
+    """An example's images or masks by the input that counts: the only one, both views, or the breast itself."""
+    if not isinstance(value, dict):
+        return {"": value}
+    return {"breast": value["breast"]} if "breast" in value else value
+
+
+def _is_outlined(masks: Any) -> bool:
+    """Whether a malignant lesion is outlined in one of an example's masks."""
+    return any(bool((mask == 2).any()) for mask in by_view(masks).values())
+
+
+def _log_p(config: ml_collections.ConfigDict, mean: float) -> Any:
+    """A jitted function: variables, one image uint16 [1, H, W, 1], or a pair by input → log(p_malignant).
 
     The logarithm, since random weights give logits thousands apart: p itself would be 0, a tie, for many images.
     """
 
+    model, normalise = classifiers.build(config.model), config.model.get("normalise", "mean")
+
     @jax.jit
-    def log_p(variables: Any, image: jax.Array) -> jax.Array:
-        logits, _ = model.apply(variables, classifiers.as_input(image, mean, channels))
+    def log_p(variables: Any, image: Any) -> jax.Array:
+        logits, _ = model.apply(variables, classifiers.as_input(image, mean, config.model.channels, normalise))
         return jax.nn.log_softmax(logits, axis=-1)[0, 1]
 
     return log_p
@@ -249,7 +281,9 @@ def write(run: Path, split: str, limit: int, tolerance: int, output: Path | None
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax localise`."""
-    parser.add_argument("--run", type=Path, required=True, help="a whole-image run whose data set has lesion masks")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="a whole-image or two-view run whose data set has lesion masks"
+    )
     parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--images", type=arguments.count, default=0, help="only so many malignant and so many others")
     parser.add_argument("--tolerance", type=arguments.count, default=0, help="of the pointing game, pixels")

@@ -1,11 +1,9 @@
 """`mammojax predict`: mammograms or exams from files to tables; each file is predicted or listed in rejected.csv."""
 
 import argparse
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -15,33 +13,20 @@ from mammojax import arguments
 from mammojax.data import archive
 from mammojax.data.breast import NoTissue, faces_right
 from mammojax.data.cells import Writer
-from mammojax.data.dicom import Mammogram, read_facts
+from mammojax.data.dicom import read_facts
 from mammojax.data.exams import View
-from mammojax.data.identity import KEY, hashed, id_key
-from mammojax.data.manifest import read_manifest
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import overlays, table
+from mammojax.evaluate import other_breast, overlays, table
 from mammojax.evaluate.calibration import Calibration
+from mammojax.evaluate.inputs import BREAST_COLUMNS, Facts, Listed, Rejected, ahead, facts_of, finish, listing, open_csv
+from mammojax.evaluate.predict_pairs import predict_pairs
 from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor, ensemble, read
 from mammojax.evaluate.table import IMAGE_COLUMNS
 from mammojax.train.checkpoint import read_config
 from mammojax.vocabulary import LABELS, VIEWS
 
-TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
-BREAST_COLUMNS = (
-    "exam_id",
-    "patient_id",
-    "laterality",
-    "views",
-    "p_benign",
-    "p_malignant",
-)  # p_benign: exam networks only
 EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
-_OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "rejected.csv", KEY)
-Facts = dict[str, str]
-Listed = list[tuple[Path, Facts]]
-Rejected = list[tuple[str, str]]
 
 
 def predict(
@@ -49,26 +34,32 @@ def predict(
     any_modality: bool = False, threshold: int | None = None, asymmetry: bool = False,
     with_overlays: bool = False,
 ) -> int:  # fmt: skip
-    """Score mammograms with whole-image runs, or exams with exam runs; see `predict_images` and `predict_exams`.
+    """Score mammograms with whole-image runs, breasts with two-view runs, or exams with exam runs; see
+    `predict_images`, `predict_pairs.predict_pairs` and `predict_exams`.
 
     A .zip counts as the folder that it holds. With `asymmetry` predictions.csv of images and breasts.csv get a last
     column of that name: how much higher the log odds are than those of the same patient's other breast
-    (`table.asymmetry`), empty where that has no score.
+    (`other_breast.asymmetry`), empty where that has no score.
     """
     if source.suffix.lower() == ".zip":
         with archive.as_folder(source) as folder:
             return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays)
     if read_config(runs[0])[0].model.task == "exam":
-        if tta == "flips":
-            raise BadCheckpoint("flips are for whole-image runs; exams are predicted with --tta none or random10.")
+        if tta in ("flips", "shifts9"):
+            raise BadCheckpoint(f"{tta} are for whole-image runs; exams are predicted with --tta none or random10.")
         if with_overlays:
             raise BadCheckpoint("--overlays is for whole-image runs; leave it out for exams.")
         code = predict_exams(runs, source, output, tta, patch_run, any_modality, threshold)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     if tta == "random10" or patch_run or threshold is not None:
         raise BadCheckpoint(
-            "random10, --patch-run and --threshold are for exams; whole images take --tta none or flips."
+            "random10, --patch-run and --threshold are for exams; whole images take --tta none, flips or shifts9."
         )
+    if read_config(runs[0])[0].model.task == "two_view":
+        if with_overlays:
+            raise BadCheckpoint("--overlays is for whole-image runs; leave it out for two-view runs.")
+        code = predict_pairs(runs, source, output, tta, any_modality)
+        return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     code = predict_images(runs, source, output, tta, any_modality, with_overlays)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
 
@@ -80,7 +71,7 @@ def _add_asymmetry(output: Path, names: Sequence[str], code: int) -> int:
         scores = pd.to_numeric(frame["p_malignant"]).to_numpy(np.float64)  # an exam's breast may have no score
         scored = np.isfinite(scores)
         values = np.full(len(frame), np.nan)
-        values[scored] = table.asymmetry(frame[scored].assign(p_malignant=scores[scored]))
+        values[scored] = other_breast.asymmetry(frame[scored].assign(p_malignant=scores[scored]))
         table.write(output / name, frame.assign(asymmetry=[repr(float(x)) if np.isfinite(x) else "" for x in values]))
     return code
 
@@ -125,9 +116,9 @@ def predict_images(
     rows: list[tuple[Facts, float]] = []
     bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
     calibration = _calibration(runs, tta)
-    with _csv(output / "predictions.csv") as file, bar:
+    with open_csv(output / "predictions.csv") as file, bar:
         writer = Writer(file, (*IMAGE_COLUMNS, *(calibration.columns if calibration else ())))
-        for batch in _ahead(load, listed, size):
+        for batch in ahead(load, listed, size):
             rejected += [(facts["image"], reason) for facts, _, reason in batch if reason]
             framed = [(facts, frames) for facts, frames, reason in batch if not reason]
             scores = ensemble(  # batches are always full: rejected files must not change the shape
@@ -143,7 +134,7 @@ def predict_images(
             file.flush()
             bar.update(len(batch))
     _write_breasts(output / "breasts.csv", rows)
-    return _end(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows))
+    return finish(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows))
 
 
 def _calibration(runs: Sequence[Path], tta: str) -> Calibration | None:
@@ -161,18 +152,11 @@ def _calibration(runs: Sequence[Path], tta: str) -> Calibration | None:
 def _image_networks(runs: Sequence[Path]) -> list[ImagePredictor]:
     networks = [ImagePredictor.restore(run) for run in runs]
     for run, network in zip(runs, networks, strict=True):
+        if network.config.model.task == "two_view":
+            raise BadCheckpoint(f'"{run}" is a two-view run; give only such runs, or only whole-image ones.')
         if network.config.model.task != "whole":
             raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
     return networks
-
-
-def _ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """The results of `load`, `size` items at a time; threads load the next ones while the device works on these."""
-    with ThreadPoolExecutor(2) as pool:
-        following = [pool.submit(load, item) for item in items[:size]]
-        for start in range(size, len(items) + size, size):
-            batch, following = following, [pool.submit(load, item) for item in items[start : start + size]]
-            yield [future.result() for future in batch]
 
 
 def _write_breasts(path: Path, rows: Sequence[tuple[Facts, float]]) -> None:
@@ -182,7 +166,7 @@ def _write_breasts(path: Path, rows: Sequence[tuple[Facts, float]]) -> None:
         if (facts["patient_id"] or facts["exam_id"]) and facts["laterality"] and facts["view"]:
             breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
             breast.setdefault(facts["view"], []).append(p)
-    with _csv(path) as file:
+    with open_csv(path) as file:
         writer = Writer(file, BREAST_COLUMNS)
         for breast_of, views in breasts.items():
             mean = float(np.mean([np.mean(scores) for scores in views.values()]))
@@ -215,7 +199,7 @@ def predict_exams(
     exams, done = _by_exam(listed, rejected, key, any_modality), 0
     calibration = _calibration(runs, tta)
     output.mkdir(parents=True, exist_ok=True)
-    with _csv(output / "exams.csv") as exam_file, _csv(output / "breasts.csv") as breast_file:
+    with open_csv(output / "exams.csv") as exam_file, open_csv(output / "breasts.csv") as breast_file:
         breast_columns = (*BREAST_COLUMNS, *(calibration.columns if calibration else ()))
         exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, breast_columns)
         for (exam_id, patient_id), images in tqdm(exams.items(), desc="predict", unit="exam", disable=None):
@@ -235,7 +219,7 @@ def predict_exams(
             done += 1
             exam_file.flush()
             breast_file.flush()
-    return _end(output, rejected, f"{done} exams predicted, {len(rejected)} images rejected", done)
+    return finish(output, rejected, f"{done} exams predicted, {len(rejected)} images rejected", done)
 
 
 def _by_exam(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> dict[tuple[str, str], Listed]:
@@ -353,60 +337,6 @@ def _notes(networks: Sequence[ExamPredictor], views: Collection[str], unscored: 
     return notes
 
 
-def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
-    """The files to predict with their facts, the files rejected already, and the key of the ids.
-
-    Args:
-        source: a file, a folder, or a manifest.
-        output: the folder of results; its own files are ignored when it lies inside `source`.
-
-    Raises:
-        BadMammogram: the source does not exist. BadManifest: the manifest cannot be read.
-    """
-    if not source.exists():
-        raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
-    if source.suffix.lower() in TABLES:
-        manifest = read_manifest(source, id_folder=output)
-        columns = ("image", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")
-        listed = []
-        for image in manifest.images:
-            facts = {column: getattr(image, column) for column in columns}
-            listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
-        return listed, [*manifest.rejected], b""
-    if source.is_dir():
-        own = {output.resolve() / name for name in _OUTPUTS}
-        files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
-        listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
-    else:
-        listed = [(source, {"image": source.name, "label": ""})]
-    output.mkdir(parents=True, exist_ok=True)
-    return listed, [], id_key(output)
-
-
-def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
-    """The row of an image: cells of the manifest, else of the header with hashed ids."""
-    if "patient_id" not in facts:
-        for name in ("patient_id", "exam_id"):
-            facts[name] = hashed(getattr(mammogram, name), key)
-    facts["laterality"] = facts.get("laterality") or mammogram.laterality
-    facts["view"] = facts.get("view") or mammogram.view
-    facts["modifier"] = mammogram.modifier
-    return facts
-
-
-def _end(output: Path, rejected: Rejected, summary: str, done: int) -> int:
-    """Write rejected.csv, print the summary, return the exit code."""
-    with _csv(output / "rejected.csv") as file:
-        Writer(file, ("file", "reason")).rows(rejected)
-    print(f"{summary} → {output}", flush=True)
-    return 0 if done else 3
-
-
-def _csv(path: Path) -> TextIO:
-    """Open a CSV to write; a file name that is not UTF-8 is written byte for byte."""
-    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax predict`."""
     parser.add_argument("--run", type=Path, required=True, action="append", help="the run's folder; several average")
@@ -416,7 +346,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=arguments.folder, required=True, help="folder for predictions.csv and rejected.csv"
     )
-    parser.add_argument("--tta", choices=["none", "flips", "random10"], default="none", help="random10: exams")
+    parser.add_argument(
+        "--tta", choices=["none", "flips", "shifts9", "random10"], default="none", help="random10: exams"
+    )
     parser.add_argument("--any-modality", action="store_true", help="DICOMs of other modalities than mammography too")
     parser.add_argument(
         "--asymmetry", action="store_true", help="a column with each score against the patient's other breast"

@@ -28,29 +28,47 @@ from mammojax.evaluate import heatmap
 from mammojax.evaluate.table import refuse_not_finite
 from mammojax.models import classifiers, multi_view
 from mammojax.train.checkpoint import restore_best
-from mammojax.vocabulary import LABELS, VIEWS
+from mammojax.vocabulary import LABELS, PAIRS, VIEWS
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
+TTAS = ("none", "flips", "shifts9")
+"""The test-time augmentations of single images and pairs, see `variations`."""
 WINDOWS = {"none": 1, "random10": 10}  # windows per view of an exam, by test-time augmentation
 
 
-def make_apply(model: nn.Module, mean: float, channels: int) -> Apply:
-    """A jitted function: variables, images uint16 [B, H, W, 1] → probabilities float32 [B, K]."""
+def make_apply(model: nn.Module, mean: float, channels: int, normalise: str = "mean") -> Apply:
+    """A jitted function: variables, images uint16 [B, H, W, 1], or such by view → probabilities float32 [B, K]."""
 
     @jax.jit
-    def apply(variables: Tree, images: jax.Array) -> jax.Array:
-        logits, _ = model.apply(variables, classifiers.as_input(images, mean, channels))
+    def apply(variables: Tree, images: Any) -> jax.Array:
+        logits, _ = model.apply(variables, classifiers.as_input(images, mean, channels, normalise))
         return jax.nn.softmax(logits, axis=-1)
 
     return apply
 
 
-def flips(images: np.ndarray, tta: str) -> list[np.ndarray]:
-    """The images [B, H, W, 1] as they are; with `tta` "flips" also flipped horizontally, vertically and both."""
+def variations(images: np.ndarray, tta: str) -> list[np.ndarray]:
+    """The images [B, H, W, 1] whose scores are averaged.
+
+    Args:
+        images: any dtype.
+        tta: "none": as they are. "flips": also flipped horizontally, vertically and both (Shen et al. 2019). "shifts9":
+            moved by -W/40, 0 or W/40 to the right and -H/40, 0 or H/40 down, rounded down, the border reflected (the
+            published code of Petrini et al. 2022).
+    """
     if tta == "none":
         return [images]
-    return [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+    if tta == "flips":
+        return [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
+    height, width = images.shape[1:3]
+    rows, columns = (max(1, -(-n // 40)) for n in (height, width))
+    padded = np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode="symmetric")
+    return [
+        padded[:, rows - dy : rows - dy + height, columns - dx : columns - dx + width]
+        for dx in (i * width // 40 for i in (-1, 0, 1))
+        for dy in (j * height // 40 for j in (-1, 0, 1))
+    ]
 
 
 def ensemble(scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -59,7 +77,9 @@ def ensemble(scores: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class ImagePredictor:
-    """A network for single images: patches or whole mammograms.
+    """A network for single images, patches or whole mammograms, or for pairs of images.
+
+    The images of a two-view network are {input: image}, with the inputs of `vocabulary.PAIRS`.
 
     Attributes:
         config: of its run.
@@ -69,19 +89,34 @@ class ImagePredictor:
 
     def __init__(self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree) -> None:
         self.config, self.facts, self.variables = config, facts, variables
-        self._apply = make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
+        model = config.model
+        self._apply = make_apply(
+            classifiers.build(model), facts["mean"], model.channels, model.get("normalise", "mean")
+        )
 
     @classmethod
     def restore(cls, run: str | Path) -> "ImagePredictor":
         """The best weights of a run. Raises BadCheckpoint where the folder is none."""
         return cls(*restore_best(run))
 
-    def frame(self, image: str | Path | np.ndarray) -> np.ndarray:
+    def frame(self, image: Any) -> Any:
         """One image framed as in training, uint16 [H, W]; a patch network takes patches as they are.
+
+        Args:
+            image: a path, or pixels uint16 [H, W]; for a two-view network {input: such an image}.
 
         Raises:
             BadMammogram: the file or array cannot be used.
+            ValueError: the images are not those that the network takes.
         """
+        if self.config.model.task == "two_view":
+            inputs = PAIRS[self.config.model.get("pair", "views")]
+            if not isinstance(image, Mapping) or set(image) != set(inputs):
+                raise ValueError(f"a two-view network takes {{{', '.join(f'{name!r}: image' for name in inputs)}}}.")
+            return {name: self._framed(image[name]) for name in inputs}
+        return self._framed(image)
+
+    def _framed(self, image: str | Path | np.ndarray) -> np.ndarray:
         if self.config.model.task == "patch":
             return gray(image) if isinstance(image, np.ndarray) else read_mammogram(image).pixels
         pixels = read(image).pixels
@@ -91,22 +126,23 @@ class ImagePredictor:
         """Probabilities of images, the same for files and for arrays.
 
         Args:
-            images: one or several: the path of a DICOM or gray picture, or a mammogram uint16 [H, W].
-            tta: "none", or "flips": the mean over {as is, horizontal, vertical, both} (Shen et al. 2019, "Augmented
-                prediction").
+            images: one or several: the path of a DICOM or gray picture, or a mammogram uint16 [H, W]; for a two-view
+                network {input: such an image}.
+            tta: "none"; "flips": the mean over {as is, horizontal, vertical, both} (Shen et al. 2019, "Augmented
+                prediction"); "shifts9": the mean over nine shifts, see `variations`.
 
         Returns:
             float32 [N], p(malignant); for a patch network float32 [N, 5].
         """
-        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 2):
+        if isinstance(images, (str, Path, Mapping)) or (isinstance(images, np.ndarray) and images.ndim == 2):
             images = [images]
         return self.score([self.frame(image) for image in images], tta)
 
-    def score(self, framed: Sequence[np.ndarray], tta: str, batch: int | None = None) -> np.ndarray:
+    def score(self, framed: Sequence[Any], tta: str, batch: int | None = None) -> np.ndarray:
         """Probabilities of framed images, as `predict` returns them.
 
         Args:
-            framed: uint16 [H, W] each, from `frame`.
+            framed: from `frame`.
             tta: see `predict`.
             batch: images at a time; the last batch is filled up with zeros, so that one compiled program serves all.
                 None: the config's `eval_batch`, or the number of images if that is smaller.
@@ -114,16 +150,22 @@ class ImagePredictor:
         Raises:
             BadCheckpoint: see `table.refuse_not_finite`.
         """
-        if tta not in ("none", "flips"):
-            raise ValueError(f'tta is "{tta}"; write "none" or "flips".')
+        if tta not in TTAS:
+            raise ValueError(f'tta is "{tta}"; write "none", "flips" or "shifts9".')
         size = batch or min(self.config.eval_batch, max(1, len(framed)))
         scores = []
         for start in range(0, len(framed), size):
-            images = np.stack(framed[start : start + size])[..., None]
-            full = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
-            scores.append(refuse_not_finite(self._probabilities(full, tta)[: len(images)]))
+            some = framed[start : start + size]
+
+            def stacked(*images: np.ndarray) -> np.ndarray:
+                full = np.zeros((size, *images[0].shape, 1), images[0].dtype)
+                full[: len(images), ..., 0] = images
+                return full
+
+            full = jax.tree.map(stacked, *some)
+            scores.append(refuse_not_finite(self._probabilities(full, tta)[: len(some)]))
         result = np.concatenate(scores) if scores else np.zeros((0, self.config.model.classes), np.float32)
-        return result[:, 1] if self.config.model.task == "whole" else result
+        return result[:, 1] if self.config.model.task in ("whole", "two_view") else result
 
     def score_split(self, batches: Iterable[dict[str, Any]], tta: str = "none") -> dict[str, Any]:
         """Score one pass over a data set.
@@ -144,10 +186,14 @@ class ImagePredictor:
         return {"scores": np.concatenate(scores), "label": np.concatenate(labels), "image_id": names}
 
     def _probabilities(self, images: Any, tta: str) -> np.ndarray:
-        """Probabilities float32 [B, K] of images [B, H, W, 1], the mean over `flips`."""
-        return np.mean(
-            [np.asarray(self._apply(self.variables, jnp.asarray(flip))) for flip in flips(images, tta)], axis=0
-        )
+        """Probabilities float32 [B, K] of images [B, H, W, 1], or such by input: the mean over `variations`."""
+        leaves, structure = jax.tree.flatten(images)
+        every = zip(*(variations(np.asarray(leaf), tta) for leaf in leaves), strict=True)
+        of_each = [
+            np.asarray(self._apply(self.variables, jax.tree.unflatten(structure, [jnp.asarray(x) for x in each])))
+            for each in every
+        ]
+        return np.mean(of_each, axis=0)
 
 
 def read(image: str | Path | np.ndarray, any_modality: bool = False) -> Mammogram:

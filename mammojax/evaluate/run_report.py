@@ -210,6 +210,9 @@ def _image_counts(facts: dict[str, Any]) -> Section:
         framed = f"patches of {facts['patch_size']} pixels of cropped exams, on their image's scale"
     note = f"{facts['name']}, {facts['kind']}, split “{facts['split']}”, {framed}; "
     note += f"{facts['rejected']} files or rows left out."
+    if pairs := facts.get("pairs"):
+        note += " Breasts with both images, an example each: "
+        note += ", ".join(f"{split} {used} ({alone} without left out)" for split, (used, alone) in pairs.items()) + "."
     return Section("Data", header=("split", *(name.replace("_", " ") for name in classes), "all"), rows=rows, note=note)
 
 

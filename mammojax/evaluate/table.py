@@ -21,6 +21,8 @@ from mammojax.vocabulary import BIRADS, FINDINGS, LABELS
 
 IMAGE_COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
 """Columns of a whole-image run's predictions/<split>.csv, one row per image."""
+PAIR_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "label", "p_malignant")
+"""Columns of a two-view run's predictions/<split>.csv, one row per breast."""
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant", "benign", "malignant")
 """Columns of an exam run's predictions/<split>.csv, one row per breast; after them biopsied, density, birads and
 whatever other columns the manifest has."""
@@ -124,6 +126,13 @@ def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, st
     write(path, frame)
 
 
+def write_pairs(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]]) -> None:
+    """Write predictions/<split>.csv of a two-view run: PAIR_COLUMNS; as `write_images`, with rows of `Pairs.table`."""
+    frame = pd.DataFrame(list(rows), columns=PAIR_COLUMNS[:4])
+    frame["label"] = [int(label) if label >= 0 else "" for label in scored["label"]]
+    write(path, frame.assign(p_malignant=refuse_not_finite(scored["scores"]).astype(np.float64)[:, 1]))
+
+
 def write_exams(path: Path, scored: Exams, target: str) -> None:
     """Write predictions/<split>.csv: one row per breast with a used image; for a BI-RADS network one row per exam.
 
@@ -165,14 +174,14 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def read_images(run: Path, split: str) -> Predictions:
-    """The labelled images of a whole-image run.
+    """The labelled images of a whole-image run, or the labelled breasts of a two-view run.
 
     Args:
         run: the run folder.
         split: "test", "val", or with flips averaged "test_flips", "val_flips".
 
     Raises:
-        NotComparable: the run has none, is a patch or an exam run, or names an image twice.
+        NotComparable: the run has none, is a patch or an exam run, or names an image or a breast twice.
     """
     path = run / "predictions" / f"{split}.csv"
     if not path.is_file():
@@ -185,7 +194,10 @@ def read_images(run: Path, split: str) -> Predictions:
         raise NotComparable(f'"{run}" is a patch run; compare whole-image runs.')
     if not len(frame):
         raise NotComparable(f'"{run}": predictions/{split}.csv has no labelled image; nothing can be measured.')
-    if (twice := frame["image"].duplicated()).any():
+    breast = [name for name in ("exam_id", "laterality") if "image" not in frame]
+    if breast and (count := int(frame.duplicated(breast).sum())):
+        raise NotComparable(f'"{run}": predictions/{split}.csv names {count} breasts twice; predict the split again.')
+    if not breast and (twice := frame["image"].duplicated()).any():
         name = frame["image"][twice].iloc[0]
         raise NotComparable(f'"{run}": predictions/{split}.csv names "{name}" twice; predict the split again.')
     frame = _label_as_malignant(frame)
@@ -273,8 +285,35 @@ def _with_numbers(frame: pd.DataFrame, findings: Sequence[str], where: str) -> p
 
 
 def read_all_images(runs: Sequence[Path], split: str) -> list[Predictions]:
-    """A split of all runs in one order, by the names of `names_of`; errors as there, in `read_images`, `aligned`."""
-    return aligned([replace(read_images(run, split), name=n) for run, n in zip(runs, names_of(runs), strict=True)])
+    """A split of all runs in one order, by the names of `names_of`; errors as there, in `read_images`, `aligned`.
+
+    If there is a two-view run among them, all are by breast: those breasts that it scores, see `as_breasts`.
+    """
+    read = [replace(read_images(run, split), name=n) for run, n in zip(runs, names_of(runs), strict=True)]
+    two_views = next((run for run in read if not run.of_images), None)
+    return aligned(
+        read if two_views is None else [as_breasts(run, two_views) if run.of_images else run for run in read]
+    )
+
+
+def as_breasts(images: Predictions, like: Predictions) -> Predictions:
+    """Breasts, each scored by the mean over its views (Shen et al. 2019); several images of a view count as one.
+
+    Args:
+        images: by image.
+        like: by breast. Only its breasts count, and of these the views that it names.
+    """
+    frame = images.frame
+    frame = frame.assign(exam_id=frame["exam_id"].where(frame["exam_id"] != "", frame["patient_id"]))
+    keys = ["exam_id", "patient_id", "laterality"]
+    named = (
+        like.frame[["exam_id", "laterality", "views"]].assign(view=like.frame["views"].str.split("+")).explode("view")
+    )
+    frame = frame.merge(named, on=["exam_id", "laterality", "view"])
+    views = frame.groupby([*keys, "views", "view"])["p_malignant"].agg(lambda scores: np.mean(scores.to_numpy()))
+    breasts = views.groupby([*keys, "views"]).agg(lambda scores: np.mean(scores.to_numpy())).reset_index()
+    label = frame.groupby(keys)["malignant"].max().reset_index()
+    return replace(images, frame=breasts.merge(label, on=keys))
 
 
 def read_all_breasts(runs: Sequence[Path], split: str) -> list[Predictions]:
@@ -347,10 +386,11 @@ def by_breast(images: Predictions) -> pd.DataFrame:
     """The breasts that have a CC and an MLO view, sorted by patient, exam and side.
 
     Returns:
-        Columns patient_id; `malignant` int, 1 where one of its images is; `CC` and `MLO` float64, of several images of
-        a view their mean; `both`, the mean of the two views.
+        Columns patient_id, exam_id (the patient's where it is empty), laterality; `malignant` int, 1 where one of its
+        images is; `CC` and `MLO` float64, of several images of a view their mean; `both`, the mean of the two views.
     """
     frame = images.frame
+    frame = frame.assign(exam_id=frame["exam_id"].where(frame["exam_id"] != "", frame["patient_id"]))
     frame = frame[(frame["laterality"] != "") & frame["view"].isin(("CC", "MLO"))]
     breast = ["patient_id", "exam_id", "laterality"]
     # NumPy's mean, as everywhere: pandas adds in another order, which changes the last digit
@@ -358,41 +398,6 @@ def by_breast(images: Predictions) -> pd.DataFrame:
     pairs = views.unstack("view").reindex(columns=["CC", "MLO"]).dropna()
     pairs["both"] = (pairs["CC"] + pairs["MLO"]) / 2
     return pairs.join(frame.groupby(breast)["malignant"].max()).reset_index()
-
-
-def asymmetry(frame: pd.DataFrame) -> np.ndarray:
-    """How much more suspicious each image or breast is than the same patient's other breast.
-
-    Radiologists compare the two breasts; neither paper's score does (ours). It is the log odds of `p_malignant` minus
-    those of the other breast in the same exam: of an image, of the other breast's images of the same view, or of all
-    its images where it has none of that view; several count by the mean of their log odds.
-
-    Args:
-        frame: with patient_id, exam_id, laterality ("L", "R" or ""), p_malignant float64 and, for images, view.
-
-    Returns:
-        float64 [N]; NaN where the other breast has no score or the row's side, or patient and exam, are not known.
-    """
-    p = np.clip(frame["p_malignant"].to_numpy(np.float64), 1e-12, 1 - 1e-12)
-    odds = np.log(p) - np.log1p(-p)
-    side, view = (
-        frame[name].to_numpy(dtype=str) if name in frame else np.full(len(frame), "") for name in ("laterality", "view")
-    )
-    result = np.full(len(frame), np.nan)
-    for (patient, exam), rows in frame.reset_index(drop=True).groupby(["patient_id", "exam_id"]).indices.items():
-        for k in rows if patient or exam else ():
-            others = [j for j in rows if side[k] and side[j] and side[j] != side[k]]
-            if others := [j for j in others if view[j] == view[k]] or others:
-                result[k] = odds[k] - odds[others].mean()
-    return result
-
-
-def by_asymmetry(predictions: Predictions) -> Predictions:
-    """The rows whose patient has both breasts, scored by `asymmetry`, squashed to 0 … 1: 0.5 is as suspicious."""
-    values = asymmetry(predictions.frame)
-    both = predictions[np.isfinite(values)]
-    score = 1 / (1 + np.exp(-values[np.isfinite(values)]))
-    return replace(both, frame=both.frame.assign(p_malignant=score))
 
 
 def biopsied(breasts: Predictions) -> np.ndarray:

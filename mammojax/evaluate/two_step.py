@@ -22,7 +22,7 @@ from mammojax import arguments
 from mammojax.data import dataset, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, measure, report, table
-from mammojax.evaluate.predictor import ensemble, flips
+from mammojax.evaluate.predictor import ensemble, variations
 from mammojax.train import checkpoint
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import PATCH_CLASSES
@@ -149,13 +149,13 @@ def two_step(
 def all_features(
     patch: tuple[Any, dict[str, Any], Any], data: dataset.Prepared, split: str, batch: int, tta: str = "none"
 ) -> np.ndarray:
-    """Features of every image of a split, float64 [1 or 4, N, F]: of each of `predictor.flips`."""
+    """Features of every image of a split, float64 [1 or 4, N, F]: of each of `predictor.variations`."""
     result: list[list[np.ndarray]] = [[] for _ in range(4 if tta == "flips" else 1)]
     source = data.source(split, masks=False)
     with tqdm(total=len(source), desc=f"heatmaps of {split}", unit="image", disable=None) as bar:
         for part in pipeline.eval_batches(source, batch=batch):
             images, real = part["image"], part["weight"] > 0  # the last batch is padded
-            for rows, turned in zip(result, flips(images, tta), strict=True):
+            for rows, turned in zip(result, variations(images, tta), strict=True):
                 grids = np.asarray(heatmap.heatmap(*patch, jnp.asarray(turned)))
                 rows += [features(grid) for grid in grids[real]]
             bar.update(int(real.sum()))

@@ -224,6 +224,8 @@ def build(model: ConfigDict) -> nn.Module:
         parse_head(head)  # a bad spec must fail here, not at the network's first trace
     fields = (model.classes, model.dropout, momentum, model.bn_epsilon, jnp.dtype(model.dtype))
     if model.task == "two_view":
+        if isinstance(head, str) and head.startswith("heatmap"):
+            raise ValueError(f"model.head={head!r}: a heatmap is of one image, and a two-view network joins two.")
         head = Head(head, *fields) if isinstance(head, str) else head
         return TwoView(trunk, head, PAIRS[model.get("pair", "views")])
     return WholeImageClassifier(trunk, head, *fields, model.auxiliary_classes)

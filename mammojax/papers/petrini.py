@@ -25,6 +25,8 @@ from mammojax.papers.tables import Row, rows_of
 HEADER = ("row", "published", "source", "ours", "data, seeds", "status", "command")
 FOLD = re.compile(r"_fold_(\d+)\.csv$")
 FOLDS = 5
+NETWORKS = {"efficientnet_b0": "2022", "efficientnet_b3": "2025", "convnext_base": "vindr"}
+"""The argument of a config by its trunk."""
 BREAST = ["patient_id", "exam_id", "laterality"]
 
 
@@ -190,10 +192,11 @@ def _command_of(paper: str, row: Row, root: Path) -> str:
 def command(paper: str, row: Row, root: Path) -> str:
     """The command line of a row's run. A two-view run starts from the single-view run of its paper and data set."""
     data = {
-        "folds": "--config.data.name=manifest --config.data.source=cbis_ddsm_folds/split_0_fold_0.csv",
-        "vindr": "--config.data.name=manifest --config.data.source=vindr.csv",
+        "folds": "--config.data.name=manifest --config.data.split=all "
+        "--config.data.source=cbis_ddsm_folds/split_0_fold_0.csv",
+        "vindr": "--config.data.source=vindr.csv",
     }.get(row.split if row.split == "folds" else row.data, f"--config.data.split={row.split}")
-    words = [f"python launch.py --config configs/{row.row}.py {data} --config.model.trunk={row.trunk}"]
+    words = [f"python launch.py --config configs/{row.row}.py:{NETWORKS[row.trunk]} {data}"]
     if row.row == "two_view":
         words.append(f"--config.init_from={_folder(paper, 'single_view', row, root)}")
     return " ".join([*words, f"--workdir {_folder(paper, row.row, row, root)}"])

@@ -11,7 +11,8 @@ from mammojax.errors import BadConfig
 NOT_COMPARED = "settings not compared"
 IGNORED = (
     # the run's identity: its seed, row and folders, and its start, which has deviations of its own
-    "row", "seed", "data.seed", "init_from", "patch_run", "model.pretrained", "patch", "birads", "extend",
+    "row", "seed", "data.seed", "init_from", "patch_run", "model.pretrained", "patch", "birads", "single_view",
+    "extend",
     # the data set and its framing, which are compared by the facts of the data; a label-efficiency row's patients and
     # controls with other labels, which are not in the tables
     "data.name", "data.split", "data.size", "data.crop", "data.keep_aspect", "data.patients", "data.shuffle_labels",

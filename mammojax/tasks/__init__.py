@@ -23,11 +23,11 @@ from types import ModuleType
 
 from mammojax.errors import BadConfig
 
-_MODULES = {"patch": "images", "whole": "images", "exam_patch": "images", "exam": "exams"}
+_MODULES = {"patch": "images", "whole": "images", "exam_patch": "images", "exam": "exams", "two_view": "pairs"}
 
 
 def of(name: str) -> ModuleType:
-    """The task of `config.model.task`: "patch", "whole", "exam_patch", "exam", or the "package.module" of your own.
+    """The task of `config.model.task`: one of ours, or the "package.module" of your own.
 
     Raises:
         BadConfig: there is no such task.

@@ -1,6 +1,6 @@
 """Classifiers of one image: patches and whole mammograms (Shen et al. 2019), patches of exams (Wu et al. 2019)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,16 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
     patches' balanced mean cross-entropy times `config.auxiliary.weight` is added.
     """
     mean, name = facts["mean"], config.get("loss", "")
+    normalise = config.model.get("normalise", "mean")
     of_logits = extension.load(name, "config.loss") if name else losses.cross_entropy
 
-    def as_input(image: jax.Array, key: jax.Array) -> jax.Array:
+    def as_input(image: Any, key: jax.Array) -> Any:
+        if isinstance(image, dict):  # the inputs of a two-view network, augmented independently
+            return {name: as_input(x, jax.random.fold_in(key, k)) for k, (name, x) in enumerate(sorted(image.items()))}
         gray = image.astype(jnp.float32) * (1 if mean is None else 255 / 65535)
         if config.augment.enabled:
             gray = augment(key, gray, config.augment)
-        return classifiers.centre(gray, mean or 0.0, config.model.channels)
+        return classifiers.centre(gray, mean or 0.0, config.model.channels, normalise)
 
     def of_batch(batch: dict[str, jax.Array], key: jax.Array) -> Callable[[Network], tuple[jax.Array, Terms]]:
         label, x = batch["label"], as_input(batch["image"], key)
@@ -126,7 +129,12 @@ def score(
 
 def ttas(config: ConfigDict) -> tuple[str, ...]:
     """Whole images are also scored with averaged flips, the paper's "augmented" AUC; the plain scores come last."""
-    return ("flips", "none") if config.model.task == "whole" else ("none",)
+    return whole_ttas(config) if config.model.task == "whole" else ("none",)
+
+
+def whole_ttas(config: ConfigDict) -> tuple[str, ...]:
+    """Averaged flips and, if config.shifts says so, nine averaged shifts (Petrini et al. 2022); none comes last."""
+    return (*(("shifts9",) if config.get("shifts", False) else ()), "flips", "none")
 
 
 def summary(config: ConfigDict, predictions: Predictions) -> dict[str, float]:
@@ -161,27 +169,45 @@ def report(
     if not whole:
         run_report.write_image_report(workdir, title=title, notes=notes)
         return
-    source, label = data.source("test"), predictions["label"]
-    masks = [source[k]["masks"] for k in range(len(label))]
-    benign = np.array([(mask == 1).any() and not (mask == 2).any() for mask in masks])
-    patients = [row["patient_id"] for row in data.table("test")]
+    write_report(config, workdir, data.source("test"), data.table("test"), predictions, title, notes)
+
+
+def write_report(
+    config: ConfigDict, workdir: Path, source: Any, rows: Sequence[dict[str, str]], predictions: Predictions,
+    title: str, notes: list[str],
+) -> None:  # fmt: skip
+    """Write report.html of whole images or pairs: what the network can do, where it looks, the surest and the worst.
+
+    Args:
+        config, workdir: of the run.
+        source: of the test examples, with "image" and "masks", or such by input.
+        rows: of the test examples, see `Prepared.table` and `Pairs.table`.
+        predictions: of the test examples.
+        title, notes: of the page.
+    """
+    label = predictions["label"]
+    masks = [localise.by_view(source[k]["masks"]).values() for k in range(len(label))]
+    lesions = [[bool(any((mask == kind).any() for mask in of)) for of in masks] for kind in (1, 2)]
+    benign = np.array(lesions[0], bool) & ~np.array(lesions[1], bool)
+    patients = [row["patient_id"] for row in rows]
     abilities, places = {}, None
     if benign.any():
         score = predictions["scores"][:, 1]
         abilities = measures.abilities(score, label, benign, patients, config.bootstrap_runs)
-    outlined = any((mask == 2).any() for mask, of in zip(masks, label, strict=True) if of == 1)
+    outlined = any(malignant for malignant, of in zip(lesions[1], label, strict=True) if of == 1)
     if outlined and (patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)):
         places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False)
     run_report.write_image_report(
-        workdir, title=title, notes=notes, gallery=_gallery(config, workdir, data, predictions), abilities=abilities,
+        workdir, title=title, notes=notes, gallery=_gallery(config, workdir, source, predictions), abilities=abilities,
         places=places,
     )  # fmt: skip
 
 
-def _gallery(
-    config: ConfigDict, workdir: Path, data: dataset.Prepared, predictions: Predictions
-) -> list[run_report.GalleryItem]:
-    """The surest and the worst test images, each with the network's own heatmap or its patch network's."""
+def _gallery(config: ConfigDict, workdir: Path, source: Any, predictions: Predictions) -> list[run_report.GalleryItem]:
+    """The surest and the worst test examples, each with the network's own heatmap or its patch network's.
+
+    The images of a pair are shown beside each other.
+    """
     p, label = predictions["scores"][:, 1], predictions["label"]
     order = np.argsort(p)
     groups = {
@@ -193,20 +219,26 @@ def _gallery(
     folder = patch_run(workdir, config.init_from)
     own = restore_best(workdir) if heatmap.is_map(config.model.head) else None
     net = restore_best(folder) if folder and not own else None
-    source, items = data.source("test"), []
+    items = []
+
+    def of_view(image: np.ndarray) -> np.ndarray | None:
+        if own:
+            return heatmap.of_head(*own, image[None])[0]
+        if net:
+            return heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
+        return None
+
     for group, indices in groups.items():
         for i in indices[: config.gallery]:
             example = source[int(i)]
-            image, overlay = example["image"], None
-            if own:
-                overlay = heatmap.of_head(*own, image[None])[0]
-            elif net:
-                overlay = heatmap.malignant(np.asarray(heatmap.heatmap(*net, image[None])[0]), image.shape[:2])
+            images, masks = (jax.tree.leaves(example[name]) for name in ("image", "masks"))
+            maps = [map_ for image in images if (map_ := of_view(image)) is not None]
+            overlay = np.concatenate(maps, axis=1) if maps else None
             items.append(
                 run_report.GalleryItem(
-                    image=(image[..., 0] >> 8).astype(np.uint8),
+                    image=(np.concatenate(images, axis=1)[..., 0] >> 8).astype(np.uint8),
                     heatmap=overlay,
-                    mask=example["masks"][..., 0],
+                    mask=np.concatenate(masks, axis=1)[..., 0],
                     caption=f"{group}: p(malignant) = {p[i]:.2f}",
                 )
             )

@@ -9,28 +9,39 @@ import jax.numpy as jnp
 import ml_collections
 
 
-def affine_sample(images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: str) -> jax.Array:
-    """Sample each image at matrix @ (row, column, 1) of every output pixel; outside the image the edge continues.
+def affine_sample(
+    images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: str, border: str = "edge"
+) -> jax.Array:  # fmt: skip
+    """Sample each image at matrix @ (row, column, 1) of every output pixel.
 
     Args:
         images_BxHxWx1: float32.
         matrices_Bx2x3: from output to input pixel coordinates, as scipy.ndimage.affine_transform takes them.
         order: "nearest" or "linear".
+        border: outside the image the "edge" continues, or the image is mirrored at it ("reflect").
 
     Returns:
         float32 [B, H, W, 1].
 
     Raises:
-        ValueError: an unknown order.
+        ValueError: an unknown order or border.
     """
     if order not in ("nearest", "linear"):
         raise ValueError(f'config.augment.order is "{order}"; write "nearest" or "linear".')
+    if border not in ("edge", "reflect"):
+        raise ValueError(f'config.augment.border is "{border}"; write "edge" or "reflect".')
     height, width = images_BxHxWx1.shape[1:3]
     rows, columns = jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None, :]
 
+    def inside(place: jax.Array, size: int) -> jax.Array:
+        if border == "reflect":  # the pixel at the edge comes twice
+            turned = jnp.mod(place + 0.5, 2 * size)
+            place = jnp.minimum(turned, 2 * size - turned) - 0.5
+        return jnp.clip(place, 0, size - 1)
+
     def sample(image_HxW: jax.Array, m: jax.Array) -> jax.Array:
-        y = jnp.clip(m[0, 0] * rows + m[0, 1] * columns + m[0, 2], 0, height - 1)
-        x = jnp.clip(m[1, 0] * rows + m[1, 1] * columns + m[1, 2], 0, width - 1)
+        y = inside(m[0, 0] * rows + m[0, 1] * columns + m[0, 2], height)
+        x = inside(m[1, 0] * rows + m[1, 1] * columns + m[1, 2], width)
         flat = image_HxW.reshape(-1)
         if order == "nearest":
             return flat[jnp.floor(y + 0.5).astype(jnp.int32) * width + jnp.floor(x + 0.5).astype(jnp.int32)]
@@ -82,18 +93,20 @@ def augment(key: jax.Array, images_BxHxWx1: jax.Array, config: ml_collections.Co
         config: flip_horizontal, flip_vertical (bool), rotation (degrees), zoom (low, high), shear (radians),
             translation (the largest move, as a share of each side; in neither paper), intensity (gray
             values of 255), contrast (the least and the largest factor of the distances from an image's mean; in neither
-            paper), order "nearest" or "linear".
+            paper), saturate (bool: what the shift takes out of 0 … 255 is clipped), order "nearest" or "linear", border
+            "edge" or "reflect".
 
     Returns:
-        float32 [B, H, W, 1]; the shift may leave 0 … 255.
+        float32 [B, H, W, 1]; without `saturate` the shift may leave 0 … 255.
     """
     count, height, width = images_BxHxWx1.shape[:3]
     map_key, shift_key = jax.random.split(key)
     low, high = config.get("contrast", (1.0, 1.0))  # absent from the configs of older runs
-    images = affine_sample(images_BxHxWx1, random_matrices(map_key, count, (height, width), config), config.order)
+    matrices = random_matrices(map_key, count, (height, width), config)
+    images = affine_sample(images_BxHxWx1, matrices, config.order, config.get("border", "edge"))
     shift = jax.random.uniform(shift_key, (count, 1, 1, 1), jnp.float32, -config.intensity, config.intensity)
     if low != high:
         factor = jax.random.uniform(jax.random.fold_in(shift_key, 1), (count, 1, 1, 1), jnp.float32, low, high)
         mean = images.mean((1, 2, 3), keepdims=True)
         images = mean + factor * (images - mean)
-    return images + shift
+    return jnp.clip(images + shift, 0, 255) if config.get("saturate", False) else images + shift

@@ -244,10 +244,21 @@ def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | Non
 
 
 def patch_run(run: Path, init_from: str) -> Path | None:
-    """The patch run that a whole-image run started from, or the one inside the run it started from; None where neither
-    exists. `init_from` is that of the run's config and may be empty."""
-    start = started_from(run, init_from)
-    for folder in (start, start / "patch") if start else ():
-        if (folder / "config.json").is_file() and read_config(folder)[0].model.task == "patch":
-            return folder
+    """The patch run that a run on mammograms started from, perhaps by way of another; None where it does not exist.
+
+    A whole-image run started from one, or from a run that did; a two-view run from a run on single views that did.
+
+    Args:
+        run: the run folder.
+        init_from: of the run's config; may be empty.
+    """
+    seen: set[Path] = set()
+    inside = "single_view" if (run / "single_view" / "config.json").is_file() else "patch"
+    start = started_from(run, init_from, inside)
+    while start and start not in seen and (start / "config.json").is_file():
+        seen.add(start)
+        config, _ = read_config(start)
+        if config.model.task == "patch":
+            return start
+        start = started_from(start, config.get("init_from", ""))
     return None

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,9 @@ def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, res
             # Checked before an epoch, not after one: a run that is resumed here stops here too.
             if not first and _stale(stage, epoch, run.progress.best):
                 break
+            if stage.renew and not first:
+                moments = jax.device_put(jax.jit(tx.init)(state.params), run.devices)
+                state = replace(state, opt_state=moments)
             state = run_epoch(run, stage, epoch, state, step, cache, first, bar)
     return _Carried(state.step, state.params, state.batch_stats, state.key)
 

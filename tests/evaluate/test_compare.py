@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mammojax import cli, metrics
-from mammojax.evaluate import compare, table
+from mammojax.evaluate import compare, other_breast, table
 from tests.evaluate.test_table import image_runs, rewrite, write_predictions
 
 
@@ -135,7 +135,7 @@ def test_few_malignant_images_have_no_interval(tmp_path: Path, capsys: pytest.Ca
 def test_each_image_is_measured_against_the_other_breast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = image_runs(tmp_path, 1)[0]
     images = table.read_images(run, "test_flips")
-    against = table.by_asymmetry(images)
+    against = other_breast.by_asymmetry(images)
     assert cli.main(["compare", str(run), "--asymmetry", "--output", str(tmp_path / "out")]) == 0
     assert "minus the other breast" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "out" / "compare.json").read_text())["asymmetry"]

@@ -12,7 +12,7 @@ import pytest
 
 from mammojax.data.cells import read_table
 from mammojax.errors import NotComparable
-from mammojax.evaluate import table
+from mammojax.evaluate import other_breast, table
 from mammojax.evaluate.table import BREAST_COLUMNS, IMAGE_COLUMNS
 from mammojax.vocabulary import FINDINGS
 from tests.data.test_cells import FORMULAS, ORDINARY
@@ -253,9 +253,9 @@ def test_asymmetry_is_against_the_other_breast_of_the_same_exam() -> None:
     frame = pd.DataFrame(rows, columns=["patient_id", "exam_id", "laterality", "view", "p_malignant"])
     four = np.log(4)
     expected = [four, -four, -four * 3 / 2, four / 2, *[np.nan] * 4, 2 * four, -2 * four, np.nan]
-    np.testing.assert_allclose(table.asymmetry(frame), expected)
-    images = table.by_asymmetry(table.Predictions("run", frame.assign(image=range(len(frame)), malignant=0)))
+    np.testing.assert_allclose(other_breast.asymmetry(frame), expected)
+    images = other_breast.by_asymmetry(table.Predictions("run", frame.assign(image=range(len(frame)), malignant=0)))
     assert images.frame["image"].tolist() == [0, 1, 2, 3, 8, 9]
     np.testing.assert_allclose(images.score()[0], 0.8)
     breasts = frame.drop(columns="view").iloc[[0, 1]]
-    np.testing.assert_allclose(table.asymmetry(breasts), [four, -four])
+    np.testing.assert_allclose(other_breast.asymmetry(breasts), [four, -four])

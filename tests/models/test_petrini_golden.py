@@ -17,6 +17,7 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
+from mammojax.evaluate.predictor import ImagePredictor, variations
 from mammojax.models import classifiers, petrini_weights
 from mammojax.models.efficientnet import group_of, plan
 
@@ -168,3 +169,21 @@ def test_every_recorded_stage(name: str, example: str, folder: Path, tmp_path: P
 def test_every_recorded_example_is_compared(folder: Path) -> None:
     recorded = golden(folder)["networks"]
     assert {(name, example) for name, examples in recorded.items() for example in examples} == set(EVERY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["P_00041_LEFT", "P_00127_RIGHT"])
+def test_nine_shifts(pair: str, folder: Path, tmp_path: Path) -> None:
+    net = published(folder, "cbis_two_view_2021", tmp_path)
+    config = ConfigDict({"model": {**petrini_weights.OTHERS, **net.model, "pair": "views"}, "eval_batch": 1})
+    predictor = ImagePredictor(config, {"mean": MEAN}, net.variables)
+    images = {view: image(folder, f"{pair}_{view}") for view in ("CC", "MLO")}
+    recorded = golden(folder)["networks"]["cbis_two_view_2021"][pair]["tta"]
+    shifted = {view: variations(x, "shifts9") for view, x in images.items()}
+    for k, expected in enumerate(recorded["malignant_probabilities"]):
+        batch = [
+            {"image": {view: x[k] for view, x in shifted.items()}, "label": [1], "weight": [1], "image_id": [pair]}
+        ]
+        np.testing.assert_allclose(predictor.score_split(batch)["scores"][0, 1], expected, atol=1e-4)
+    averaged = predictor.score([{view: x[0, ..., 0] for view, x in images.items()}], "shifts9")
+    np.testing.assert_allclose(averaged, [recorded["mean"]], atol=1e-4)

@@ -32,6 +32,19 @@ def test_the_list_marks_installed_files(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.delenv(published.FOLDER, raising=False)
     published.main(None)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(published.KNOWN)
-    assert lines[0].split() == ["weights", "trunk", "licence", "here", "file", "SHA-256", "from"]
-    assert next(line for line in lines if "vgg16" in line).split()[3] == "no"
+    assert len(lines) == 1 + len(published.KNOWN) + 3
+    assert lines[0].split("  ")[0] == "weights"
+    assert " ".join(lines[0].split()) == "weights network trained on licence here checked file from"
+    vgg16 = next(line for line in lines if "vgg16" in line).split()
+    assert vgg16 == ["imagenet", "vgg16", "ImageNet-1k", "BSD-3-Clause", "no", "names", "vgg16-397923af.pth",
+                     "torchvision"]  # fmt: skip
+
+
+def test_each_trunk_has_one_file_of_a_name_and_digests_are_those_in_the_files_names() -> None:
+    words = [(file.name, file.network) for file in published.KNOWN if file.name.startswith("imagenet")]
+    assert len(words) == len(set(words))
+    for file in published.KNOWN:
+        if file.sha256:
+            assert file.sha256.startswith(Path(file.file).stem[-8:])
+    with pytest.raises(BadConfig, match=r"efficientnet-b0-355c32eb\.pth, of the trunk efficientnet_b0, is not on this"):
+        published.find("imagenet-tf", "efficientnet_b0")

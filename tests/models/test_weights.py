@@ -304,7 +304,9 @@ def test_a_file_of_another_trunk_is_refused_with_its_names(state, tmp_path):
     _, arrays = state
     arrays["first.weight"] = arrays.pop("conv1.weight")
     save_file(arrays, tmp_path / "net.safetensors")
-    with pytest.raises(PretrainedMismatch, match=r"of no trunk of ours \(resnet50, vgg16, .*convolution is one of"):
+    with pytest.raises(
+        PretrainedMismatch, match=r"no first convolution of our trunks \(resnet50, vgg16, .*which is one of"
+    ):
         settings(tmp_path / "net.safetensors")
     gray = {"features.0.weight": np.ones((8, 1, 3, 3), np.float32)}
     save_file(gray, tmp_path / "gray.safetensors")  # not torchvision's: what its input was divided by is not known

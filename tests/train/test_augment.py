@@ -95,3 +95,23 @@ def test_contrast_spreads_about_the_mean_of_each_image() -> None:
     assert 0.5 <= float(factors.min()) <= float(factors.max()) <= 2
     assert float(np.ptp(factors[0])) < 1e-3
     assert abs(float(factors[0].mean() - factors[1].mean())) > 1e-3
+
+
+def test_beyond_a_reflecting_border_the_image_is_mirrored() -> None:
+    image = jnp.arange(20.0).reshape(1, 4, 5, 1)
+    shifted = jnp.array([[[1.0, 0, -2], [0, 1, 3]]])  # output (r, c) shows input (r - 2, c + 3)
+    expected = np.pad(np.asarray(image)[0, ..., 0], 3, mode="symmetric")[1:5, 6:11]
+    for order in ("nearest", "linear"):
+        np.testing.assert_allclose(augment.affine_sample(image, shifted, order, "reflect")[0, ..., 0], expected)
+    with pytest.raises(ValueError, match=r"config\.augment\.border"):
+        augment.affine_sample(image, shifted, "linear", "wrap")
+
+
+def test_saturated_intensities_stay_on_the_scale() -> None:
+    config = _config(intensity=51.0, saturate=True)
+    images = jnp.stack([jnp.zeros((6, 6, 1)), jnp.full((6, 6, 1), 255.0)] * 8)
+    inside = augment.augment(jax.random.key(0), images, config)
+    assert (float(inside.min()), float(inside.max())) == (0.0, 255.0)
+    assert float(inside[1::2].min()) < 255 - 10
+    config.saturate = False
+    assert float(augment.augment(jax.random.key(0), images, config).max()) > 255

@@ -115,11 +115,14 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     assert load_best(tmp_path / "loss")
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(tmp_path: Path, schedule: str) -> None:
-    """Why run_folder lets constant stages grow, and cosine ones not."""
+@pytest.mark.parametrize(("schedule", "renew"), [("constant", False), ("constant", True), ("cosine", False)])
+def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(
+    tmp_path: Path, schedule: str, renew: bool
+) -> None:
+    """Why run_folder lets constant stages grow, and cosine ones not; Adam may begin anew in each epoch."""
     config = quickstart.get_config().patch
     config.batch, config.monitor, config.stages.stage1.schedule = 5, "loss", schedule
+    config.stages.stage1.renew = renew
     model, loss = _Dots(), images.loss(config, {"mean": 100.0})
     params = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]
     variables = {"params": jax.device_get(params), "batch_stats": {}}  # of the host: a step gives its own away
@@ -136,3 +139,5 @@ def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(tmp_path: 
     trained("grown", 1)
     same = [np.array_equal(a, b) for a, b in zip(trained("grown", 3), trained("long", 3), strict=True)]
     assert all(same) == (schedule == "constant")
+    counts = [int(leaf) for leaf in Latest(tmp_path / "long")._leaves.values() if leaf.shape == ()]
+    assert (2 in counts) == renew  # steps since Adam began: of the last epoch, or of all three

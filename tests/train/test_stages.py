@@ -167,3 +167,16 @@ def test_a_stage_ends_when_its_patience_does() -> None:
     assert [stale(epochs, 7, "another stage") for epochs in (0, 2, 3)] == [False, False, True]
     assert not _stale(replace(stage, patience=0), 1000, {"epoch": 1, "stage": stage.name})
     assert not _stale(stage, 5, None)
+
+
+def test_waves_warm_up_and_then_swing_by_a_tenth() -> None:
+    config = base.stage("all", (".*",), (), 1e-4, 50)
+    config.update(schedule="waves", warmup=4)
+    (stage,) = stages.from_config(ConfigDict({"stage1": config}))
+    rates = [stage.rate(epoch * 7 + 3, 50 * 7) for epoch in range(50)]  # the same through an epoch of seven steps
+    np.testing.assert_allclose(rates[:5], [0.25e-4, 0.5e-4, 0.75e-4, 1e-4, 1.1e-4])
+    np.testing.assert_allclose([rates[9], rates[14]], [0.9e-4, 1.1e-4])  # half a wave is a tenth of the epochs
+    assert stage.rate(9 * 7, 350) == stage.rate(10 * 7 - 1, 350) != stage.rate(10 * 7, 350)
+    config.schedule = "cosine"
+    with pytest.raises(BadConfig, match="warmup is for the schedule"):
+        stages.from_config(ConfigDict({"stage1": config}))

@@ -1,0 +1,83 @@
+"""The files that `mammojax predict` is given, the facts of each, and the tables that it writes of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TextIO
+
+from mammojax.data.cells import Writer
+from mammojax.data.dicom import Mammogram
+from mammojax.data.identity import KEY, hashed, id_key
+from mammojax.data.manifest import read_manifest
+from mammojax.errors import BadMammogram
+
+TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
+BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")
+"""Columns of breasts.csv; p_benign is of exam networks only."""
+_OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "rejected.csv", KEY)
+Facts = dict[str, str]
+Listed = list[tuple[Path, Facts]]
+Rejected = list[tuple[str, str]]
+
+
+def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
+    """The files to predict with their facts, the files rejected already, and the key of the ids.
+
+    Args:
+        source: a file, a folder, or a manifest.
+        output: the folder of results; its own files are ignored when it lies inside `source`.
+
+    Raises:
+        BadMammogram: the source does not exist. BadManifest: the manifest cannot be read.
+    """
+    if not source.exists():
+        raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
+    if source.suffix.lower() in TABLES:
+        manifest = read_manifest(source, id_folder=output)
+        columns = ("image", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")
+        listed = []
+        for image in manifest.images:
+            facts = {column: getattr(image, column) for column in columns}
+            listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
+        return listed, [*manifest.rejected], b""
+    if source.is_dir():
+        own = {output.resolve() / name for name in _OUTPUTS}
+        files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
+        listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
+    else:
+        listed = [(source, {"image": source.name, "label": ""})]
+    output.mkdir(parents=True, exist_ok=True)
+    return listed, [], id_key(output)
+
+
+def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
+    """The row of an image: cells of the manifest, else of the header with hashed ids."""
+    if "patient_id" not in facts:
+        for name in ("patient_id", "exam_id"):
+            facts[name] = hashed(getattr(mammogram, name), key)
+    facts["laterality"] = facts.get("laterality") or mammogram.laterality
+    facts["view"] = facts.get("view") or mammogram.view
+    facts["modifier"] = mammogram.modifier
+    return facts
+
+
+def ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """The results of `load`, `size` items at a time; threads load the next ones while the device works on these."""
+    with ThreadPoolExecutor(2) as pool:
+        following = [pool.submit(load, item) for item in items[:size]]
+        for start in range(size, len(items) + size, size):
+            batch, following = following, [pool.submit(load, item) for item in items[start : start + size]]
+            yield [future.result() for future in batch]
+
+
+def finish(output: Path, rejected: Rejected, summary: str, done: int) -> int:
+    """Write rejected.csv, print the summary, return the exit code."""
+    with open_csv(output / "rejected.csv") as file:
+        Writer(file, ("file", "reason")).rows(rejected)
+    print(f"{summary} → {output}", flush=True)
+    return 0 if done else 3
+
+
+def open_csv(path: Path) -> TextIO:
+    """Open a CSV to write; a file name that is not UTF-8 is written byte for byte."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")

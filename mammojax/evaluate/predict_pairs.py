@@ -1,0 +1,134 @@
+"""`mammojax predict` with two-view runs: breasts from two files each; each file is in a pair or in rejected.csv."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mammojax.data import projection
+from mammojax.data.cells import Writer
+from mammojax.data.dicom import read_facts
+from mammojax.data.pairs import Pair, pairs_of
+from mammojax.errors import BadCheckpoint, BadMammogram
+from mammojax.evaluate.inputs import BREAST_COLUMNS, Listed, Rejected, ahead, facts_of, finish, listing, open_csv
+from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
+from mammojax.vocabulary import PAIRS
+
+ALONE = {
+    "views": "its breast has no CC and MLO view, and a two-view network needs both; of several of a view one is used",
+    "breasts": "the other breast of its exam has no image of this view, and the network needs both breasts",
+}
+"""Why an image is in no pair."""
+
+
+def predict_pairs(
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False
+) -> int:  # fmt: skip
+    """Score the breasts of a folder or of a manifest that have both images of a pair, see `pairs.pairs_of`.
+
+    Several runs are an ensemble: the mean of their malignant scores. Files without ids, such as PNGs, belong to one
+    exam where their folder and name are the same but for the words of side and view. Writes OUTPUT/breasts.csv
+    (BREAST_COLUMNS and the label, empty where unknown) and OUTPUT/rejected.csv (file, reason).
+
+    Returns:
+        0, or 3 when no breast could be predicted.
+
+    Raises:
+        BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
+    """
+    networks = _networks(runs)
+    kind = networks[0].config.model.get("pair", "views")
+    listed, rejected, key = listing(source, output)
+    images = _with_facts(listed, rejected, key, kind, any_modality)
+    pairs, _ = pairs_of([facts for _, facts in images], kind)
+    used = {k for pair in pairs for k in pair.images}
+    rejected += [(facts["image"], ALONE[kind]) for k, (_, facts) in enumerate(images) if k not in used]
+    output.mkdir(parents=True, exist_ok=True)
+    size = max(1, min(*(network.config.eval_batch for network in networks), len(pairs)))
+
+    def load(pair: Pair) -> tuple[Pair, list[Any], Rejected]:
+        """A pair with its framed images for each network, or with the reasons for its rejection."""
+        pixels, reasons = {}, []
+        for name, k in zip(PAIRS[kind], pair.images, strict=True):
+            path, facts = images[k]
+            try:
+                pixels[name] = read(path, any_modality).pixels
+            except BadMammogram as error:
+                reasons.append((facts["image"], str(error)))
+        if reasons:
+            names = {name for name, _ in reasons}
+            others = [images[k][1]["image"] for k in pair.images if images[k][1]["image"] not in names]
+            return pair, [], reasons + [(name, "the other image of its pair cannot be read") for name in others]
+        return pair, [network.frame(pixels) for network in networks], []
+
+    done = 0
+    bar = tqdm(total=len(pairs), desc="predict", unit="breast", disable=None)
+    with open_csv(output / "breasts.csv") as file, bar:
+        writer = Writer(file, (*BREAST_COLUMNS, "label"))
+        for batch in ahead(load, pairs, size):
+            rejected += [reason for _, _, reasons in batch for reason in reasons]
+            framed = [(pair, frames) for pair, frames, reasons in batch if not reasons]
+            scores = ensemble(
+                [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
+            )
+            for (pair, _), p in zip(framed, np.asarray(scores).tolist(), strict=True):
+                writer.row(
+                    [
+                        pair.exam_id,
+                        pair.patient_id,
+                        pair.laterality,
+                        pair.views,
+                        "",
+                        repr(p),
+                        pair.label if pair.label >= 0 else "",
+                    ]
+                )
+                done += 1
+            file.flush()
+            bar.update(len(batch))
+    rejected = list(dict.fromkeys(rejected))  # with two breasts as a pair an image is in two pairs
+    return finish(output, rejected, f"{done} breasts predicted, {len(rejected)} files rejected", done)
+
+
+def _networks(runs: Sequence[Path]) -> list[ImagePredictor]:
+    networks = [ImagePredictor.restore(run) for run in runs]
+    for run, network in zip(runs, networks, strict=True):
+        if network.config.model.task != "two_view":
+            raise BadCheckpoint(f'"{run}" is no two-view run; give only such runs, or only whole-image ones.')
+    if len({network.config.model.get("pair", "views") for network in networks}) > 1:
+        raise BadCheckpoint("some of these runs pair views, others breasts; give runs of one kind.")
+    return networks
+
+
+def _with_facts(
+    listed: Listed, rejected: Rejected, key: bytes, kind: str, any_modality: bool
+) -> Listed:  # fmt: skip
+    """The files with side, view, ids and a label; those that can be in no pair are rejected."""
+    images: Listed = []
+    for path, facts in listed:
+        if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
+            try:
+                facts = facts_of(read_facts(path, any_modality), facts, key)
+            except BadMammogram as error:
+                rejected.append((facts["image"], str(error)))
+                continue
+        if not (facts["patient_id"] or facts["exam_id"]):
+            facts["exam_id"] = _stem(facts["image"])
+        reason = projection.why_unused(facts["laterality"], facts["view"], facts.get("modifier", ""))
+        if kind == "breasts" and facts["laterality"] and not facts.get("modifier", ""):
+            reason = ""
+        if reason:
+            rejected.append((facts["image"], reason))
+        else:
+            images.append((path, facts | {"label": facts.get("label") or "-1"}))
+    return images
+
+
+def _stem(image: str) -> str:
+    """The folder and name of a file without its words of side and view: "a/P_1_LEFT_CC.png" → "a/P_1"."""
+    path = PurePosixPath(image)
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", path.stem) if not any(projection.from_name(word)[:2])]
+    return str(path.with_name("_".join(words) or "exam"))
