@@ -6,9 +6,9 @@ the last epoch is kept), seven train. A seed draws the rest. One arm and fold at
 on, a finished run is not run again; two calls may share a folder. `--finished` measures what there is.
 
 Each row is the mean over folds, splits and seeds of an AUC by image, with an interval from draws of patients within
-each fold: as it is; minus the patient's other breast ("asymmetry", `other_breast.asymmetry`); by patient; malignant against
-normal and against benign alone; and the difference from the arm that it is compared with, on the same images. Then how
-well patch nets tell test patches apart, and at how many lesions the heatmaps are highest.
+each fold: as it is; minus the patient's other breast (`other_breast.asymmetry`); by patient; malignant against normal
+and against benign alone; and the difference from the arm that it is compared with, on the same images. Then how well
+patch nets tell test patches apart, and at how many lesions the heatmaps are highest.
 """
 
 import argparse

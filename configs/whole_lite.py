@@ -6,8 +6,8 @@
 
 Ours, not a row of a paper: the method, patches and head of Shen et al. 2019 (configs/whole_resnet.py) on a trunk whose
 ImageNet weights an installation brings, with the breast cropped and its aspect kept. The argument is the variant, 0 by
-default. Two views: `mammojax compare RUN` averages a breast's CC and MLO. The honest bar on this split is 0.834 with
-one view and 0.866 with two (Petrini & Kim 2025, arXiv 2503.19945).
+default. Two views: `mammojax compare RUN` averages a breast's CC and MLO. Published AUC on this split, by others with
+another network: 0.834 with one view, 0.866 with two (Petrini & Kim 2025, arXiv 2503.19945).
 
 Not run here: no CBIS-DDSM images and no GPU where this was written.
 """

@@ -55,7 +55,8 @@ def test_a_run_writes_the_documented_files(finished: Path) -> None:
     assert sum(results["test"]["auc"]["n"]) == results["test"]["images"]
     with (finished / "predictions/test.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant"]
+    named = ["image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant"]
+    assert list(rows[0]) == [*named, "density", "label_source"]  # last the table's own columns
     assert len(rows) == results["test"]["images"]
     kinds = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in kinds if r["kind"] == "val"] == [1, 2, 1, 2]
@@ -232,15 +233,15 @@ def test_a_finished_inner_run_of_before_the_map_is_not_trained_again(
 
     monkeypatch.setattr(run, "dataset", dataset)
     with pytest.raises(InterruptedError):
-        run._start(config, "init_from", tmp_path)
+        run._start(config, "init_from", tmp_path, set())
     (tmp_path / "patch" / "report.html").touch()
     saved = {**configs_run[0], "data": {k: v for k, v in configs_run[0]["data"].items() if k != "map"}}
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
-    assert run._start(config, "init_from", tmp_path) == tmp_path / "patch"
+    assert run._start(config, "init_from", tmp_path, set()) == tmp_path / "patch"
     saved["data"]["seed"] = config.data.seed + 1
     (tmp_path / "patch" / "config.json").write_text(json.dumps({"config": saved}))
     with pytest.raises(BadConfig, match=r"data\.seed 1 → 0"):
-        run._start(config, "init_from", tmp_path)
+        run._start(config, "init_from", tmp_path, set())
     assert len(configs_run) == 1
 
 
@@ -278,4 +279,4 @@ def test_a_nested_run_that_diverges_names_the_field_to_write(tmp_path: Path, mon
     monkeypatch.setattr(run, "experiment", diverge)
     monkeypatch.setattr(run, "dataset", lambda *_: None)
     with pytest.raises(Diverged, match=r"epoch 1; lower config\.patch\.stages\.stage1\.learning_rate\."):
-        run._start(quickstart.get_config(), "init_from", tmp_path)
+        run._start(quickstart.get_config(), "init_from", tmp_path, set())
