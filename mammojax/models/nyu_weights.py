@@ -18,7 +18,7 @@ from mammojax.models.classifiers import PatchClassifier
 from mammojax.models.densenet121 import DenseNet121
 from mammojax.models.multi_view import MultiView
 from mammojax.models.trunk_names import TORCH_LEAVES, dense_name, torch_densenet121
-from mammojax.models.weights import PretrainedMismatch, read_tensors
+from mammojax.models.weights import PretrainedMismatch, read_tensors, refuse_others
 from mammojax.vocabulary import EXAM_PATCH_CLASSES, VIEWS
 
 Arrays = dict[str, np.ndarray]
@@ -106,20 +106,7 @@ def _variables(path: Path, shapes: dict[str, Any], arrays: Arrays) -> dict[str, 
     names = {leaf: _name(leaf[1:]) for leaf in leaves}
     ours = {names[leaf]: tuple(shape.shape) for leaf, shape in leaves.items()}
     values = {name: _as_ours(array) for name, array in arrays.items()}
-    lists = {
-        "missing": sorted(set(ours) - set(values)),
-        "surplus": sorted(set(values) - set(ours)),
-        "of another shape": sorted(
-            f"{name} {values[name].shape} for {shape}"
-            for name, shape in ours.items()
-            if name in values and values[name].shape != shape
-        ),
-    }
-    if wrong := "; ".join(f"{kind}: {', '.join(entries)}" for kind, entries in lists.items() if entries):
-        raise PretrainedMismatch(
-            f"{path.name} does not hold the weights of this published network; {wrong}. Remedy: give one of the files"
-            " of the authors' `models` folder, as it is."
-        )
+    refuse_others(path, ours, values, "give one of the files of the authors' `models` folder, as it is.")
     return unflatten_dict({leaf: jnp.asarray(values[name], jnp.float32) for leaf, name in names.items()})
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from mammojax.models import classifiers, weights
 from mammojax.models.trunk_names import TORCH_LEAVES, lukemelas_part, name_of
-from mammojax.models.weights import PretrainedMismatch, as_ours, read_tensors
+from mammojax.models.weights import PretrainedMismatch, as_ours, read_tensors, refuse_others
 
 Arrays = dict[str, np.ndarray]
 HEAD = "mbconv,mbconv"
@@ -67,7 +67,8 @@ def load(path: str | Path) -> PetriniNetwork:
     shapes = {names[leaf]: tuple(shape.shape) for leaf, shape in leaves.items()}
     values = {name: as_ours("torch", array) for name, array in arrays.items()}
     unused = {name for name in values if name not in shapes and _unused(name, task)}
-    _refuse(path, shapes, {name: array for name, array in values.items() if name not in unused})
+    used = {name: array for name, array in values.items() if name not in unused}
+    refuse_others(path, shapes, used, "give one of the authors' files, as it is.")
     variables = unflatten_dict({leaf: jnp.asarray(values[name], jnp.float32) for leaf, name in names.items()})
     return PetriniNetwork(model, variables, _remarks(aliases, unused))
 
@@ -154,21 +155,3 @@ def _remarks(aliases: int, unused: set[str]) -> list[str]:
         if count := sum(name.removeprefix("trunk.").startswith(prefix) for name in unused):
             remarks.append(f"not used: {count} tensors of the {words}")
     return remarks
-
-
-def _refuse(path: Path, shapes: dict[str, tuple[int, ...]], values: Arrays) -> None:
-    """Raise PretrainedMismatch unless the values are exactly those of the network."""
-    lists = {
-        "missing": sorted(set(shapes) - set(values)),
-        "surplus": sorted(set(values) - set(shapes)),
-        "of another shape": sorted(
-            f"{name} {values[name].shape} for {shape}"
-            for name, shape in shapes.items()
-            if name in values and values[name].shape != shape
-        ),
-    }
-    if wrong := "; ".join(f"{kind}: {', '.join(entries)}" for kind, entries in lists.items() if entries):
-        raise PretrainedMismatch(
-            f"{path.name} does not hold the weights of this published network; {wrong}. Remedy: give one of the"
-            " authors' files, as it is."
-        )

@@ -216,6 +216,30 @@ def as_ours(dialect: str, array: np.ndarray) -> np.ndarray:
     return array.reshape(-1) if array.ndim == 3 else array.transpose({4: (2, 3, 1, 0)}.get(array.ndim))
 
 
+def refuse_others(path: Path, shapes: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], remedy: str) -> None:
+    """Raise PretrainedMismatch unless the values are exactly those of a published network; `remedy` ends the message.
+
+    Args:
+        path: of the file, for the message.
+        shapes: name → shape of each array of the network.
+        values: name → array in our layout.
+        remedy: which files to give.
+    """
+    lists = {
+        "missing": sorted(set(shapes) - set(values)),
+        "surplus": sorted(set(values) - set(shapes)),
+        "of another shape": sorted(
+            f"{name} {values[name].shape} for {shape}"
+            for name, shape in shapes.items()
+            if name in values and values[name].shape != shape
+        ),
+    }
+    if wrong := "; ".join(f"{kind}: {', '.join(entries)}" for kind, entries in lists.items() if entries):
+        raise PretrainedMismatch(
+            f"{path.name} does not hold the weights of this published network; {wrong}. Remedy: {remedy}"
+        )
+
+
 def _compare(
     path: Path,
     dialect: str,
