@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mammojax.data.cells import Writer
-from mammojax.data.dicom import Mammogram
+from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.errors import BadMammogram
@@ -59,6 +59,18 @@ def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
     facts["view"] = facts.get("view") or mammogram.view
     facts["modifier"] = mammogram.modifier
     return facts
+
+
+def with_headers(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> Iterator[tuple[Path, Facts]]:
+    """The files with the side, view and ids of their headers where they have none; `rejected` gets unreadable ones."""
+    for path, facts in listed:
+        if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
+            try:
+                facts = facts_of(read_facts(path, any_modality), facts, key)
+            except BadMammogram as error:
+                rejected.append((facts["image"], str(error)))
+                continue
+        yield path, facts
 
 
 def ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -13,13 +13,23 @@ from mammojax import arguments
 from mammojax.data import archive
 from mammojax.data.breast import NoTissue, faces_right
 from mammojax.data.cells import Writer
-from mammojax.data.dicom import read_facts
 from mammojax.data.exams import View
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import other_breast, overlays, table
 from mammojax.evaluate.calibration import Calibration
-from mammojax.evaluate.inputs import BREAST_COLUMNS, Facts, Listed, Rejected, ahead, facts_of, finish, listing, open_csv
+from mammojax.evaluate.inputs import (
+    BREAST_COLUMNS,
+    Facts,
+    Listed,
+    Rejected,
+    ahead,
+    facts_of,
+    finish,
+    listing,
+    open_csv,
+    with_headers,
+)
 from mammojax.evaluate.predict_pairs import predict_pairs
 from mammojax.evaluate.predictor import ExamPredictor, ImagePredictor, ensemble, read
 from mammojax.evaluate.table import IMAGE_COLUMNS
@@ -225,13 +235,7 @@ def predict_exams(
 def _by_exam(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> dict[tuple[str, str], Listed]:
     """The images by (exam_id, patient_id), each with its side and view; other views are rejected."""
     exams: dict[tuple[str, str], Listed] = {}
-    for path, facts in listed:
-        if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
-            try:
-                facts = facts_of(read_facts(path, any_modality), facts, key)
-            except BadMammogram as error:
-                rejected.append((facts["image"], str(error)))
-                continue
+    for path, facts in with_headers(listed, rejected, key, any_modality):
         if reason := why_unused(facts["laterality"], facts["view"], facts.get("modifier", "")):
             rejected.append((facts["image"], reason))
             continue

@@ -10,10 +10,18 @@ from tqdm import tqdm
 
 from mammojax.data import projection
 from mammojax.data.cells import Writer
-from mammojax.data.dicom import read_facts
 from mammojax.data.pairs import Pair, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate.inputs import BREAST_COLUMNS, Listed, Rejected, ahead, facts_of, finish, listing, open_csv
+from mammojax.evaluate.inputs import (
+    BREAST_COLUMNS,
+    Listed,
+    Rejected,
+    ahead,
+    finish,
+    listing,
+    open_csv,
+    with_headers,
+)
 from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
 from mammojax.vocabulary import PAIRS
 
@@ -108,13 +116,7 @@ def _with_facts(
 ) -> Listed:  # fmt: skip
     """The files with side, view, ids and a label; those that can be in no pair are rejected."""
     images: Listed = []
-    for path, facts in listed:
-        if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
-            try:
-                facts = facts_of(read_facts(path, any_modality), facts, key)
-            except BadMammogram as error:
-                rejected.append((facts["image"], str(error)))
-                continue
+    for path, facts in with_headers(listed, rejected, key, any_modality):
         if not (facts["patient_id"] or facts["exam_id"]):
             facts["exam_id"] = _stem(facts["image"])
         reason = projection.why_unused(facts["laterality"], facts["view"], facts.get("modifier", ""))
