@@ -117,12 +117,18 @@ def score(
     config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
     """A function that scores a split, compiled once for all splits."""
+    return scorer(config, facts, variables, lambda split: data.source(split, masks=False))
+
+
+def scorer(
+    config: ConfigDict, facts: Mapping[str, Any], variables: Tree, source: Callable[[str], Any]
+) -> Callable[[Tree, str, str], Predictions]:
+    """`score` of the examples that `source` gives for a split: images or pairs."""
     predictor = ImagePredictor(config, dict(facts), variables)
 
     def of_split(variables: Tree, split: str, tta: str) -> Predictions:
         predictor.variables = variables
-        images = pipeline.eval_batches(data.source(split, masks=False), batch=config.eval_batch)
-        return predictor.score_split(images, tta)
+        return predictor.score_split(pipeline.eval_batches(source(split), batch=config.eval_batch), tta)
 
     return of_split
 

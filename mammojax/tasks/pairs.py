@@ -12,7 +12,6 @@ from mammojax.data import pairs as pairing
 from mammojax.data.pairs import Pairs
 from mammojax.evaluate import measure as measures
 from mammojax.evaluate import table
-from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.tasks import images
 from mammojax.tasks.images import loss, network, summary
 from mammojax.train import mesh
@@ -73,14 +72,7 @@ def score(
     config: ConfigDict, data: dataset.Prepared, facts: Mapping[str, Any], variables: Tree
 ) -> Callable[[Tree, str, str], Predictions]:
     """A function that scores the pairs of a split, compiled once for all splits."""
-    predictor = ImagePredictor(config, dict(facts), variables)
-
-    def of_split(variables: Tree, split: str, tta: str) -> Predictions:
-        predictor.variables = variables
-        pairs = Pairs(data, split, config.model.pair)
-        return predictor.score_split(pipeline.eval_batches(pairs, batch=config.eval_batch), tta)
-
-    return of_split
+    return images.scorer(config, facts, variables, lambda split: Pairs(data, split, config.model.pair))
 
 
 def ttas(config: ConfigDict) -> tuple[str, ...]:
