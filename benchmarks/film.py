@@ -92,18 +92,9 @@ AVERAGED = {f"{arm}, seeds averaged": arm for arm in ("patch net slid", "end to 
 
 def _folds(source: Path, split: int, workdir: Path) -> list[Path]:
     """The manifest once for each fold, its split column filled."""
-    place = folds.fold_of_patients(manifest.read_manifest(source), GROUPS, seed=split)
-    rows = pd.read_csv(source, dtype=str, keep_default_na=False)
-    for column in {"image", "mask"} & set(rows):
-        rows[column] = [os.path.relpath(source.parent / cell, workdir) if cell else "" for cell in rows[column]]
-    paths = []
-    for fold in range(FOLDS):
-        away = [(place[patient] - 2 * fold) % GROUPS for patient in rows["patient_id"]]
-        path = workdir / f"split_{split}_fold_{fold}.csv"
-        if not path.is_file():
-            words = {0: "test", 1: "test", 2: "val"}
-            rows.assign(split=[words.get(k, "train") for k in away]).to_csv(path, index=False)
-        paths.append(path)
+    paths = [workdir / f"split_{split}_fold_{fold}.csv" for fold in range(FOLDS)]
+    if not all(path.is_file() for path in paths):  # their times tell whether the prepared images are up to date
+        folds.write_folds(source, manifest.read_manifest(source), workdir, FOLDS, split, GROUPS)
     return paths
 
 

@@ -26,10 +26,12 @@ def fold_of_patients(table: Table, folds: int, seed: int) -> dict[str, int]:
     return {patient: fold for fold, group in enumerate(groups) for patient in group}
 
 
-def write_folds(source: Path, table: Table, folder: Path, folds: int, seed: int) -> list[Path]:
-    """Write FOLDER/split_<seed>_fold_<k>.csv: fold k is the test split, the next one val, the others train.
+def write_folds(
+    source: Path, table: Table, folder: Path, folds: int, seed: int, groups: int | None = None
+) -> list[Path]:
+    """Write FOLDER/split_<seed>_fold_<k>.csv: group k of patients is the test split, the next one val, the others train.
 
-    Rows that `table` left out are left out; patient_id is the table's, which names every patient.
+    With more groups than folds, a fold tests as many as its share is, and still validates on one. Rows that `table` left out are left out; patient_id is the table's, which names every patient.
 
     Args:
         source: the manifest's CSV, or a folder with a manifest.csv.
@@ -37,12 +39,15 @@ def write_folds(source: Path, table: Table, folder: Path, folds: int, seed: int)
         folder: to write to; its parent folders exist.
         folds: 3 or more.
         seed: of the division.
+        groups: of patients, a multiple of `folds`; default: `folds`.
 
     Raises:
         BadManifest: see `fold_of_patients`.
     """
     source = source / "manifest.csv" if source.is_dir() else source
-    place = fold_of_patients(table, folds, seed)
+    groups = groups or folds
+    tested = groups // folds
+    place = fold_of_patients(table, groups, seed)
     images: dict[str, Image] = {os.path.realpath(image.path): image for image in table.images}
     rows = []
     for _, row in read_rows(source, ("image", "pathology"), ("patient_id", "mask", "split"))[0]:
@@ -63,7 +68,7 @@ def write_folds(source: Path, table: Table, folder: Path, folds: int, seed: int)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = Writer(file, list(dict.fromkeys([*rows[0], "split"])))
             for row in rows:
-                away = (place[row["patient_id"]] - fold) % folds
-                writer.row(row | {"split": {0: "test", 1: "val"}.get(away, "train")})
+                away = (place[row["patient_id"]] - tested * fold) % groups
+                writer.row(row | {"split": "test" if away < tested else "val" if away == tested else "train"})
         paths.append(path)
     return paths
