@@ -21,7 +21,7 @@ import numpy as np
 
 from mammojax.errors import BadConfig
 from mammojax.train import stages
-from mammojax.train.state import TrainState
+from mammojax.train.state import TrainState, in_training, step_keys
 
 Tree = Any
 Batch = dict[str, Any]
@@ -111,14 +111,12 @@ class Cache:
 
     def _logits(self, variables: Tree, key: jax.Array, step: jax.Array, arrays: Batch) -> Tree:
         """What the network gives in a training step on the loss's own, augmented input."""
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step))
+        augment_key, dropout_key = step_keys(key, step)
+        apply = in_training(self._model, variables, stages.frozen_statistics(self._stage), dropout_key)
         logits: list[Tree] = []
 
         def network(*args: Any, **kwargs: Any) -> Any:
-            result = self._model.apply(
-                variables, *args, train=True, frozen=stages.frozen_statistics(self._stage), mutable=["batch_stats"],
-                rngs={"dropout": dropout_key}, **kwargs,
-            )  # fmt: skip
+            result = apply(*args, **kwargs)
             logits.append(result[0][0])
             return result
 

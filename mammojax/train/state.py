@@ -1,6 +1,8 @@
 """The state that a training step carries from one batch to the next, and its start."""
 
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +13,7 @@ import numpy as np
 
 from mammojax.errors import BadCheckpoint
 from mammojax.models.convnext import LAYER_SCALE
+from mammojax.models.layers import Frozen
 from mammojax.train.checkpoint import differences
 
 Tree = Any
@@ -33,6 +36,21 @@ class TrainState:
     batch_stats: Tree
     opt_state: Tree
     key: jax.Array
+
+
+def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The random keys of augmentation and of dropout in one step; `key` is a state's, uint32 [2]."""
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step))
+    return augment_key, dropout_key
+
+
+def in_training(
+    model: nn.Module, variables: dict[str, Tree], frozen: Frozen, dropout_key: jax.Array
+) -> Callable[..., Any]:
+    """A network in training with its variables bound: images → ((logits, intermediates), updated variables)."""
+    return partial(
+        model.apply, variables, train=True, frozen=frozen, mutable=["batch_stats"], rngs={"dropout": dropout_key}
+    )
 
 
 Size = tuple[int, int] | dict[str, tuple[int, int]]

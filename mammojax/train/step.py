@@ -12,7 +12,7 @@ import optax
 
 from mammojax.train import stages
 from mammojax.train.cache import Cache
-from mammojax.train.state import TrainState
+from mammojax.train.state import TrainState, in_training, step_keys
 
 Tree = Any
 ARRAYS = ("image", "label", "patch_image", "patch_label")
@@ -58,22 +58,13 @@ def make_step(
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: dict[str, Any], rate: jax.Array) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        augment_key, dropout_key = jax.random.split(key)
+        augment_key, dropout_key = step_keys(state.key, state.step)
         kept = cache.replay(batch["kept"]) if cache else contextlib.nullcontext()
         loss_of_network = loss(batch | {"image": cache.images()} if cache else batch, augment_key)
 
         def loss_of_params(params: Tree) -> tuple[jax.Array, Terms]:
-            return loss_of_network(
-                partial(
-                    model.apply,
-                    {"params": params, "batch_stats": state.batch_stats},
-                    train=True,
-                    frozen=frozen,
-                    mutable=["batch_stats"],
-                    rngs={"dropout": dropout_key},
-                )
-            )
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            return loss_of_network(in_training(model, variables, frozen, dropout_key))
 
         with kept:
             (_, terms), gradients = jax.value_and_grad(loss_of_params, has_aux=True)(state.params)
