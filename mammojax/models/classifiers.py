@@ -19,7 +19,7 @@ from mammojax.models.convnext import ConvNeXt
 from mammojax.models.densenet121 import PADDINGS, DenseNet121
 from mammojax.models.efficientnet import EfficientNet
 from mammojax.models.efficientnet_lite import EfficientNetLite
-from mammojax.models.head import Head, Output, parse_head
+from mammojax.models.head import Brighter, Head, Output, parse_head
 from mammojax.models.layers import Frozen, never, pool
 from mammojax.models.resnet50 import ResNet50
 from mammojax.models.vgg16 import VGG16
@@ -120,12 +120,15 @@ class WholeImageClassifier(nn.Module):
     def __call__(
         self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never, auxiliary: bool = False
     ) -> Output:
+        of_head: dict[str, Array] = {}
+        if isinstance(self.head, Head) and parse_head(self.head.spec).maximum:
+            of_head["tissue"] = Brighter(name="brighter")(x_BxHxWxC)
         features, intermediates = self.trunk(x_BxHxWxC, train, frozen)
         if self.auxiliary_classes and (auxiliary or self.is_initializing()):
             patch_logits = nn.Dense(self.auxiliary_classes, name="auxiliary")(pool(features))
             if auxiliary:
                 return patch_logits, intermediates
-        logits, head_intermediates = self.head(features, train, frozen)
+        logits, head_intermediates = self.head(features, train, frozen, **of_head)
         intermediates = {
             **intermediates,
             "features": features,

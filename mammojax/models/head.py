@@ -5,7 +5,7 @@ Blocks, the paper's all-convolutional design: "512-512-1024x2,512-512-1024x2" ([
 classifier's heatmap before them: "heatmap7,512-512-1024x2,…". Fully connected layers on the max-pooled heatmap:
 "heatmap7,pool5,fc64-32". The 7 is the side of a patch's own feature map, 224 / 32; "heatmap7softmax" has softmax where
 the paper's default is ReLU. Ours is "heatmap7,max": the patch classifier slid over the image and its most suspicious
-place, with nothing new but a scale and an offset, for few images.
+place, with nothing new but a scale and an offset, for few images. Places that are black are not asked.
 """
 
 import re
@@ -88,6 +88,23 @@ def _block(block: str, text: str) -> tuple[tuple[int, ...], int]:
     return tuple(int(width) for width in match[1].split("-")), int(match[2])
 
 
+TISSUE = 0.25
+"""The share of a patch that must be brighter than black for its place to be asked by the maximum head."""
+
+
+class Brighter(nn.Module):
+    """Where images are brighter than their darkest pixel: float [B, H, W, C] → bool [B, H, W].
+
+    What `config.data.crop = "tissue"` lays beside the breast is the darkest; on an image without it, all but a few
+    pixels are brighter. A module, so that a stage that keeps the outputs of its frozen layers keeps this one too.
+    """
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: Array) -> Array:
+        gray = x_BxHxWxC[..., 0]
+        return gray > gray.min(axis=(1, 2), keepdims=True)
+
+
 class ConvUnit(nn.Module):
     """3×3 convolution, BN, ReLU: the unit of the paper's VGG head blocks."""
 
@@ -127,7 +144,7 @@ class Head(nn.Module):
 
     Parameters: heatmap, block{b}_unit{u}/…, fc1, fc1_bn, fc2, fc2_bn, shortcut, logits, scale, bias. `intermediates`
     holds "heatmap" (before its max pool), "block1", "block2", …, and "pooled" [B, C], from which the logits are
-    computed.
+    computed. `tissue`, bool [B, H, W], is where the maximum may lie; default: anywhere.
 
     Raises:
         ValueError: the feature map is too small for the pools.
@@ -141,12 +158,14 @@ class Head(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
+    def __call__(
+        self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never, tissue: Array | None = None
+    ) -> Output:
         x, spec = x_BxHxWxC, parse_head(self.spec)
         intermediates: dict[str, Array] = {}
         norm = {"bn_momentum": self.bn_momentum, "bn_epsilon": self.bn_epsilon, "dtype": self.dtype}
         if spec.maximum:
-            return self._maximum(x, spec, intermediates)
+            return self._maximum(x, spec, intermediates, tissue)
         if spec.window:
             x = intermediates["heatmap"] = self._heatmap(x, spec)
             x = self._max_pool(x, spec.pool, "the heatmap's pool")
@@ -170,19 +189,27 @@ class Head(nn.Module):
         x = nn.Dropout(self.dropout)(intermediates["pooled"], deterministic=not train)
         return nn.Dense(self.classes, name="logits")(x), intermediates
 
-    def _maximum(self, x: Array, spec: Spec, intermediates: dict[str, Array]) -> Output:
+    def _maximum(self, x: Array, spec: Spec, intermediates: dict[str, Array], tissue: Array | None) -> Output:
         """The log odds of malignant against all other patch classes at the place where they are highest.
 
         They are scaled and shifted to the image's log odds: at the start by 1 and 0, which is the patch classifier slid
-        over the image.
+        over the image. Places whose patch is less than a quarter tissue get the lowest log odds of the others: the
+        patch classifier's answer to black is no news of the breast, yet the same for all images.
         """
         z = self._positions(x, spec)
         others = [k for k in range(len(PATCH_CLASSES)) if k not in MALIGNANT_PATCHES]
-        odds = [jax.nn.logsumexp(z[..., jnp.array(classes)], axis=-1) for classes in (MALIGNANT_PATCHES, others)]
-        intermediates["heatmap"] = odds[0] - odds[1]
+        malignant, rest = (jax.nn.logsumexp(z[..., jnp.array(k)], axis=-1) for k in (MALIGNANT_PATCHES, others))
+        odds = malignant - rest
+        if tissue is not None:
+            share = jax.image.resize(tissue.astype(jnp.float32), x.shape[:3], "linear")
+            share = nn.avg_pool(share[..., None], (spec.window, spec.window), strides=(1, 1), padding="VALID")[..., 0]
+            asked = (share >= TISSUE) | (share.max(axis=(1, 2), keepdims=True) < TISSUE)
+            lowest = jnp.where(asked, odds, jnp.inf).min(axis=(1, 2), keepdims=True)
+            odds = jnp.where(asked, odds, jax.lax.stop_gradient(lowest))
+        intermediates["heatmap"] = odds
         scale = self.param("scale", nn.initializers.ones, (1,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (1,), jnp.float32)
-        highest = intermediates["pooled"] = jnp.max(intermediates["heatmap"], axis=(1, 2))[:, None]
+        highest = intermediates["pooled"] = jnp.max(odds, axis=(1, 2))[:, None]
         log_odds = scale[None] * highest + bias[None]
         return jnp.concatenate([jnp.zeros_like(log_odds), log_odds], axis=-1), intermediates
 

@@ -38,7 +38,8 @@ class Cache:
     def __init__(self, model: nn.Module, stage: stages.Stage, loss: Callable[..., Any]) -> None:
         self._shapes: Tree = None  # of the images of a batch
         self._model, self._stage, self._loss = model, stage, loss
-        self._cut: Path = ()
+        self._cut: Path = ()  # the last frozen module
+        self._beside: set[Path] = set()  # modules without parameters that read the images themselves
         self._outputs: list[dict[str, list[np.ndarray]]] = [{} for _ in range(stage.cache)]
         self._early = jax.jit(self._take)
 
@@ -54,7 +55,7 @@ class Cache:
             steps: of an epoch.
 
         Returns:
-            An array [B, …] for each call of the last frozen module.
+            An array [B, …] for each call of the last frozen module, and of those beside it that have no parameters.
 
         Raises:
             BadConfig: the first layer learns, a later layer needs what came before the last frozen one, or the outputs
@@ -62,7 +63,7 @@ class Cache:
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         if not self._cut:
-            self._cut = self._last_frozen(variables, arrays)
+            self._cut, self._beside = self._last_frozen(variables, arrays)
             self._shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays["image"])
         kept, names = self._outputs[epoch % self._stage.cache], batch["image_id"]
         place = arrays["label"].sharding
@@ -93,7 +94,7 @@ class Cache:
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._shapes)
 
     def _here(self, context: nn.module.InterceptorContext) -> bool:
-        return context.module.path == self._cut and context.method_name == "__call__"
+        return context.module.path in (self._cut, *self._beside) and context.method_name == "__call__"
 
     def _take(self, variables: Tree, key: jax.Array, step: jax.Array, arrays: Batch) -> list[Tree]:
         """The outputs of the last frozen module, for each of its calls."""
@@ -123,16 +124,21 @@ class Cache:
         self._loss(arrays, augment_key)(network)
         return logits
 
-    def _last_frozen(self, variables: Tree, arrays: Batch) -> Path:
+    def _last_frozen(self, variables: Tree, arrays: Batch) -> tuple[Path, set[Path]]:
         """The last of the modules, in the order of their calls, before the first that learns or moves statistics.
 
-        Modules are a network's parts of the second level, such as trunk/block4.
+        Modules are a network's parts of the second level, such as trunk/block4. With it come the parts of the first
+        level that have no parameters and read the images before the first of them.
         """
         order: dict[Path, None] = {}
+        beside: set[Path] = set()
 
         def note(module: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if len(context.module.path) == 2 and context.method_name == "__call__":
-                order.setdefault(context.module.path)
+            path = context.module.path
+            if len(path) == 2 and context.method_name == "__call__":
+                order.setdefault(path)
+            elif len(path) == 1 and path[0] not in variables["params"] and not order:
+                beside.add(path)
             return module(*args, **kwargs)
 
         with nn.intercept_methods(note):
@@ -159,7 +165,7 @@ class Cache:
                 f"config.stages.{self._stage.key}.cache keeps the outputs of the first layers while they are frozen, "
                 f"but {'/'.join(next(iter(order)))} learns or moves its statistics; freeze it, or write cache=0."
             )
-        return last
+        return last, beside
 
     def _check(
         self, variables: Tree, key: jax.Array, step: jax.Array, arrays: Batch, values: list[Tree], steps: int

@@ -161,6 +161,28 @@ def test_the_maximum_head_starts_as_the_patch_classifier_slid_over_the_image():
     np.testing.assert_allclose(logits, np.stack([np.zeros(2), odds.max((1, 2))], axis=1), rtol=1e-3, atol=1e-4)
 
 
+def test_the_maximum_head_does_not_ask_places_without_tissue():
+    """Black answers the same on every image: a breast that is less suspicious would have black's score."""
+    features = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
+    head = Head("heatmap2,max")
+    variables = head.init(jax.random.key(0), features)
+    tissue = np.zeros((2, 128, 160), bool)
+    tissue[0, :, :96] = True  # the last two places of a row have a quarter and nothing of tissue
+    logits, intermediates = head.apply(variables, features, tissue=tissue)
+    free = head.apply(variables, features)[1]["heatmap"]
+    np.testing.assert_array_equal(intermediates["heatmap"][0, :, :2], free[0, :, :2])
+    np.testing.assert_array_equal(intermediates["heatmap"][0, :, 3], np.full(3, intermediates["heatmap"][0].min()))
+    np.testing.assert_allclose(logits[0, 1], intermediates["heatmap"][0, :, :3].max(), rtol=1e-6)
+    np.testing.assert_array_equal(intermediates["heatmap"][1], free[1])  # an image without tissue is asked everywhere
+
+    narrow = {"width": 4, "blocks": (1, 1, 1, 1), "channels": 1}
+    whole = build(config(head="heatmap2,max", **narrow))
+    image = np.random.default_rng(1).uniform(0, 99, size=(1, 128, 128, 1)).astype(np.float32) - 50
+    image[:, :, 32:] = -50  # black is the darkest value, whatever is subtracted
+    result = whole.apply(whole.init(jax.random.key(0), image), image)[1]["head/heatmap"][0]
+    assert np.ptp(result[:, 1:]) == 0 < np.ptp(result[:, 0])
+
+
 def _every_position(patch, variables, x):
     """The patch net's logits where its pool of 2 x 2 positions lies at each place of the trunk's map."""
     features = patch.bind(variables).trunk(x)[0]

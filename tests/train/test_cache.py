@@ -29,14 +29,22 @@ class _Trunk(nn.Module):
         return relu(nn.Conv(4, (3, 3), name="conv2")(x))
 
 
+class _Mean(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.mean((1, 2))
+
+
 class _Network(nn.Module):
-    """Two convolutions and a Dense layer; with `again` the last one sees the image once more."""
+    """Two convolutions and a Dense layer; with `again` the last one sees the image's mean, with `beside` of a module."""
 
     again: bool = False
+    beside: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, frozen: Frozen = never) -> tuple[jax.Array, dict]:
-        pooled = _Trunk(name="trunk")(x, train, frozen).mean((1, 2)) + (x.mean((1, 2)) if self.again else 0)
+        mean = _Mean(name="mean")(x) / 100 if self.beside else 0
+        pooled = _Trunk(name="trunk")(x, train, frozen).mean((1, 2)) + (x.mean((1, 2)) if self.again else mean)
         return nn.Dense(5, name="classifier")(nn.Dropout(0.2)(pooled, deterministic=not train)), {}
 
 
@@ -77,6 +85,11 @@ def test_training_on_kept_outputs_is_training(tmp_path: Path, capsys: pytest.Cap
     _same(_train(_config(1), tmp_path / "a"), _train(_config(0), tmp_path / "b"), 1e-5)
     assert "the outputs of trunk/bn1, the last frozen layer, are kept for 1 epochs" in capsys.readouterr().out
     _same(_train(_config(2, True, 2), tmp_path / "c"), _train(_config(0, True, 2), tmp_path / "d"), 1e-5)
+
+
+def test_what_a_part_without_parameters_reads_of_the_images_is_kept_too(tmp_path: Path) -> None:
+    ours, theirs = (_train(_config(k), tmp_path / str(k), model=_Network(beside=True)) for k in (1, 0))
+    _same(ours, theirs, 1e-5)
 
 
 def test_later_epochs_use_the_copies_of_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
