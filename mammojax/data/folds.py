@@ -29,9 +29,9 @@ def fold_of_patients(table: Table, folds: int, seed: int) -> dict[str, int]:
 def write_folds(
     source: Path, table: Table, folder: Path, folds: int, seed: int, groups: int | None = None
 ) -> list[Path]:
-    """Write FOLDER/split_<seed>_fold_<k>.csv: group k of patients is the test split, the next one val, the others train.
+    """Write FOLDER/split_<seed>_fold_<k>.csv: a fold's groups of patients are test, the next one val, the others train.
 
-    With more groups than folds, a fold tests as many as its share is, and still validates on one. Rows that `table` left out are left out; patient_id is the table's, which names every patient.
+    Rows that `table` left out are left out; patient_id is the table's, which names every patient.
 
     Args:
         source: the manifest's CSV, or a folder with a manifest.csv.
@@ -39,7 +39,7 @@ def write_folds(
         folder: to write to; its parent folders exist.
         folds: 3 or more.
         seed: of the division.
-        groups: of patients, a multiple of `folds`; default: `folds`.
+        groups: of patients, a multiple of `folds`: groups / folds of them are a fold's test split; default: `folds`.
 
     Raises:
         BadManifest: see `fold_of_patients`.

@@ -36,7 +36,7 @@ class _Mean(nn.Module):
 
 
 class _Network(nn.Module):
-    """Two convolutions and a Dense layer; with `again` the last one sees the image's mean, with `beside` of a module."""
+    """Two convolutions and a Dense layer; with `again` the last one sees the image's mean, with `beside` a module's."""
 
     again: bool = False
     beside: bool = False
