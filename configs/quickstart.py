@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = whole_resnet.get_config()
     config.row = config.patch.row = "quickstart"
     config.data.update(name="phantom", split="all", size=(288, 224), patch_size=64, prepare=True, workers=2, source="")
-    config.phantom = ConfigDict({"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False})
+    config.phantom = ConfigDict({"patients": 340, "seed": 0, "contrast": 1.0, "both_breasts": False, "digital": False})
     config.model.head = "32-32-128x1,32-32-128x1"
     config.batch = 8
     config.eval_batch = 16

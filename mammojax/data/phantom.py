@@ -202,6 +202,7 @@ def write_phantom(
     workers: int = 1,
     contrast: float = 1.0,
     both_breasts: bool = False,
+    digital: bool = False,
 ) -> None:
     """Write a phantom data set in CBIS-DDSM's layout: four CSVs, a DICOM tree in both download layouts.
 
@@ -219,9 +220,10 @@ def write_phantom(
         contrast: factor of the lesions' contrast; below 1 the task is harder.
         both_breasts: add the normal breasts, four images for every patient. CBIS-DDSM has no place for them: they lie
             in normal/, and manifest.csv lists every image, for `prepare manifest`. The other files stay as they are.
+        digital: black beside the breast, as `draw` says; else as scanned film.
     """
     root.mkdir(parents=True, exist_ok=True)
-    work = partial(_write_patient, root, seed, image_size, contrast, both_breasts)
+    work = partial(_write_patient, root, seed, image_size, contrast, both_breasts, digital)
     tables = {name: [HEADERS[kind].split(",")] for (kind, _), name in CSVS.items()}
     if both_breasts:
         tables[MANIFEST] = [_MANIFEST_HEADER.split(",")]
@@ -250,7 +252,7 @@ def each(work: partial, count: int, workers: int) -> Iterator[Any]:
 
 
 def _write_patient(
-    root: Path, seed: int, size: tuple[int, int], contrast: float, both_breasts: bool, index: int
+    root: Path, seed: int, size: tuple[int, int], contrast: float, both_breasts: bool, digital: bool, index: int
 ) -> list[tuple[str, list[str]]]:
     """Write the views of one patient; return their rows, each with the name of its table."""
     rng = np.random.default_rng([seed, index])
@@ -266,7 +268,7 @@ def _write_patient(
     rows: list[tuple[str, list[str]]] = []
     for (side, findings), view in itertools.product(breasts.items(), ("CC", "MLO")):
         kind = findings[0][0]
-        pixels, drawn = draw(size, side, view, findings, rng, contrast)
+        pixels, drawn = draw(size, side, view, findings, rng, contrast, digital)
         layout = int(rng.integers(2))
         ending = f"{half.replace('train', 'training').capitalize()}_{patient}_{SIDES[side]}_{view}"
         image, cell = _write(root, f"{kind.capitalize()}-{ending}", _FULL, pixels, layout, 0, [seed, index])
@@ -291,7 +293,7 @@ def _write_patient(
         for side, view in itertools.product(sorted(set(SIDES) - set(breasts)), ("CC", "MLO")):
             path = root / "normal" / f"{patient}_{SIDES[side]}_{view}.dcm"
             uids = [generate_uid(entropy_srcs=[str(seed), path.name, level]) for level in LEVELS]
-            save_dicom(path, path.stem, _FULL, draw(size, side, view, [], rng)[0], uids)
+            save_dicom(path, path.stem, _FULL, draw(size, side, view, [], rng, digital=digital)[0], uids)
             image = path.relative_to(root).as_posix()
             rows.append((MANIFEST, [image, patient, side, view, "NORMAL", "", "", density]))
     return rows

@@ -280,6 +280,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phantom-seed", type=int, default=0)
     parser.add_argument("--contrast", type=float, default=1.0, help="factor of the phantom's lesion contrast")
     parser.add_argument("--both-breasts", action="store_true", help="the phantom's normal breasts too, in a manifest")
+    parser.add_argument(
+        "--digital", action="store_true", help="the phantom is black beside the breast, no scanned film"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -293,7 +296,7 @@ def main(args: argparse.Namespace) -> int:
         patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), label_map=args.map, size=args.size,
         crop=args.crop, keep_aspect=args.keep_aspect, threshold=args.threshold, iterations=args.iterations,
         patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
-        phantom_seed=args.phantom_seed, contrast=args.contrast,
+        phantom_seed=args.phantom_seed, contrast=args.contrast, digital=args.digital,
     )  # fmt: skip
     for path in prepare(recipe, kinds, args.workers):
         print(path)

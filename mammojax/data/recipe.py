@@ -53,7 +53,7 @@ class Recipe:
         size, crop, keep_aspect: the `Framing` of whole images, from which their patches are cut.
         threshold, iterations: the crop of exams (`breast.crop`). Threshold None: it is computed from each
             image; for a phantom it is 0, the background of its images.
-        patients, both_breasts: of "phantom" (`phantom.write_phantom`).
+        patients, both_breasts, digital: of "phantom" (`phantom.write_phantom`).
         exams, first_exam: of "phantom_exams" (`phantom_exams.write_exams`).
         phantom_seed, contrast: of both phantoms.
 
@@ -77,6 +77,7 @@ class Recipe:
     iterations: int = ITERATIONS
     patients: int = 340
     both_breasts: bool = False
+    digital: bool = False
     exams: int = 300
     first_exam: int = 0
     phantom_seed: int = 0
@@ -238,6 +239,7 @@ class Recipe:
             words += ["--contrast", f"{self.contrast:g}"] if self.contrast != 1 else []
             words += ["--first-exam", str(self.first_exam)] if of_exams and self.first_exam else []
             words += ["--both-breasts"] * (self.both_breasts and not of_exams)
+            words += ["--digital"] * (self.digital and not of_exams)
         return shlex.join(words)
 
     @property
@@ -246,7 +248,7 @@ class Recipe:
         common = {"seed": self.phantom_seed, "contrast": self.contrast}
         if self.name == "phantom_exams":
             return {"exams": self.exams, "first": self.first_exam, **common}
-        return {"patients": self.patients, "both_breasts": self.both_breasts, **common}
+        return {"patients": self.patients, "both_breasts": self.both_breasts, "digital": self.digital, **common}
 
     @property
     def _phantom_words(self) -> str:
@@ -255,7 +257,7 @@ class Recipe:
         else:
             words = f"n{self.patients}p{self.phantom_seed}"
         words += f"c{self.contrast:g}" * (self.contrast != 1)
-        return words + "b" * (self.both_breasts and self.name == "phantom")
+        return words + ("b" * self.both_breasts + "d" * self.digital) * (self.name == "phantom")
 
     @property
     def _manifest(self) -> Path:

@@ -145,6 +145,18 @@ def test_the_tree_has_the_traps_of_the_real_one(tmp_path: Path) -> None:
     assert 0 < counts["swapped"] < counts["right"]
 
 
+def test_a_digital_phantom_is_black_beside_the_breast(tmp_path: Path) -> None:
+    for name, digital in (("film", False), ("digital", True)):
+        phantom.write_phantom(
+            tmp_path / name, patients=1, seed=5, image_size=(96, 64), both_breasts=True, digital=digital
+        )
+    for image in manifest.read_manifest(tmp_path / "digital").images:
+        film = read_mammogram(tmp_path / "film" / image.path.relative_to(tmp_path / "digital")).pixels
+        pixels = read_mammogram(image.path).pixels
+        assert np.mean(pixels == 0) > 0.2 > 0.1 > np.mean(film == 0)
+        assert np.mean(pixels[pixels > 300] == film[pixels > 300]) > 0.9  # the same breast; the marker is smaller
+
+
 def test_both_breasts_add_the_normal_views_and_change_nothing_else(tmp_path: Path) -> None:
     for name, both in (("lesions", False), ("all", True)):
         phantom.write_phantom(tmp_path / name, patients=12, seed=5, image_size=(96, 64), both_breasts=both)

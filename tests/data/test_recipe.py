@@ -100,10 +100,10 @@ TABLE: list[tuple[str, str, dict[str, Any], str, str]] = [
     (
         "phantom", "whole",
         {"patients": 24, "phantom_seed": 2, "contrast": 0.5,
-         "both_breasts": True, "size": (288, 224), "split": "all"},
-        "whole_all_288x224_s0_n24p2c0.5b",
+         "both_breasts": True, "digital": True, "size": (288, 224), "split": "all"},
+        "whole_all_288x224_s0_n24p2c0.5bd",
         "phantom --kinds whole --split all --seed 0 --size 288x224 --patients 24 --phantom-seed 2 --contrast "
-        "0.5 --both-breasts",
+        "0.5 --both-breasts --digital",
     ),
     (
         "phantom", "patches_s10",
