@@ -8,9 +8,9 @@ learns the outlined lesions, then becomes the whole-image classifier, which is t
 trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are, so that what
 the blocks give is kept and used again. Lesions stand anywhere in a patch, the background is tissue of any breast
 ("patches_jittered"). The head adds two numbers, no layers: the image is as suspicious as its most suspicious place
-("heatmap4,max"). The breast is cropped, its aspect is kept, and what lies beside it is black: with it, the
-highest place of an image was often a film's corner. The last epoch is kept. docs/data.md describes the manifest;
-docs/findings.md has what it reached on mini-MIAS.
+("heatmap4,max"). These two learn first, as new layers do in the paper. The breast is cropped, its aspect is kept, and
+what lies beside it is black: with it, the highest place of an image was often a film's corner. The last epoch is kept.
+docs/data.md describes the manifest; docs/findings.md has what it reached on mini-MIAS.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -19,6 +19,7 @@ from mammojax.configs import base, whole_resnet
 
 EARLY = ("trunk/stem_.*", "trunk/block[0-4]/.*")  # up to a resolution of 1/8
 LATE = (r"trunk/block([5-9]|1\d)/.*", "trunk/head_.*")
+NUMBERS = ("head/scale", "head/bias")  # of the maximum head, beside the patch classifier's Dense layer
 
 
 def get_config() -> ConfigDict:
@@ -42,10 +43,14 @@ def get_config() -> ConfigDict:
     learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True, cache=2)
     config.patch.stages = ConfigDict({"stage1": learn})
     config.batch, config.eval_batch = 4, 8
-    whole = base.stage("end to end", ("head/.*", *LATE), EARLY, 1e-2, 3)
+    # First the scale and the offset alone: malignant images are rarer than malignant patches, and a trunk that has to
+    # learn the offset forgets the lesions.
+    head = base.stage("scale and offset", NUMBERS, ("trunk/.*", "head/heatmap/.*"), 0.03, 8)
+    head.update(schedule="cosine", cache=1)
+    whole = base.stage("end to end", (*NUMBERS, "head/heatmap/.*", *LATE), EARLY, 1e-2, 3)
     whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01, cache=2)
     whole.decoupled_decay = True
-    config.stages = ConfigDict({"stage1": whole})  # the head's two numbers need no stage of their own
-    for stage in (learn, whole):
+    config.stages = ConfigDict({"stage1": head, "stage2": whole})
+    for stage in (learn, head, whole):
         stage.fix_statistics = ("trunk/.*",)
     return config
