@@ -3,15 +3,18 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+import optax
 
 from mammojax import tasks
+from mammojax.data.recipe import patch_side
 from mammojax.train import mesh, stages
-from mammojax.train.state import TrainState
+from mammojax.train.state import TrainState, abstract_variables
 from mammojax.train.step import make_step
 
 _REPEATS = 2
@@ -36,6 +39,60 @@ class Cost:
     parameters: tuple[int, int]
 
 
+def program(
+    config: ml_collections.ConfigDict, facts: Mapping[str, Any], stage: stages.Stage | None = None
+) -> jax.stages.Lowered:
+    """The training step of a config, traced for its devices; nothing is compiled, computed or allocated.
+
+    Args:
+        config: of one run, checked.
+        facts: of its data; the mean is needed.
+        stage: one of its stages; None: the last.
+    """
+    task, stage = tasks.of(config.model.task), stage or stages.from_config(config.stages)[-1]
+    network, size = task.network(config.model), task.sizes(config, config.data)
+    variables = abstract_variables(network, size, config.model.channels)
+    tx = stages.optimizer(stage, variables["params"])
+    state, batch = jax.eval_shape(partial(_state, tx), variables), blank(config)
+    devices = mesh.data_mesh(config.batch)
+    whole, split = mesh.replicated(devices), jax.NamedSharding(devices, jax.P("data"))
+    state, batch = (
+        jax.tree.map(lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+        for tree, place in ((state, whole), (batch, split))
+    )
+    step: Any = make_step(network, tx, stage, task.loss(config, facts))
+    lowered: jax.stages.Lowered = step.lower(state, batch, jax.ShapeDtypeStruct((), np.float32))
+    return lowered
+
+
+def first_state(
+    config: ml_collections.ConfigDict, variables: dict[str, Any], stage: stages.Stage | None = None
+) -> TrainState:
+    """The state before the first step of a stage (None: the last), on the config's devices.
+
+    The step gives its state's memory away; `variables` are copied.
+    """
+    stage, whole = stage or stages.from_config(config.stages)[-1], mesh.replicated(mesh.data_mesh(config.batch))
+    variables = jax.device_put(jax.tree.map(np.array, variables), whole)
+    state = jax.jit(partial(_state, stages.optimizer(stage, variables["params"])))(variables)
+    return jax.device_put(state, whole)
+
+
+def _state(tx: optax.GradientTransformation, variables: dict[str, Any]) -> TrainState:
+    params, key = variables["params"], jax.random.key_data(jax.random.key(0))
+    return TrainState(jax.numpy.int32(0), params, variables.get("batch_stats", {}), tx.init(params), key)
+
+
+def needed_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """The memory that a compiled step needs on each device, by the compiler: weights, optimizer, batch and what lies
+    between; None where the backend does not say."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    used = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    return int(used - analysis.alias_size_in_bytes)
+
+
 def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts: Mapping[str, Any]) -> Cost:
     """Run a few steps of the last stage on blank images.
 
@@ -44,18 +101,11 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
         variables: of its network.
         facts: of its data; the mean is needed.
     """
-    task, (*_, stage) = tasks.of(config.model.task), stages.from_config(config.stages)
-    devices = mesh.data_mesh(config.batch)
-    variables = jax.tree.map(np.array, variables)  # the step gives its state's memory away
-    params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), mesh.replicated(devices))
-    tx = stages.optimizer(stage, params)
-    key = jax.random.key_data(jax.random.key(0))
-    state = TrainState(jax.numpy.int32(0), params, batch_stats, jax.jit(tx.init)(params), key)
-    state = jax.device_put(state, mesh.replicated(devices))
-    batch = jax.device_put(_blank(config, task.sizes(config, config.data)), jax.NamedSharding(devices, jax.P("data")))
-    step: Any = make_step(task.network(config.model), tx, stage, task.loss(config, facts))
+    stage, devices = stages.from_config(config.stages)[-1], mesh.data_mesh(config.batch)
+    state = first_state(config, variables, stage)
+    batch = jax.device_put(blank(config), jax.NamedSharding(devices, jax.P("data")))
     started = time.perf_counter()
-    compiled = step.lower(state, batch, np.float32(0)).compile()
+    compiled = program(config, facts, stage).compile()
     state, terms = compiled(state, batch, np.float32(0))
     jax.block_until_ready(terms)
     compiling, started = time.perf_counter() - started, time.perf_counter()
@@ -63,21 +113,17 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
         state, terms = compiled(state, batch, np.float32(0))
     jax.block_until_ready(terms)
     seconds = (time.perf_counter() - started) / _REPEATS
-    analysis = compiled.memory_analysis()
-    used = None
-    if analysis is not None:
-        used = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-        used -= analysis.alias_size_in_bytes
     learned = stages.labels(stage, variables["params"])
     sizes = [
         (leaf.size, label) for leaf, label in zip(*map(jax.tree.leaves, (variables["params"], learned)), strict=True)
     ]
     total, moving = sum(n for n, _ in sizes), sum(n for n, label in sizes if label != "freeze")
-    return Cost(seconds, compiling, used, (total, moving))
+    return Cost(seconds, compiling, needed_bytes(compiled), (total, moving))
 
 
-def _blank(config: ml_collections.ConfigDict, size: Any) -> dict[str, Any]:
-    """A batch as the task's loss takes it, all zero."""
+def blank(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """A batch as the task's loss takes it, all zero; NumPy arrays."""
+    size: Any = tasks.of(config.model.task).sizes(config, config.data)
     if config.model.task == "two_view":
         inputs = {name: np.zeros((config.batch, *shape, 1), np.uint16) for name, shape in size.items()}
         return {"image": inputs, "label": np.zeros(config.batch, np.int32)}
@@ -86,7 +132,13 @@ def _blank(config: ml_collections.ConfigDict, size: Any) -> dict[str, Any]:
         views = {view: np.zeros((config.batch, *shape, channels), np.float32) for view, shape in size.items()}
         labels = 1 if config.model.target == "birads" else 4
         return {"image": views, "label": np.zeros((config.batch, labels), np.int32)}
-    return {"image": np.zeros((config.batch, *size, 1), np.uint16), "label": np.zeros(config.batch, np.int32)}
+    stored = np.float32 if config.model.task == "exam_patch" else np.uint16
+    batch = {"image": np.zeros((config.batch, *size, 1), stored), "label": np.zeros(config.batch, np.int32)}
+    if config.model.get("auxiliary_classes", 0):
+        count, side = config.auxiliary.batch, patch_side(config.auxiliary.kind, config.data.patch_size)
+        batch["patch_image"] = np.zeros((count, side, side, 1), np.uint16)
+        batch["patch_label"] = np.zeros(count, np.int32)
+    return batch
 
 
 def training_seconds(config: ml_collections.ConfigDict, cost: Cost, images: Mapping[str, int]) -> float:

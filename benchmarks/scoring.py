@@ -1,0 +1,129 @@
+"""Inference beside PyTorch's: python -m benchmarks inference|heatmap [--json FILE]
+
+Random weights; both take turns in one process (`_timing`). `inference`: images of one size → probabilities.
+`heatmap`: a patch network slid over one mammogram as Wu et al. 2019 do, and the trunk run once over it (Shen et al.
+2019), both beside the sliding window in PyTorch.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import _timing
+from benchmarks.training import FACTS, configured
+from mammojax import tasks
+from mammojax.configs import exam_patch, patch_resnet
+from mammojax.data import sliding
+from mammojax.evaluate import heatmap
+from mammojax.models import classifiers
+from mammojax.train.state import init_variables
+
+
+def main(arguments: Sequence[str]) -> Iterator[dict]:
+    """A row for each network and batch, or each way to a heatmap: ours, PyTorch's, their ratio (below 1: faster)."""
+    name, *rest = arguments
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}")
+    precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    parser.add_argument("--precision", default=precision, choices=("float32", "bfloat16"))
+    parser.add_argument("--batch", type=int, nargs="+", default=[16])
+    if name == "heatmap":
+        parser.add_argument("--size", type=int, nargs=2, default=(768, 512), help="of the mammogram")
+        yield from _heatmap(parser.parse_args(rest))
+        return
+    parser.add_argument("--trunk", nargs="+", default=["resnet50", "efficientnet_lite0"])
+    parser.add_argument("--size", type=int, nargs=2, default=(224, 224))
+    yield from _inference(parser.parse_args(rest))
+
+
+def _inference(args: argparse.Namespace) -> Iterator[dict]:
+    peak, size = _timing.peaks(args.precision), tuple(args.size)
+    for trunk in args.trunk:
+        for batch in args.batch:
+            config = configured(patch_resnet.get_config("s10-random"), trunk, args.precision, batch)
+            network = tasks.of("patch").network(config.model)
+            variables = jax.device_put(init_variables(network, size, 3, 0))
+            images = np.random.default_rng(0).integers(0, 65535, (batch, *size, 1), np.uint16)
+            resident = jax.device_put(images)
+
+            @jax.jit
+            def score(variables: Any, images: jax.Array, network: Any = network) -> jax.Array:
+                logits, _ = network.apply(variables, classifiers.as_input(images, FACTS["mean"], 3))
+                return jax.nn.softmax(logits)
+
+            lowered = score.lower(variables, resident)
+            compiled = lowered.compile()
+
+            def ours(turns: int, call: Any = compiled, variables: Any = variables, images: Any = resident) -> None:
+                for _ in range(turns):
+                    result = call(variables, images)
+                result.block_until_ready()
+
+            seconds = _timing.medians({"ours": ours, "torch": _peer(trunk, images, args.precision)})
+            row = {"network": trunk, "size": f"{size[0]}×{size[1]}", "batch": batch, "precision": args.precision}
+            row |= _timing.columns(seconds, batch)
+            yield row | _timing.roofline(lowered, compiled, seconds["ours"], peak)
+
+
+def _peer(trunk: str, images: np.ndarray, precision: str) -> Callable[[int], object]:
+    import torch
+
+    from benchmarks import _torch
+
+    score = _torch.scorer(_torch.Classifier(trunk, 5), precision)
+    gray = torch.tensor(np.moveaxis(images.astype(np.float32) * (255 / 65535), -1, 1), device=_torch.device())
+
+    def turns(count: int) -> None:
+        for _ in range(count):
+            value = score(_torch.as_input(gray, augmented=False))
+        _torch.wait(value)
+
+    return turns
+
+
+def _heatmap(args: argparse.Namespace) -> Iterator[dict]:
+    """The sliding window of both, and our trunk run once; a host's part, the sum of windows, is in both windows."""
+    import torch
+
+    from benchmarks import _torch
+
+    config, (batch,) = exam_patch.get_config(), args.batch
+    config.model.dtype = args.precision
+    network = classifiers.build(config.model)
+    patch, stride = sliding.PATCH, sliding.STRIDE
+    variables = jax.device_put(init_variables(network, (patch, patch), config.model.channels, 0))
+    pixels = np.random.default_rng(0).integers(0, 65535, tuple(args.size), np.uint16)
+
+    @jax.jit
+    def classify(patches: jax.Array) -> jax.Array:
+        x = jax.numpy.repeat(patches[..., None], config.model.channels, axis=-1)
+        return jax.nn.softmax(network.apply(variables, x)[0])
+
+    score = _torch.scorer(_torch.Classifier(config.model.trunk, config.model.classes), args.precision)
+    place = _torch.device()
+
+    def classify_peer(patches: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(patches).to(place)[:, None].expand(-1, 3, -1, -1)
+        return score(x.contiguous(memory_format=torch.channels_last)).cpu().numpy()
+
+    def slide(classify: Any) -> Callable[[int], object]:
+        def turns(count: int) -> None:
+            for _ in range(count):
+                sliding.heatmaps(pixels, classify, patch=patch, stride=stride, batch=batch)
+
+        return turns
+
+    facts = FACTS | {"kind": "patches_s10", "patch_size": patch}
+
+    def dense(count: int) -> None:
+        for _ in range(count):
+            heatmap.heatmap(config, facts, variables, pixels[None, ..., None]).block_until_ready()
+
+    calls = {"ours": slide(classify), "dense": dense, "torch": slide(classify_peer)}
+    seconds = _timing.medians(calls)
+    row = {"network": config.model.trunk, "size": "×".join(map(str, args.size)), "batch": batch}
+    row["precision"] = args.precision
+    for way, key in (("window", "ours"), ("trunk once", "dense")):
+        yield row | {"way": way} | _timing.columns({"ours": seconds[key], "torch": seconds["torch"]}, 1)

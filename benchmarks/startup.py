@@ -1,0 +1,70 @@
+"""Seconds from the start of a process to the end of its first training step: python -m benchmarks startup [--json FILE]
+
+The network of the quickstart and the paper's patch network: ours with an empty compilation cache, ours with the cache
+that this left, and PyTorch (on a GPU with torch.compile, whose own cache is emptied likewise).
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import _timing
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {"quickstart": ("quickstart", 8), "patch_resnet": ("patch_resnet", 8)}
+
+
+def first_step(side: str, name: str) -> None:
+    """Take one step of a config's last stage, on random images."""
+    from benchmarks.training import batch_of, configured, ours, peer
+    from mammojax import configs
+    from mammojax.train import stages
+
+    module, batch = CONFIGS[name]
+    config = getattr(configs, module).get_config()
+    config.batch = batch
+    if name == "patch_resnet":
+        config = configured(config, "resnet50", "float32", batch)
+    stage = stages.from_config(config.stages)[-1]
+    if side == "ours":
+        ours(config, stage, batch_of(config))[2](1)
+    else:
+        peer(config, stage, batch_of(config), "float32")(1)
+
+
+def main(arguments: Sequence[str]) -> Iterator[dict]:
+    """A row for each network: milliseconds until the first step is done, ours and PyTorch's, their ratio."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks startup")
+    parser.add_argument("--repeats", type=int, default=_timing.REPEATS)
+    parser.add_argument("--network", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
+    args = parser.parse_args(arguments)
+    for name in args.network:
+        times: dict[str, list[float]] = {"cold": [], "warm": [], "torch": []}
+        for _ in range(args.repeats):
+            with tempfile.TemporaryDirectory() as cache:
+                for side in times:
+                    times[side].append(_seconds("torch" if side == "torch" else "ours", name, cache))
+        seconds = {side: float(np.median(values)) for side, values in times.items()}
+        for side in ("cold", "warm"):
+            row = {"network": name, "cache": "empty" if side == "cold" else "filled"}
+            row |= _timing.columns({"ours": seconds[side], "torch": seconds["torch"]}, 1)
+            yield {column: value for column, value in row.items() if column != "images_per_s"}
+
+
+def _seconds(side: str, name: str, cache: str) -> float:
+    """Seconds of a fresh process that takes one step."""
+    environment = {
+        **os.environ, "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax", "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    code = f"from benchmarks import startup; startup.first_step({side!r}, {name!r})"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    return time.perf_counter() - started

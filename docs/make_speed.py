@@ -1,0 +1,79 @@
+"""docs/speed.md from the measurements in docs/speed: python docs/make_speed.py; a test keeps the file up to date.
+
+docs/speed/cpu/NAME.json and docs/speed/gpu/NAME.json are what `python -m benchmarks NAME --json FILE` wrote.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).with_name("speed")
+FILE = Path(__file__).with_name("speed.md")
+HEADER = """# Speed and memory
+
+Made of docs/speed by `python docs/make_speed.py`. Each table is one command, `python -m benchmarks NAME --json FILE`,
+the same on a CPU and on a GPU; `bash benchmarks/gpu.sh` fills all GPU tables on one GPU in under 20 minutes, without a
+network.
+
+The peer is PyTorch as its own users write it: channels_last, on a GPU also torch.compile, autocast to bfloat16, fused
+Adam and cuDNN's search; the networks, shapes, precision and augmentation are the same. Ours and the peer take turns in
+one process, and a number is the median of at least five turns (`startup`: of fresh processes). **ratio** is our time
+divided by PyTorch's: below 1 ours is faster. `of_peak` is the share of the device's best matrix product, measured in
+the same process; `roofline` takes the bytes of the compiled program into account too. On a CPU both are rough: other
+programs disturb the measured best, and a cache keeps what the compiler counts as moved; they may exceed 1.
+"""
+TITLES = {
+    "patch_train": "A training step on patches",
+    "whole_train": "A training step on whole images: stage 1 freezes the trunk, stage 2 learns all",
+    "exam_train": "A training step on exams of four views",
+    "inference": "Inference",
+    "heatmap": "The heatmap of one mammogram, beside the sliding window in PyTorch",
+    "prepare": "DICOM to data set, milliseconds of an image; the peer is pydicom and OpenCV writing PNGs",
+    "input": "Input alone, milliseconds of a batch; the peer is a DataLoader on PNGs",
+    "startup": "From the start of a process to the end of its first training step",
+    "memory": "Bytes of a training step (stage 2, Adam), by the compiler",
+}
+NOTES = {
+    "cpu": "*CPU*: {device}; {versions}. Shared with other programs, and the process kept to one core: only the ratios "
+    "mean something.",
+    "gpu": "*GPU*: {device}; {versions}.",
+}
+
+
+def _text(column: str, value: Any) -> str:
+    if column == "bytes" and isinstance(value, int):
+        return f"{value / 2**30:.2f} GiB"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:.0f}" if isinstance(
+        value, float
+    ) else str(value)  # fmt: skip
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_text(column, row.get(column, "")) for column in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def render() -> str:
+    """The whole page."""
+    sections = [HEADER]
+    for name, title in TITLES.items():
+        sections.append(f"## {title}\n\n`python -m benchmarks {name}`\n")
+        for place, note in NOTES.items():
+            file = FOLDER / place / f"{name}.json"
+            if not file.is_file():
+                fill = "" if place == "cpu" else " `bash benchmarks/gpu.sh` fills it."
+                sections.append(f"*{place.upper()}*: not run.{fill}\n")
+                continue
+            data = json.loads(file.read_text())
+            versions = ", ".join(f"{package} {version}" for package, version in data["versions"].items())
+            sections.append(note.format(device=data["device"], versions=versions) + "\n")
+            sections.append(_table(data["rows"]) + "\n")
+    return "\n".join(sections)
+
+
+if __name__ == "__main__":
+    FILE.write_text(render())

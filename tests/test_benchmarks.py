@@ -1,0 +1,71 @@
+"""The benchmarks' peers are the same networks, and docs/speed.md is what was measured."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import _timing
+from benchmarks.training import HEAD, configured
+from mammojax import tasks
+from mammojax.configs import exam, patch_resnet, whole_resnet
+from mammojax.train.state import abstract_variables
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _parameters(config) -> int:
+    task = tasks.of(config.model.task)
+    shapes = abstract_variables(task.network(config.model), task.sizes(config, config.data), config.model.channels)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def _of_peer(name: str, *arguments: object) -> int:
+    """Parameters of one of the peer's networks, whose arrays are not filled."""
+    torch = pytest.importorskip("torch")
+    peers = importlib.import_module("benchmarks._torch")
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in getattr(peers, name)(*arguments).parameters())
+
+
+@pytest.mark.parametrize("trunk", ["vgg16", "densenet121", "efficientnet_lite0"])
+def test_the_peers_patch_networks_have_our_parameters(trunk: str) -> None:
+    config = configured(patch_resnet.get_config("s10-random"), trunk, "float32", 2)
+    assert _of_peer("Classifier", trunk, 5) == _parameters(config)
+
+
+def test_the_peers_whole_image_and_exam_networks_have_our_parameters() -> None:
+    config = configured(whole_resnet.get_config(HEAD), "resnet50", "float32", 2)
+    biases = 2 * (2 * (512 + 512 + 1024) + 1024)  # of the head's convolutions; torchvision's units have none
+    assert _of_peer("Classifier", "resnet50", 2, HEAD) == _parameters(config) - biases
+    assert _of_peer("ViewWise") == _parameters(exam.get_config("view-wise-scratch"))
+
+
+def test_what_does_not_fit_is_a_cell_and_other_errors_are_raised() -> None:
+    def full(turns: int) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+
+    seconds = _timing.medians({"ours": lambda turns: sum(range(1000 * turns)), "torch": full}, 3)
+    row = _timing.columns(seconds, 2)
+    assert row["torch_ms"] == "does not fit"
+    assert row["ours_ms"] > 0
+    assert "ratio" not in row
+    with pytest.raises(RuntimeError, match="another"):
+        _timing.medians({"ours": lambda turns: (_ for _ in ()).throw(RuntimeError("another"))})
+
+
+def test_the_compiler_counts_the_operations_of_a_product() -> None:
+    lowered = jax.jit(lambda a: a @ a).lower(jax.ShapeDtypeStruct((64, 64), np.float32))
+    row = _timing.roofline(lowered, lowered.compile(), 1e-3, (2 * 64**3 / 1e-3, 1e30))
+    assert row["gflop"] == pytest.approx(2 * 64**3 / 1e9)
+    assert row["roofline"] == pytest.approx(1)
+
+
+def test_the_page_of_speed_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("make_speed", ROOT / "docs/make_speed.py")
+    make_speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_speed)
+    assert make_speed.FILE.read_text() == make_speed.render(), "run: python docs/make_speed.py"
