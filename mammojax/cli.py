@@ -24,6 +24,7 @@ COMMANDS = {
     "figure": ("evaluate.figures", "a figure of the papers from finished runs"),
     "reproduce": ("papers.tables", "a paper's tables, its values beside those of your runs"),
     "convert": ("convert", "files of published code as ours"),
+    "export": ("export", "a run as one file for other programs: StableHLO, or safetensors for torch"),
     "configs": ("configs", "the experiments of configs/, a line each; or one of them, whole"),
     "train": ("launch", "run one of them: mammojax train NAME --config.FIELD=VALUE"),
     "weights": ("models.published", "published weights: network, licence, whether they are here"),

@@ -142,7 +142,7 @@ def test_keras_vgg16(layout, image, tmp_path):
     assert_equal_to(np.asarray(net(image)), features(trunk, variables, image))
 
 
-def torch_resnet50(torch):
+def torch_resnet50(torch, width=16, blocks=(3, 4, 6, 3)):
     """A plain ResNet50 v1.5 with torchvision's names, narrow enough to be quick."""
     nn = torch.nn
 
@@ -163,11 +163,11 @@ def torch_resnet50(torch):
             return torch.relu(y + (self.downsample(x) if hasattr(self, "downsample") else x))
 
     class Net(nn.Module):
-        def __init__(self, width=16):
+        def __init__(self):
             super().__init__()
             self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
             inside = width
-            for s, units in enumerate((3, 4, 6, 3)):
+            for s, units in enumerate(blocks):
                 narrow = width * 2**s
                 stage = []
                 for u in range(units):
