@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mammojax import run, run_folder, start, tasks
-from mammojax.configs import exam, film
+from mammojax.configs import exam, film, two_view
 from mammojax.data import dataset, dicom, manifest, pipeline
 from mammojax.evaluate import table, two_step
 from mammojax.models import classifiers
@@ -402,11 +402,26 @@ def exams(fold: Fold, heatmaps: bool) -> None:
         theirs.model.update(trunk=films.model.trunk, width=32, dropout=0.3, pretrained="imagenet")
         theirs.augment.update(rotation=15.0)
         config.patch_run = str(finish(theirs, fold.workdir / name("exam patches", *fold.key)))
-    of_breasts = finish(config, fold.workdir / f"{fold.folder.name}_run") / "predictions" / "test_random10.csv"
-    breasts = pd.read_csv(of_breasts, dtype={"patient_id": str})
+    _write_breasts(fold, finish(config, fold.workdir / f"{fold.folder.name}_run"), "test_random10")
+
+
+def pairs(fold: Fold) -> None:
+    """A breast and the other one of its patient through the network of two views, which starts from `trained`'s."""
+    config = two_view.get_config("film")
+    config.source, config.data.data_dir = str(fold.source), str(fold.workdir / "data")
+    config.seed, config.gallery = fold.key[1], 0
+    del config.single_view
+    config.init_from = str(fold.end_to_end(fold.workdir / name("end to end", *fold.key)))
+    config.model.pretrained = ""
+    _write_breasts(fold, finish(config, fold.workdir / f"{fold.folder.name}_run"), "test_flips")
+
+
+def _write_breasts(fold: Fold, of_run: Path, split: str) -> None:
+    """Write a run's scores of the test breasts as those of their only films."""
+    breasts = pd.read_csv(of_run / "predictions" / f"{split}.csv", dtype={"patient_id": str})
     p = {(row.patient_id, row.laterality): row.p_malignant for row in breasts.itertuples()}
     fold.folder.mkdir(exist_ok=True)
-    data = run.dataset(run.check(films), fold.folder)
+    data = run.dataset(run.check(fold.configs()[0]), fold.folder)
     scores = np.array([p[row["patient_id"], row["laterality"]] for row in data.table("test")])
     write(fold.folder, {"scores": np.stack([1 - scores, scores], axis=1), "label": data.labels("test")}, data)
 
@@ -468,8 +483,11 @@ ARMS: dict[str, Arm] = {
     "fine-tuned from the digital phantom": Arm(whole_from_phantom, WHOLE),
     "exams of two films": Arm(partial(exams, heatmaps=False), "end to end"),
     "exams of two films, heatmaps": Arm(partial(exams, heatmaps=True), "exams of two films"),
+    "both breasts in one network": Arm(pairs, "end to end, minus the other breast"),
     "digital phantom from ImageNet": Arm(whole, "", digital),
     "digital phantom from film": Arm(phantom_from_film, "digital phantom from ImageNet", digital),
 }
 AVERAGED = {f"{arm}, seeds averaged": arm for arm in ("patch net slid", "end to end")}
 """Rows of the mean of all seeds' scores, beside the mean of their AUCs."""
+SUBTRACTED = {"end to end, minus the other breast": "end to end"}
+"""Rows of an arm's scores minus those of the other breast, for arms that are compared with them."""

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import _film_arms
-from benchmarks._film_arms import ARMS, AVERAGED, Fold, Key
+from benchmarks._film_arms import ARMS, AVERAGED, SUBTRACTED, Fold, Key
 from mammojax.data import folds, manifest
 from mammojax.errors import BadConfig
 from mammojax.evaluate import compare, heatmap, localise, other_breast, table
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str]) -> list[dict]:
             if len(of_seeds) > 1 and key[1] == of_seeds[0][1]:
                 mean = table.ensemble([scored[single][other] for other in of_seeds])
                 scored.setdefault(arm, {})[key] = replace(images, frame=mean.frame)
+    for arm, single in SUBTRACTED.items():
+        scored[arm] = {key: other_breast.by_asymmetry(images) for key, images in scored.get(single, {}).items()}
     return [*_rows(scored, names), *_patch_rows(patches), *_place_rows(trained)]
 
 
@@ -106,7 +108,7 @@ def _rows(scored: dict[str, dict[Key, table.Predictions]], pathology: dict[str, 
     for arm, repeats in scored.items():
         if not repeats:
             continue
-        minus = AVERAGED.get(arm) or ARMS[arm].minus
+        minus = AVERAGED.get(arm) or SUBTRACTED.get(arm) or ARMS[arm].minus
         on_phantom = arm in ARMS and ARMS[arm].change is _film_arms.digital
         for name, view in views.items():
             if on_phantom and name != "by image":  # it has no normal breasts, and no films

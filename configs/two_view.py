@@ -59,6 +59,7 @@ def _small(argument: str) -> ConfigDict:
     config.model.pair, config.model.head = "breasts", "32x1"
     stage = base.stage("end to end", ("head/.*", *film.LATE), film.EARLY, 1e-3, 6)
     stage.update(schedule="cosine", slow=film.LATE, slow_factor=0.03, weight_decay=0.01, decoupled_decay=True)
+    stage.cache = 2
     stage.fix_statistics = ("trunk/.*",)
     config.stages = ConfigDict({"stage1": stage})
     return config
