@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from mammojax import arguments, train_patients
 from mammojax.data import dataset, exams
+from mammojax.data.pairs import Pairs
 from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import calibration, plots, report, table
 from mammojax.evaluate.calibration import AIMS, Calibration
@@ -37,9 +38,9 @@ def calibrate(
     """Fit, measure on the test split, and write RUN/calibration.json and RUN/calibration.html.
 
     Args:
-        run: a finished whole-image or exam run.
+        run: a finished whole-image, two-view or exam run.
         data: a manifest of labelled images of other patients; None: the run's own validation patients.
-        tta: "none", or "flips" (whole images) or "random10" (exams), the default.
+        tta: "none", or "flips" (whole images, two views) or "random10" (exams), the default.
         aim, value: of the operating point, see `calibration.AIMS`; "": none.
         prevalences: shares of malignant examples for which PPV, NPV and recall rate are given; the first is that of an
             aim at a recall rate.
@@ -52,9 +53,9 @@ def calibrate(
         BadCheckpoint: the run cannot be calibrated. NotComparable: the predictions cannot be used, or are too few.
     """
     config, facts = read_config(run)
-    if config.model.task not in ("whole", "exam") or config.model.get("target", "cancer") == "birads":
-        raise BadCheckpoint(f'"{run}" scores no cancer of images or breasts; give a whole-image or an exam run.')
-    of_images = config.model.task == "whole"
+    if config.model.task not in ("whole", "two_view", "exam") or config.model.get("target", "cancer") == "birads":
+        raise BadCheckpoint(f'"{run}" scores no cancer of images or breasts; give a whole-image, two-view or exam run.')
+    of_images = config.model.task != "exam"
     tta = tta or ("flips" if of_images else "random10")
     if tta not in ("none", "flips" if of_images else "random10"):
         raise BadCheckpoint(f"--tta {tta} is not of this run; write none or {'flips' if of_images else 'random10'}.")
@@ -62,8 +63,11 @@ def calibrate(
     test = read(run, f"test{suffix}")
     if data is not None:
         if not of_images:
-            raise BadCheckpoint("--data is for whole-image runs; exam runs set patients aside: config.calibration.")
-        examples, fitted_on, chose_nothing = _predicted(run, data, tta), f"the images of {data.name}", True
+            raise BadCheckpoint(
+                "--data is for whole-image and two-view runs; exam runs set patients aside: config.calibration."
+            )
+        examples = _predicted(run, data, tta, config.model.task)
+        fitted_on, chose_nothing = f"the {'images' if config.model.task == 'whole' else 'breasts'} of {data.name}", True
     else:
         examples, fitted_on, chose_nothing = _of_validation(run, read(run, f"val{suffix}"))
     first = prevalences[0] if prevalences else None
@@ -92,8 +96,8 @@ def _of_validation(run: Path, val: Predictions) -> tuple[Predictions, str, bool]
     return val[np.isin(val.patient, sorted(aside))], "the validation patients that chose no epoch", True
 
 
-def _predicted(run: Path, data: Path, tta: str) -> Predictions:
-    """The run's scores of a manifest's labelled images.
+def _predicted(run: Path, data: Path, tta: str, task: str) -> Predictions:
+    """The run's scores of a manifest's labelled images, or breasts.
 
     Raises:
         NotComparable: the run knows some of the patients, or no image can be scored.
@@ -101,7 +105,7 @@ def _predicted(run: Path, data: Path, tta: str) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
         if predict([run], data, Path(folder), tta):
             raise NotComparable(f'"{data.name}": no image of it can be scored; see mammojax check.')
-        examples = table.read_plain(Path(folder) / "predictions.csv")
+        examples = table.read_plain(Path(folder) / ("predictions.csv" if task == "whole" else "breasts.csv"))
     known = {patient for _, patient in train_patients.read(run).patients}
     for split in ("val", "test"):
         known |= set(table.read_images(run, split).patient)
@@ -115,11 +119,14 @@ def _predicted(run: Path, data: Path, tta: str) -> Predictions:
 
 def _trained_prior(run: Path, config: Any, facts: dict[str, Any]) -> float:
     """The share of malignant examples that the run's training amounted to."""
+    if config.model.task != "exam" and config.get("balance_loss", False):
+        return 0.5
     if config.model.task == "whole":
-        if config.get("balance_loss", False):
-            return 0.5
         counts = facts["counts"]["train"]
         return counts["malignant"] / sum(counts.values())
+    if config.model.task == "two_view":
+        breasts = Pairs(dataset.of_run(run), "train", config.model.pair).pairs
+        return float(np.mean([breast.label for breast in breasts if breast.label >= 0]))
     windows = exams.Windows(
         dataset.of_run(run), config.exam.sizes, target="cancer", angles=tuple(config.model.angles), noise=0,
         batch=config.batch, epochs=1, seed=0,

@@ -68,7 +68,7 @@ def predict(
     if read_config(runs[0])[0].model.task == "two_view":
         if with_overlays:
             raise BadCheckpoint("--overlays is for whole-image runs; leave it out for two-view runs.")
-        code = predict_pairs(runs, source, output, tta, any_modality)
+        code = predict_pairs(runs, source, output, tta, any_modality, _calibration(runs, tta))
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     code = predict_images(runs, source, output, tta, any_modality, with_overlays)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code

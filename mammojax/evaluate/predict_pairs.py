@@ -12,6 +12,7 @@ from mammojax.data import projection
 from mammojax.data.cells import Writer
 from mammojax.data.pairs import Pair, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
+from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
     BREAST_COLUMNS,
     Listed,
@@ -33,13 +34,15 @@ ALONE = {
 
 
 def predict_pairs(
-    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False
+    runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
+    calibration: Calibration | None = None,
 ) -> int:  # fmt: skip
     """Score the breasts of a folder or of a manifest that have both images of a pair, see `pairs.pairs_of`.
 
     Several runs are an ensemble: the mean of their malignant scores. Files without ids, such as PNGs, belong to one
     exam where their folder and name are the same but for the words of side and view. Writes OUTPUT/breasts.csv
-    (BREAST_COLUMNS and the label, empty where unknown) and OUTPUT/rejected.csv (file, reason).
+    (BREAST_COLUMNS, the label, empty where unknown, and the columns of `calibration`) and OUTPUT/rejected.csv (file,
+    reason).
 
     Returns:
         0, or 3 when no breast could be predicted.
@@ -75,7 +78,7 @@ def predict_pairs(
     done = 0
     bar = tqdm(total=len(pairs), desc="predict", unit="breast", disable=None)
     with open_csv(output / "breasts.csv") as file, bar:
-        writer = Writer(file, (*BREAST_COLUMNS, "label"))
+        writer = Writer(file, (*BREAST_COLUMNS, "label", *(calibration.columns if calibration else ())))
         for batch in ahead(load, pairs, size):
             rejected += [reason for _, _, reasons in batch for reason in reasons]
             framed = [(pair, frames) for pair, frames, reasons in batch if not reasons]
@@ -83,17 +86,9 @@ def predict_pairs(
                 [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
             for (pair, _), p in zip(framed, np.asarray(scores).tolist(), strict=True):
-                writer.row(
-                    [
-                        pair.exam_id,
-                        pair.patient_id,
-                        pair.laterality,
-                        pair.views,
-                        "",
-                        repr(p),
-                        pair.label if pair.label >= 0 else "",
-                    ]
-                )
+                more = calibration.cells(p).values() if calibration else ()
+                label = pair.label if pair.label >= 0 else ""
+                writer.row([pair.exam_id, pair.patient_id, pair.laterality, pair.views, "", repr(p), label, *more])
                 done += 1
             file.flush()
             bar.update(len(batch))

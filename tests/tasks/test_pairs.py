@@ -2,21 +2,24 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
 import mammojax
-from mammojax import configs, run
+from mammojax import cli, configs, run
 from mammojax.data import dataset
 from mammojax.data.pairs import Pairs
 from mammojax.errors import BadCheckpoint, BadConfig
 from mammojax.evaluate import compare, localise, table
+from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.predict import predict
 from mammojax.tasks import pairs
 from mammojax.train.checkpoint import load_best, patch_run
@@ -109,6 +112,31 @@ def test_predictions_of_files_are_those_of_the_data_set(finished: Path, tmp_path
     assert (labelled["patient_id"], labelled["label"], labelled["p_malignant"]) == ("p", "1", breast["p_malignant"])
     with pytest.raises(BadCheckpoint, match="give only such runs, or only whole-image ones"):
         predict([finished, finished / "single_view"], folder, tmp_path / "mixed")
+
+
+def test_a_calibrated_run_gives_probabilities_of_breasts(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("single_view")))
+    rng = np.random.default_rng(0)
+    for split in ("val", "test"):
+        label = rng.random(120) < 0.4
+        score = 1 / (1 + np.exp(-(2 * rng.standard_normal(120) + 2 * label - 1)))
+        breasts = [
+            [f"{split}{k // 2}", f"{split}{k // 2}", "LR"[k % 2], "CC+MLO", int(label[k]), score[k]] for k in range(120)
+        ]
+        frame = pd.DataFrame(breasts, columns=list(table.PAIR_COLUMNS))
+        frame.to_csv(folder / "predictions" / f"{split}_flips.csv", index=False)
+    assert cli.main(["calibrate", str(folder), "--sensitivity", "0.9"]) == 0
+    fitted = Calibration.load(folder)
+    trained = [pair.label for pair in Pairs(dataset.of_run(finished), "train", "views").pairs]
+    assert fitted.trained_prior == pytest.approx(np.mean(trained))
+    breast = Pairs(dataset.of_run(finished), "test", "views")[0]
+    for view, image in breast["image"].items():
+        cv2.imwrite(str(tmp_path / f"film_LEFT_{view}.png"), image)
+    assert predict([folder], tmp_path, tmp_path / "out", "flips") == 0
+    (row,) = rows(tmp_path / "out" / "breasts.csv")
+    score = float(row["p_malignant"])
+    assert float(row["p_calibrated"]) == fitted.probability(np.array([score]))[0]
+    assert row["decision"] == ("recall" if score >= fitted.threshold else "no recall")
 
 
 def test_restored_it_takes_two_images(finished: Path) -> None:
