@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from mammojax import tasks
+from mammojax import compilation, tasks
 from mammojax.data.recipe import patch_side
 from mammojax.train import mesh, stages
 from mammojax.train.state import TrainState, abstract_variables
@@ -101,6 +101,7 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
         variables: of its network.
         facts: of its data; the mean is needed.
     """
+    compilation.keep()
     stage, devices = stages.from_config(config.stages)[-1], mesh.data_mesh(config.batch)
     state = first_state(config, variables, stage)
     batch = jax.device_put(blank(config), jax.NamedSharding(devices, jax.P("data")))

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from mammojax import run_folder, start, tasks, train_patients
+from mammojax import compilation, run_folder, start, tasks, train_patients
 from mammojax.data.dataset import ASIDE, Prepared, find, of_run, set_aside
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import PHANTOMS, Recipe
@@ -33,6 +33,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: with a sentence for the user; Stopped after SIGTERM.
     """
+    compilation.keep()
     config = check(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with run_folder.lock(workdir):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from mammojax import compilation
 from mammojax.data import exams
 from mammojax.data.breast import Framing, crop, faces_right, warn_if_whole
 from mammojax.data.dataset import Prepared
@@ -88,6 +89,7 @@ class ImagePredictor:
     """
 
     def __init__(self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree) -> None:
+        compilation.keep()
         self.config, self.facts, self.variables = config, facts, variables
         model = config.model
         self._apply = make_apply(
@@ -234,6 +236,7 @@ class ExamPredictor:
         self, config: ml_collections.ConfigDict, facts: dict[str, Any], variables: Tree,
         patch_net: heatmap.PatchNet | None = None,
     ) -> None:  # fmt: skip
+        compilation.keep()
         self.config, self.facts, self.variables = config, facts, variables
         self.sizes = exams.window_sizes(config.exam.sizes)
         network = multi_view.build(config.model)

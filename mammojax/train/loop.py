@@ -128,6 +128,8 @@ class _Run:
     log: "_Log"
     progress: Progress
     stop_signals: list[bool]
+    began: float = 0.0  # of a stage whose first step is not done
+    first_step: float | None = None  # seconds from there to the end of the step, until they are logged
 
     @property
     def devices(self) -> jax.NamedSharding:
@@ -147,6 +149,7 @@ class _Carried:
 
 def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, resumed: bool) -> _Carried:
     """All epochs of a stage, from where the checkpoint stands if the run is `resumed` in it."""
+    run.began, run.first_step = time.perf_counter(), None
     tx = stages.optimizer(stage, carried.params)
     moments = jax.jit(tx.init)(carried.params)
     state = TrainState(carried.step, carried.params, carried.batch_stats, moments, carried.key)
@@ -202,6 +205,10 @@ def run_epoch(
             arrays["kept"] = cache.outputs(state, progress.step, batch, arrays, epoch, length)
             del arrays["image"]
         state, terms = step(state, arrays, np.float32(stage.rate(epoch * length + k, stage.epochs * length)))
+        if run.began:  # the first step of a stage is compiled
+            jax.block_until_ready(terms)
+            run.first_step, run.began = time.perf_counter() - run.began, 0.0
+            print(f"{stage.name:<16} first step after {run.first_step:.1f} s", flush=True)
         images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
         if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
             progress.add(waiting)
@@ -236,6 +243,8 @@ def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, im
     learned = {"loss": loss, "accuracy": correct}
     if run.config.get("balance_loss", False):
         learned["weighted_loss"] = weighted
+    if run.first_step is not None:
+        learned["first_step_s"], run.first_step = run.first_step, None
     run.log.write({"kind": "train", **common, **learned, "images_per_s": images_per_s, "seconds": seconds})
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     measured, best = run.validate(variables), progress.best

@@ -141,3 +141,35 @@ def test_a_constant_stage_grows_into_the_one_that_was_as_long_at_once(
     assert all(same) == (schedule == "constant")
     counts = [int(leaf) for leaf in Latest(tmp_path / "long")._leaves.values() if leaf.shape == ()]
     assert (2 in counts) == renew  # steps since Adam began: of the last epoch, or of all three
+
+
+@pytest.mark.parametrize("renew", [False, True])
+def test_nothing_is_compiled_after_the_first_epoch(tmp_path: Path, renew: bool) -> None:
+    """One step for each shape: rates, validation and checkpoints of later epochs use what the first one compiled."""
+    config = quickstart.get_config().patch
+    config.batch, config.monitor = 5, "loss"
+    config.stages.stage1.update(epochs=4, schedule="cosine", renew=renew)
+    model, compiled, after = _Dots(), [], []
+    variables = {"params": model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"], "batch_stats": {}}
+    logits = jax.jit(model.apply)
+
+    def validate(variables: dict) -> dict[str, float]:
+        logits({"params": variables["params"]}, jnp.zeros((5, 4, 4, 1)))
+        after.append(len(compiled))
+        return {"loss": 1.0}
+
+    def count(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        train(config, model, variables, _Ten(), validate, tmp_path, images.loss(config, {"mean": 100.0}))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert after[0] > 0
+    assert after[1:] == [after[1]] * 3
+    assert after[1] - after[0] <= renew  # Adam's new moments have a program of their own
+    first, *later = _log(tmp_path, "train")
+    assert 0 < first["first_step_s"] < 600
+    assert not any("first_step_s" in row for row in later)
