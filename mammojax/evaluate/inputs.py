@@ -1,31 +1,39 @@
 """The files that `mammojax predict` is given, the facts of each, and the tables that it writes of them."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from mammojax.data.cells import Writer
 from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.errors import BadMammogram
+from mammojax.evaluate import provenance
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")
 """Columns of breasts.csv; p_benign is of exam networks only."""
-_OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "rejected.csv", KEY)
+ORIGIN = "predictions.json"
+"""Which runs the tables come from, and what they may be used for."""
+_OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "patients.csv", "rejected.csv", ORIGIN, KEY)
 Facts = dict[str, str]
 Listed = list[tuple[Path, Facts]]
 Rejected = list[tuple[str, str]]
 
 
-def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
+def listing(source: Path, output: Path, ids: str = "") -> tuple[Listed, Rejected, bytes]:
     """The files to predict with their facts, the files rejected already, and the key of the ids.
 
     Args:
         source: a file, a folder, or a manifest.
         output: the folder of results; its own files are ignored when it lies inside `source`.
+        ids: "": those of headers are hashed, those of a manifest kept. "keep": both are kept; the key is then empty.
+            "hash": both are hashed.
 
     Raises:
         BadMammogram: the source does not exist. BadManifest: the manifest cannot be read.
@@ -38,6 +46,8 @@ def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
         listed = []
         for image in manifest.images:
             facts = {column: getattr(image, column) for column in columns}
+            if ids == "hash":
+                facts |= {name: hashed(facts[name], id_key(output)) for name in ("patient_id", "exam_id")}
             listed.append((image.path, facts | {"label": str(image.label) if image.label >= 0 else ""}))
         return listed, [*manifest.rejected], b""
     if source.is_dir():
@@ -47,14 +57,15 @@ def listing(source: Path, output: Path) -> tuple[Listed, Rejected, bytes]:
     else:
         listed = [(source, {"image": source.name, "label": ""})]
     output.mkdir(parents=True, exist_ok=True)
-    return listed, [], id_key(output)
+    return listed, [], b"" if ids == "keep" else id_key(output)
 
 
 def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
-    """The row of an image: cells of the manifest, else of the header with hashed ids."""
+    """The row of an image: cells of the manifest, else of the header, whose ids are hashed if there is a key."""
     if "patient_id" not in facts:
         for name in ("patient_id", "exam_id"):
-            facts[name] = hashed(getattr(mammogram, name), key)
+            own = getattr(mammogram, name)
+            facts[name] = hashed(own, key) if key else own
     facts["laterality"] = facts.get("laterality") or mammogram.laterality
     facts["view"] = facts.get("view") or mammogram.view
     facts["modifier"] = mammogram.modifier
@@ -82,10 +93,32 @@ def ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterat
             yield [future.result() for future in batch]
 
 
-def finish(output: Path, rejected: Rejected, summary: str, done: int) -> int:
-    """Write rejected.csv, print the summary, return the exit code."""
+def progress(total: int, unit: str) -> Any:
+    """A bar with the time that is left; where nobody watches a terminal, a line of it every half a minute."""
+    watched = sys.stderr.isatty()
+    every = 0.1 if watched else 30.0
+    return tqdm(total=total, desc="predict", unit=unit, mininterval=every, delay=0 if watched else every)
+
+
+def finish(output: Path, rejected: Rejected, summary: str, done: int, runs: Sequence[Path], tta: str, ids: str) -> int:
+    """Write rejected.csv and predictions.json, print where the scores come from and the summary.
+
+    Args:
+        output, rejected: the folder, and (file, reason) of what was not scored.
+        summary: for the console.
+        done: the number of what was scored.
+        runs, tta, ids: of `predict.predict`.
+
+    Returns:
+        The exit code.
+    """
     with open_csv(output / "rejected.csv") as file:
         Writer(file, ("file", "reason")).rows(rejected)
+    provenance.write(output / ORIGIN, runs, tta=tta, ids=ids or "those of headers hashed, those of a manifest kept")
+    for run in runs:
+        print(provenance.sentence(provenance.of_run(run)))
+    if ids == "keep":
+        print(f'"{output}" holds patient ids as they were given: it identifies patients')
     print(f"{summary} → {output}", flush=True)
     return 0 if done else 3
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mammojax import arguments
 from mammojax.data import archive
@@ -16,7 +15,7 @@ from mammojax.data.cells import Writer
 from mammojax.data.exams import View
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import other_breast, overlays, table
+from mammojax.evaluate import by_patient, other_breast, overlays, table
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
     BREAST_COLUMNS,
@@ -28,6 +27,7 @@ from mammojax.evaluate.inputs import (
     finish,
     listing,
     open_csv,
+    progress,
     with_headers,
 )
 from mammojax.evaluate.predict_pairs import predict_pairs
@@ -42,7 +42,7 @@ EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
 def predict(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
     any_modality: bool = False, threshold: int | None = None, asymmetry: bool = False,
-    with_overlays: bool = False,
+    with_overlays: bool = False, ids: str = "",
 ) -> int:  # fmt: skip
     """Score mammograms with whole-image runs, breasts with two-view runs, or exams with exam runs; see
     `predict_images`, `predict_pairs.predict_pairs` and `predict_exams`.
@@ -53,13 +53,13 @@ def predict(
     """
     if source.suffix.lower() == ".zip":
         with archive.as_folder(source) as folder:
-            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays)
+            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays, ids)
     if read_config(runs[0])[0].model.task == "exam":
         if tta in ("flips", "shifts9"):
             raise BadCheckpoint(f"{tta} are for whole-image runs; exams are predicted with --tta none or random10.")
         if with_overlays:
             raise BadCheckpoint("--overlays is for whole-image runs; leave it out for exams.")
-        code = predict_exams(runs, source, output, tta, patch_run, any_modality, threshold)
+        code = predict_exams(runs, source, output, tta, patch_run, any_modality, threshold, ids)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     if tta == "random10" or patch_run or threshold is not None:
         raise BadCheckpoint(
@@ -68,9 +68,9 @@ def predict(
     if read_config(runs[0])[0].model.task == "two_view":
         if with_overlays:
             raise BadCheckpoint("--overlays is for whole-image runs; leave it out for two-view runs.")
-        code = predict_pairs(runs, source, output, tta, any_modality, _calibration(runs, tta))
+        code = predict_pairs(runs, source, output, tta, any_modality, _calibration(runs, tta), ids)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
-    code = predict_images(runs, source, output, tta, any_modality, with_overlays)
+    code = predict_images(runs, source, output, tta, any_modality, with_overlays, ids)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
 
 
@@ -88,17 +88,19 @@ def _add_asymmetry(output: Path, names: Sequence[str], code: int) -> int:
 
 def predict_images(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
-    with_overlays: bool = False,
+    with_overlays: bool = False, ids: str = "",
 ) -> int:  # fmt: skip
     """Score a file, every file below a folder, or the images of a manifest.
 
     Several runs are an ensemble: the mean of their malignant scores, each framing the image its own way (Shen et al.
     2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (IMAGE_COLUMNS; label empty where
     unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
-    known) and OUTPUT/rejected.csv (file, reason): each file is in predictions.csv or there. Ids from DICOM headers
-    become keyed hashes (the key: OUTPUT/.id_key); a manifest's are kept. Files that are no mammograms are rejected,
-    by Modality too unless `any_modality`. `with_overlays` draws OUTPUT/overlays/<row of predictions.csv>.png, the first
-    row being 1.png: the full mammogram, and its heatmap over it.
+    known), OUTPUT/exams.csv and patients.csv (see `by_patient`), OUTPUT/predictions.json (the runs and their training
+    data) and OUTPUT/rejected.csv (file, reason): each file is in predictions.csv or there. Ids from DICOM headers
+    become keyed hashes (the key: OUTPUT/.id_key) and a manifest's are kept, unless `ids` says otherwise, see
+    `inputs.listing`. Files that are no mammograms are rejected, by Modality too unless `any_modality`. `with_overlays`
+    draws OUTPUT/overlays/<row of predictions.csv>.png, the first row being 1.png: the full mammogram, and its heatmap
+    over it.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -108,7 +110,7 @@ def predict_images(
     """
     networks = _image_networks(runs)
     maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True)] if with_overlays else []
-    listed, rejected, key = listing(source, output)
+    listed, rejected, key = listing(source, output, ids)
     output.mkdir(parents=True, exist_ok=True)
     size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
 
@@ -124,9 +126,8 @@ def predict_images(
             return facts, [], str(error)
 
     rows: list[tuple[Facts, float]] = []
-    bar = tqdm(total=len(listed), desc="predict", unit="image", disable=None)
     calibration = _calibration(runs, tta)
-    with open_csv(output / "predictions.csv") as file, bar:
+    with open_csv(output / "predictions.csv") as file, progress(len(listed), "image") as bar:
         writer = Writer(file, (*IMAGE_COLUMNS, *(calibration.columns if calibration else ())))
         for batch in ahead(load, listed, size):
             rejected += [(facts["image"], reason) for facts, _, reason in batch if reason]
@@ -143,8 +144,11 @@ def predict_images(
                     figure.savefig(output / "overlays" / f"{len(rows)}.png", dpi=100, metadata={"Software": None})
             file.flush()
             bar.update(len(batch))
-    _write_breasts(output / "breasts.csv", rows)
-    return finish(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows))
+    breasts = by_patient.of_images(rows)
+    by_patient.write_breasts(output / "breasts.csv", breasts)
+    by_patient.write_exams(output / "exams.csv", breasts)
+    by_patient.write_patients(output / "patients.csv", breasts)
+    return finish(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows), runs, tta, ids)
 
 
 def _calibration(runs: Sequence[Path], tta: str) -> Calibration | None:
@@ -169,28 +173,15 @@ def _image_networks(runs: Sequence[Path]) -> list[ImagePredictor]:
     return networks
 
 
-def _write_breasts(path: Path, rows: Sequence[tuple[Facts, float]]) -> None:
-    """Write breasts.csv of scored images: the mean over a breast's views; several images of a view count as one."""
-    breasts: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for facts, p in rows:
-        if (facts["patient_id"] or facts["exam_id"]) and facts["laterality"] and facts["view"]:
-            breast = breasts.setdefault((facts["exam_id"], facts["patient_id"], facts["laterality"]), {})
-            breast.setdefault(facts["view"], []).append(p)
-    with open_csv(path) as file:
-        writer = Writer(file, BREAST_COLUMNS)
-        for breast_of, views in breasts.items():
-            mean = float(np.mean([np.mean(scores) for scores in views.values()]))
-            writer.row([*breast_of, "+".join(sorted(views)), "", repr(mean)])
-
-
 def predict_exams(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
-    any_modality: bool = False, threshold: int | None = None,
+    any_modality: bool = False, threshold: int | None = None, ids: str = "",
 ) -> int:  # fmt: skip
     """Score the exams of a manifest, or of a folder of DICOMs (one study an exam).
 
     Several runs are an ensemble: the mean of their probabilities. Writes OUTPUT/exams.csv (EXAM_COLUMNS),
-    OUTPUT/breasts.csv ("views": those that were used) and OUTPUT/rejected.csv, in full precision; exams with fewer
+    OUTPUT/breasts.csv ("views": those that were used), OUTPUT/patients.csv (the highest score of a breast),
+    OUTPUT/predictions.json and OUTPUT/rejected.csv, in full precision; exams with fewer
     than four views carry a note. Spot, magnification and other modified views are rejected, and so are files that are
     no mammograms, by Modality unless `any_modality`. `patch_run` and `threshold`: see `ExamPredictor.restore`. The
     pixels decide which way a breast faces, unless the manifest's horizontal_flip does ("NO": left breasts face right,
@@ -205,14 +196,17 @@ def predict_exams(
     networks = [ExamPredictor.restore(run, patch_run, threshold) for run in runs]
     if any(network.config.model.target == "birads" for network in networks):
         raise BadCheckpoint("a BI-RADS network says nothing of cancer; give runs whose config.model.target is cancer.")
-    listed, rejected, key = listing(source, output)
+    listed, rejected, key = listing(source, output, ids)
     exams, done = _by_exam(listed, rejected, key, any_modality), 0
+    breasts: list[by_patient.Breast] = []
     calibration = _calibration(runs, tta)
     output.mkdir(parents=True, exist_ok=True)
-    with open_csv(output / "exams.csv") as exam_file, open_csv(output / "breasts.csv") as breast_file:
+    bar = progress(len(exams), "exam")
+    with open_csv(output / "exams.csv") as exam_file, open_csv(output / "breasts.csv") as breast_file, bar:
         breast_columns = (*BREAST_COLUMNS, *(calibration.columns if calibration else ()))
         exam_rows, breast_rows = Writer(exam_file, EXAM_COLUMNS), Writer(breast_file, breast_columns)
-        for (exam_id, patient_id), images in tqdm(exams.items(), desc="predict", unit="exam", disable=None):
+        for (exam_id, patient_id), images in exams.items():
+            bar.update()
             try:
                 decoded = _decoded(images, rejected, any_modality)
                 scored = _score(networks, exam_id, decoded, tta, rejected)
@@ -226,10 +220,12 @@ def predict_exams(
                     pair = scored.cells([f"{breast}_benign", f"{breast}_malignant"])
                     more = calibration.cells(float(pair[1])).values() if calibration else ()
                     breast_rows.row([exam_id, patient_id, side, "+".join(views), *pair, *more])
+                    breasts.append(by_patient.Breast(exam_id, patient_id, side, "+".join(views), float(pair[1])))
             done += 1
             exam_file.flush()
             breast_file.flush()
-    return finish(output, rejected, f"{done} exams predicted, {len(rejected)} images rejected", done)
+    by_patient.write_patients(output / "patients.csv", breasts)
+    return finish(output, rejected, f"{done} exams predicted, {len(rejected)} images rejected", done, runs, tta, ids)
 
 
 def _by_exam(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> dict[tuple[str, str], Listed]:
@@ -353,6 +349,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tta", choices=["none", "flips", "shifts9", "random10"], default="none", help="random10: exams"
     )
+    parser.add_argument(
+        "--ids", choices=["keep", "hash"], default="",
+        help="patient and exam ids of headers and manifests alike; else: headers' hashed, a manifest's kept",
+    )  # fmt: skip
     parser.add_argument("--any-modality", action="store_true", help="DICOMs of other modalities than mammography too")
     parser.add_argument(
         "--asymmetry", action="store_true", help="a column with each score against the patient's other breast"
@@ -372,5 +372,5 @@ def main(args: argparse.Namespace) -> int:
     """Run `mammojax predict`; see `predict`."""
     return predict(
         args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold, args.asymmetry,
-        args.overlays,
+        args.overlays, args.ids,
     )  # fmt: skip

@@ -6,12 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mammojax.data import projection
 from mammojax.data.cells import Writer
 from mammojax.data.pairs import Pair, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
+from mammojax.evaluate import by_patient
+from mammojax.evaluate.by_patient import Breast
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
     BREAST_COLUMNS,
@@ -21,6 +22,7 @@ from mammojax.evaluate.inputs import (
     finish,
     listing,
     open_csv,
+    progress,
     with_headers,
 )
 from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
@@ -35,14 +37,15 @@ ALONE = {
 
 def predict_pairs(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
-    calibration: Calibration | None = None,
+    calibration: Calibration | None = None, ids: str = "",
 ) -> int:  # fmt: skip
     """Score the breasts of a folder or of a manifest that have both images of a pair, see `pairs.pairs_of`.
 
     Several runs are an ensemble: the mean of their malignant scores. Files without ids, such as PNGs, belong to one
     exam where their folder and name are the same but for the words of side and view. Writes OUTPUT/breasts.csv
-    (BREAST_COLUMNS, the label, empty where unknown, and the columns of `calibration`) and OUTPUT/rejected.csv (file,
-    reason).
+    (BREAST_COLUMNS, the label, empty where unknown, and the columns of `calibration`), OUTPUT/exams.csv and
+    patients.csv (see `by_patient`), OUTPUT/predictions.json and OUTPUT/rejected.csv (file, reason). `ids`: see
+    `inputs.listing`.
 
     Returns:
         0, or 3 when no breast could be predicted.
@@ -52,7 +55,7 @@ def predict_pairs(
     """
     networks = _networks(runs)
     kind = networks[0].config.model.get("pair", "views")
-    listed, rejected, key = listing(source, output)
+    listed, rejected, key = listing(source, output, ids)
     images = _with_facts(listed, rejected, key, kind, any_modality)
     pairs, _ = pairs_of([facts for _, facts in images], kind)
     used = {k for pair in pairs for k in pair.images}
@@ -75,9 +78,8 @@ def predict_pairs(
             return pair, [], reasons + [(name, "the other image of its pair cannot be read") for name in others]
         return pair, [network.frame(pixels) for network in networks], []
 
-    done = 0
-    bar = tqdm(total=len(pairs), desc="predict", unit="breast", disable=None)
-    with open_csv(output / "breasts.csv") as file, bar:
+    breasts: list[Breast] = []
+    with open_csv(output / "breasts.csv") as file, progress(len(pairs), "breast") as bar:
         writer = Writer(file, (*BREAST_COLUMNS, "label", *(calibration.columns if calibration else ())))
         for batch in ahead(load, pairs, size):
             rejected += [reason for _, _, reasons in batch for reason in reasons]
@@ -86,14 +88,18 @@ def predict_pairs(
                 [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
             for (pair, _), p in zip(framed, np.asarray(scores).tolist(), strict=True):
+                breast = Breast(pair.exam_id, pair.patient_id, pair.laterality, pair.views, p)
                 more = calibration.cells(p).values() if calibration else ()
                 label = pair.label if pair.label >= 0 else ""
-                writer.row([pair.exam_id, pair.patient_id, pair.laterality, pair.views, "", repr(p), label, *more])
-                done += 1
+                writer.row([*breast[:4], "", repr(p), label, *more])
+                breasts.append(breast)
             file.flush()
             bar.update(len(batch))
+    by_patient.write_exams(output / "exams.csv", breasts)
+    by_patient.write_patients(output / "patients.csv", breasts)
     rejected = list(dict.fromkeys(rejected))  # with two breasts as a pair an image is in two pairs
-    return finish(output, rejected, f"{done} breasts predicted, {len(rejected)} files rejected", done)
+    summary = f"{len(breasts)} breasts predicted, {len(rejected)} files rejected"
+    return finish(output, rejected, summary, len(breasts), runs, tta, ids)
 
 
 def _networks(runs: Sequence[Path]) -> list[ImagePredictor]:
