@@ -1,6 +1,7 @@
 """Types of command-line arguments, each with an error sentence of its own."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f'"{text}" is not a number of things; write a whole number from 0 on')
     return int(text)
+
+
+def memory(text: str) -> int:
+    """Bytes of a text such as 24GB (10^9) or 22.5GiB (2^30)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT])(i?)B", text.strip())
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f'"{text}" is no size of a memory; write such as 24GB')
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** (2 + "MGT".index(match[2])))
 
 
 def file(*suffixes: str) -> Callable[[str], Path]:

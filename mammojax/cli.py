@@ -11,6 +11,7 @@ from mammojax.errors import UserError
 COMMANDS = {
     "manifest": ("data.manifest_writer", "a published data set, or your folder and labels, as a manifest"),
     "check": ("check", "look at a data set before training on it: what it holds, what is wrong with it"),
+    "plan": ("proposal", "a config for your data and your device's memory, each choice with its reason"),
     "prepare": ("data.prepare", "make a data set of DICOMs ready for training"),
     "finetune": ("finetune", "a finished run learns your data, alone or cross-validated by patient"),
     "predict": ("evaluate.predict", "score mammograms with a trained run"),
