@@ -46,7 +46,7 @@ def whole(folder: Path) -> Path:
     config.patch.model.update(width=4, blocks=(1, 1, 1, 1))
     part = ConfigDict(config.patch.to_dict() | {"init_from": "", "eval_batch": 8, "seed": 0})
     part.data = {"name": "phantom", "kind": "patches_s10", "patch_size": 32}
-    of_patches = facts | {"classes": ["background", "a", "b", "c", "d"]}
+    of_patches = facts | {"classes": ["background", "a", "b", "c", "d"], "kind": "patches_s10", "patch_size": 32}
     save(folder / "patch", part, classifiers.build(part.model), image(1, (32, 32)), of_patches)
     return folder
 

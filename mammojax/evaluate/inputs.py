@@ -21,6 +21,7 @@ BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p
 ORIGIN = "predictions.json"
 """Which runs the tables come from, and what they may be used for."""
 _OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "patients.csv", "rejected.csv", ORIGIN, KEY)
+_FOLDERS = ("overlays", "dicom")
 Facts = dict[str, str]
 Listed = list[tuple[Path, Facts]]
 Rejected = list[tuple[str, str]]
@@ -52,7 +53,12 @@ def listing(source: Path, output: Path, ids: str = "") -> tuple[Listed, Rejected
         return listed, [*manifest.rejected], b""
     if source.is_dir():
         own = {output.resolve() / name for name in _OUTPUTS}
-        files = sorted(p for p in source.rglob("*") if p.is_file() and p.resolve() not in own)
+        inside = [output.resolve() / name for name in _FOLDERS]
+        files = sorted(
+            path
+            for path in source.rglob("*")
+            if path.is_file() and path.resolve() not in own and path.resolve().parent not in inside
+        )
         listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
     else:
         listed = [(source, {"image": source.name, "label": ""})]

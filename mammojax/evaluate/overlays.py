@@ -41,22 +41,32 @@ def map_of(run: Path, network: ImagePredictor) -> Map:
     return of_patches
 
 
-def over(pixels: np.ndarray, framed: Sequence[np.ndarray], networks: Sequence[ImagePredictor], maps: Sequence[Map],
-         p: float) -> Figure:  # fmt: skip
-    """A mammogram as stored, alone and under the mean of several networks' heatmaps.
+def mean_map(
+    pixels: np.ndarray, framed: Sequence[np.ndarray], networks: Sequence[ImagePredictor], maps: Sequence[Map]
+) -> np.ndarray:
+    """The mean of several networks' heatmaps of a mammogram, on its own pixels: float32 [H, W], 0 … 1.
 
     Args:
-        pixels: uint16 [H, W].
+        pixels: uint16 [H, W], as stored.
         framed: the mammogram in each network's frame, uint16 [h, w].
         networks, maps: each network, and its `map_of`.
-        p: the mammogram's malignant probability, written above it.
     """
     placements = [Framing.from_json(network.facts["framing"]).place(pixels) for network in networks]
     back = [place.back(map_(image)) for place, map_, image in zip(placements, maps, framed, strict=True)]
     for place, map_ in zip(placements, back, strict=True):
         if place.beside is not None:  # black for the network: there the map is the same in every mammogram
             map_[place.beside] = 0
-    whole = np.mean(back, axis=0)
+    return np.mean(back, axis=0)
+
+
+def over(pixels: np.ndarray, whole: np.ndarray, p: float) -> Figure:
+    """A mammogram as stored, alone and under its heatmap.
+
+    Args:
+        pixels: uint16 [H, W].
+        whole: from `mean_map`.
+        p: the mammogram's malignant probability, written above it.
+    """
     height, width = pixels.shape
     with matplotlib.rc_context(plots.FONT):
         figure = Figure(figsize=(2 * HEIGHT * width / height, HEIGHT + 0.4), layout="constrained")

@@ -13,10 +13,12 @@ from mammojax.data import archive
 from mammojax.data.breast import NoTissue, faces_right
 from mammojax.data.cells import Writer
 from mammojax.data.exams import View
+from mammojax.data.identity import id_key
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import by_patient, other_breast, overlays, table
 from mammojax.evaluate.calibration import Calibration
+from mammojax.evaluate.dicom_out import DicomWriter
 from mammojax.evaluate.inputs import (
     BREAST_COLUMNS,
     Facts,
@@ -42,7 +44,7 @@ EXAM_COLUMNS = ("exam_id", "patient_id", *LABELS, "views", "note")
 def predict(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
     any_modality: bool = False, threshold: int | None = None, asymmetry: bool = False,
-    with_overlays: bool = False, ids: str = "",
+    with_overlays: bool = False, ids: str = "", dicom: str = "",
 ) -> int:  # fmt: skip
     """Score mammograms with whole-image runs, breasts with two-view runs, or exams with exam runs; see
     `predict_images`, `predict_pairs.predict_pairs` and `predict_exams`.
@@ -53,8 +55,13 @@ def predict(
     """
     if source.suffix.lower() == ".zip":
         with archive.as_folder(source) as folder:
-            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays, ids)
-    if read_config(runs[0])[0].model.task == "exam":
+            return predict(
+                runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays, ids, dicom
+            )
+    task = read_config(runs[0])[0].model.task
+    if dicom and task in ("exam", "two_view"):
+        raise BadCheckpoint("--format dicom is for whole-image runs, which have a heatmap; leave it out for these.")
+    if task == "exam":
         if tta in ("flips", "shifts9"):
             raise BadCheckpoint(f"{tta} are for whole-image runs; exams are predicted with --tta none or random10.")
         if with_overlays:
@@ -65,12 +72,12 @@ def predict(
         raise BadCheckpoint(
             "random10, --patch-run and --threshold are for exams; whole images take --tta none, flips or shifts9."
         )
-    if read_config(runs[0])[0].model.task == "two_view":
+    if task == "two_view":
         if with_overlays:
             raise BadCheckpoint("--overlays is for whole-image runs; leave it out for two-view runs.")
         code = predict_pairs(runs, source, output, tta, any_modality, _calibration(runs, tta), ids)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
-    code = predict_images(runs, source, output, tta, any_modality, with_overlays, ids)
+    code = predict_images(runs, source, output, tta, any_modality, with_overlays, ids, dicom)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
 
 
@@ -88,7 +95,7 @@ def _add_asymmetry(output: Path, names: Sequence[str], code: int) -> int:
 
 def predict_images(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
-    with_overlays: bool = False, ids: str = "",
+    with_overlays: bool = False, ids: str = "", dicom: str = "",
 ) -> int:  # fmt: skip
     """Score a file, every file below a folder, or the images of a manifest.
 
@@ -100,7 +107,8 @@ def predict_images(
     become keyed hashes (the key: OUTPUT/.id_key) and a manifest's are kept, unless `ids` says otherwise, see
     `inputs.listing`. Files that are no mammograms are rejected, by Modality too unless `any_modality`. `with_overlays`
     draws OUTPUT/overlays/<row of predictions.csv>.png, the first row being 1.png: the full mammogram, and its heatmap
-    over it.
+    over it. `dicom`, "deidentified" or "keep" (the identity), writes OUTPUT/dicom/<row>_overlay.dcm and
+    <row>_report.dcm of each row that comes from a DICOM, see `dicom_out`.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -109,39 +117,45 @@ def predict_images(
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
     networks = _image_networks(runs)
-    maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True)] if with_overlays else []
+    drawn = with_overlays or bool(dicom)
+    maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True)] if drawn else []
     listed, rejected, key = listing(source, output, ids)
     output.mkdir(parents=True, exist_ok=True)
+    dicoms = DicomWriter.of(output / "dicom", runs, id_key(output), dicom == "keep") if dicom else None
     size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
 
-    def load(item: tuple[Path, Facts]) -> tuple[Facts, list[np.ndarray], str]:
+    def load(item: tuple[Path, Facts]) -> tuple[Path, Facts, list[np.ndarray], str]:
         """The facts of a file with its framed image for each network (and as stored, to draw on), or with the reason
         for its rejection."""
         path, facts = item
         try:
             mammogram = read(path, any_modality)
             frames = [network.frame(mammogram.pixels) for network in networks]
-            return facts_of(mammogram, facts, key), [*frames, *([mammogram.pixels] if maps else [])], ""
+            return path, facts_of(mammogram, facts, key), [*frames, *([mammogram.pixels] if maps else [])], ""
         except BadMammogram as error:
-            return facts, [], str(error)
+            return path, facts, [], str(error)
 
     rows: list[tuple[Facts, float]] = []
     calibration = _calibration(runs, tta)
     with open_csv(output / "predictions.csv") as file, progress(len(listed), "image") as bar:
         writer = Writer(file, (*IMAGE_COLUMNS, *(calibration.columns if calibration else ())))
         for batch in ahead(load, listed, size):
-            rejected += [(facts["image"], reason) for facts, _, reason in batch if reason]
-            framed = [(facts, frames) for facts, frames, reason in batch if not reason]
+            rejected += [(facts["image"], reason) for _, facts, _, reason in batch if reason]
+            framed = [(path, facts, frames) for path, facts, frames, reason in batch if not reason]
             scores = ensemble(  # batches are always full: rejected files must not change the shape
-                [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
+                [network.score([frames[k] for *_, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
-            for (facts, frames), p in zip(framed, scores.tolist(), strict=True):
+            for (path, facts, frames), p in zip(framed, scores.tolist(), strict=True):
                 writer.row({**facts, "p_malignant": repr(p), **(calibration.cells(p) if calibration else {})})
                 rows.append((facts, p))
                 if maps:
-                    figure = overlays.over(frames[-1], frames[:-1], networks, maps, p)
+                    whole = overlays.mean_map(frames[-1], frames[:-1], networks, maps)
+                if with_overlays:
                     (output / "overlays").mkdir(exist_ok=True)
+                    figure = overlays.over(frames[-1], whole, p)
                     figure.savefig(output / "overlays" / f"{len(rows)}.png", dpi=100, metadata={"Software": None})
+                if dicoms:
+                    dicoms.write(path, str(len(rows)), frames[-1], whole, p, facts["laterality"])
             file.flush()
             bar.update(len(batch))
     breasts = by_patient.of_images(rows)
@@ -350,6 +364,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tta", choices=["none", "flips", "shifts9", "random10"], default="none", help="random10: exams"
     )
     parser.add_argument(
+        "--format", choices=["csv", "dicom"], default="csv",
+        help="dicom: beside the tables an overlay and a structured report of each DICOM, de-identified",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-identity", action="store_true", help="patient, study and UIDs as they are in what --format dicom writes"
+    )
+    parser.add_argument(
         "--ids", choices=["keep", "hash"], default="",
         help="patient and exam ids of headers and manifests alike; else: headers' hashed, a manifest's kept",
     )  # fmt: skip
@@ -370,7 +391,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax predict`; see `predict`."""
+    if args.keep_identity and args.format != "dicom":
+        raise BadCheckpoint("--keep-identity is of --format dicom; for tables write --ids keep.")
+    dicom = "" if args.format == "csv" else "keep" if args.keep_identity else "deidentified"
     return predict(
         args.run, args.input, args.output, args.tta, args.patch_run, args.any_modality, args.threshold, args.asymmetry,
-        args.overlays, args.ids,
+        args.overlays, args.ids, dicom,
     )  # fmt: skip
