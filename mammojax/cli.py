@@ -1,6 +1,7 @@
 """The commands of `mammojax`: each is a module with `add_arguments(parser)` and `main(args) -> exit code`."""
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -35,13 +36,26 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; exit code 0, 2 for a request that cannot work, 3 when no image could be predicted."""
     argv = sys.argv[1:] if argv is None else argv
+    completing = "_ARGCOMPLETE" in os.environ  # a shell asks which words may follow
+    if completing:
+        argv = os.environ.get("COMP_LINE", "").split()[1:]
     parser = argparse.ArgumentParser(prog="mammojax", description="Screening mammography in JAX.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="version", version=f"mammojax {mammojax.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line) in COMMANDS.items():
         command = commands.add_parser(name, help=line)
         if argv[:1] == [name]:  # imports only the command's own module; `mammojax --help` imports none
             module = importlib.import_module(f"{mammojax.__name__}.{COMMANDS[name][0]}")
             module.add_arguments(command)
+    if completing:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        near = difflib.get_close_matches(argv[0], COMMANDS, 1)
+        did = f"did you mean {near[0]}?" if near else "`mammojax --help` lists them."
+        print(f'mammojax: there is no command "{argv[0]}"; {did}', file=sys.stderr)
+        return 2
     args = parser.parse_args(argv)
     try:
         code = module.main(args)

@@ -2,7 +2,10 @@
 
 import argparse
 import ast
+import difflib
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -15,6 +18,25 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config>,<field>=<value>… where not given.")
 
 
+HELP = """\
+usage: {program} --config FILE[:ROW] [--config.FIELD=VALUE ...] [--workdir DIR]
+
+Runs one experiment; the same command goes on with a run that was stopped.
+
+The experiments (`mammojax configs NAME` prints one with all its fields):
+{experiments}
+
+FILE:ROW        a row of its table where it has several, such as configs/whole_resnet.py:256x1,128x1
+--config.FIELD  sets a field of the experiment, at any depth:
+                  --config.stages.stage1.epochs=5    a number
+                  --config.model.dtype=bfloat16      a word
+                  --config.data.size=288x224         height x width; (288,224) is the same
+                  --config.model.blocks=(2,2,2,2)    several numbers; quote them for your shell
+                  --config.data.prepare=True         yes or no
+--workdir       the run folder; runs/<config>,<field>=<value>... where not given
+"""
+
+
 def launch(argv: list[str]) -> int:
     """Run one experiment; exit code 0, 2 for a command or config that cannot work, 143 after SIGTERM.
 
@@ -22,6 +44,15 @@ def launch(argv: list[str]) -> int:
         argv: the program's name, then --config=FILE[:ARGUMENT], --config.FIELD=VALUE …, --workdir=DIR.
     """
     program = Path(argv[0]).name
+    if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
+        width = max(len(name) for name in configs.names())
+        lines = "\n".join(f"  configs/{name + '.py':<{width + 3}}  {configs.line(name)}" for name in configs.names())
+        print(HELP.format(program=f"python {program}" if program.endswith(".py") else program, experiments=lines))
+        return 0
+    argv = [_sizes(argument) for argument in argv]
+    if missing := _missing(argv):
+        print(f"{program}: {missing}", file=sys.stderr)
+        return 2
     try:
         rest = flags.FLAGS(argv, known_only=False)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
@@ -47,6 +78,26 @@ def launch(argv: list[str]) -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _sizes(argument: str) -> str:
+    """An argument that sets a field called size to HEIGHTxWIDTH, with the two numbers that the field takes."""
+    match = re.fullmatch(r"(--config\.(?:\w+\.)*size=)(\d+)x(\d+)", argument)
+    return f"{match[1]}({match[2]},{match[3]})" if match else argument
+
+
+def _missing(argv: Sequence[str]) -> str:
+    """What to say of a --config file that is not there, with the one that is called nearly so; "" where it is."""
+    for k, argument in enumerate(argv):
+        if argument == "--config" and k + 1 < len(argv):
+            argument = f"--config={argv[k + 1]}"
+        if argument.startswith("--config="):
+            file = argument.removeprefix("--config=").partition(":")[0]
+            near = difflib.get_close_matches(Path(file).stem, configs.names(), 1)
+            if not Path(file).is_file():
+                did = f"did you mean configs/{near[0]}.py?" if near else "`mammojax configs` lists those there are."
+                return f'there is no config file "{file}"; {did}'
+    return ""
 
 
 def _sentence(error: Exception) -> str:
