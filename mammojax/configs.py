@@ -61,13 +61,20 @@ def line(name: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mammojax configs`."""
-    parser.add_argument("name", nargs="?", help="one of them: what it says of itself")
+    parser.add_argument("name", nargs="?", help="one of them, NAME or NAME:ROW: its words and every field")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run `mammojax configs`: list the experiments, or print the docstring of one."""
+    """Run `mammojax configs`: list the experiments, or print the docstring of one and its fields."""
     if args.name:
-        print((module(args.name).__doc__ or "").strip())
+        from mammojax import config_fields  # it imports this module
+
+        name, _, argument = args.name.partition(":")
+        print((module(name).__doc__ or "").strip())
+        print(f"\nFields, from configs/{name}.py; set one with --config.FIELD=VALUE:\n")
+        for field in config_fields.fields(name, argument):
+            default = "" if field.default == field.value else f" (without {argument}: {field.default!r})"
+            print(f"{field.name} = {field.value!r}{default}\n    {field.meaning}")
         return 0
     width = max(len(name) for name in names())
     for name in names():

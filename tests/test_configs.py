@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mammojax import configs
+from mammojax import cli, config_fields, configs
 from mammojax.errors import BadConfig
 
 
@@ -33,3 +33,24 @@ def test_a_reader_that_has_enough_ends_the_list_quietly() -> None:
     command = f"{sys.executable} -m mammojax.cli configs | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_field_has_a_meaning(name: str) -> None:
+    fields = config_fields.fields(name)
+    assert [field.name for field in fields if not field.meaning] == []
+    assert len(fields) > 30
+
+
+def test_no_meaning_is_of_a_field_that_no_experiment_has() -> None:
+    used = {field.meaning for name in configs.names() for field in config_fields.fields(name)}
+    assert set(config_fields.MEANINGS.values()) <= used
+
+
+def test_an_experiment_is_printed_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["configs", "patch_resnet:s1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Table 1 of Shen et al. 2019" in lines[0]
+    at = lines.index("config.stages.stage3.epochs = 187 (without s1: 37)")
+    assert lines[at + 1] == "    length of the stage"
+    assert cli.main(["configs", "patch_resnet:s2"]) == 2
