@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": ("data.prepare", "make a data set of DICOMs ready for training"),
     "finetune": ("finetune", "a finished run learns your data, alone or cross-validated by patient"),
     "predict": ("evaluate.predict", "score mammograms with a trained run"),
+    "view": ("view", "a reading room in the browser: images, heatmaps, thresholds, notes, blind readings"),
     "calibrate": ("calibrate", "probabilities and an operating point for a finished run"),
     "compare": ("evaluate.compare", "runs beside each other, their ensemble, two views, operating points"),
     "matrix": ("matrix", "several runs on several data sets: train on A, test on B"),

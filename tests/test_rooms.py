@@ -17,6 +17,7 @@ ALLOWED = {
     "train": {"train", "data", "models", "metrics", *SMALL},
     "evaluate": {"evaluate", "data", "models", "metrics", "train.checkpoint", *SMALL},
     "papers": {"papers", "evaluate", "configs", "metrics", "train.checkpoint", *SMALL},
+    "reading": {"reading", "evaluate", "data", "metrics", "train.checkpoint", *SMALL},
     "tasks": {"evaluate", "data", "models", "train", "start", "tasks.images", *SMALL},
     "run.py": {"tasks", "start", "run_folder", "train_patients", "data", "train", "evaluate.report", *SMALL},
     "metrics.py": set(),
