@@ -82,7 +82,9 @@ def _run(arguments: Sequence[str], cwd: Path) -> str:
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments[:3])} failed: {done.stderr[-2000:]}")
-    return re.sub(r"\d+ images/s|\S*" + re.escape(cwd.name) + r"\S*", "", done.stdout)
+    return re.sub(
+        r"\d+ images/s(?:, about [\w ]+ left in this stage)?|\S*" + re.escape(cwd.name) + r"\S*", "", done.stdout
+    )
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,25 @@ def train(
     log = _Log(workdir, progress.log_bytes, progress.step)
     with _sigterm() as stop_signals, contextlib.closing(log):
         run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, stop_signals)
+        _say_plan(run, plan)
+        if not saved:
+            log.text("config", json.dumps(json.loads(config.to_json_best_effort()), indent=2))
         params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), run.devices)
         key = jax.random.key_data(jax.random.key(config.seed))
         carried = _Carried(jnp.int32(progress.step), params, batch_stats, key)
         for index in range(progress.stage, len(plan)):
             carried = run_stage(run, plan[index], index, carried, resumed=bool(saved) and index == progress.stage)
     return run.progress.best or {}
+
+
+def _say_plan(run: "_Run", plan: Sequence[stages.Stage]) -> None:
+    """Print what is trained on which device, and what the marks behind the epochs mean."""
+    print(f"device: {jax.device_count()} × {jax.devices()[0].device_kind}", flush=True)
+    for stage in plan:
+        words = f"{stage.epochs} epochs of {run.batches.steps_per_epoch} steps, rate {stage.learning_rate:g}"
+        print(f"  {stage.name}: at most {words}" if stage.patience else f"  {stage.name}: {words}")
+    chosen = "every epoch replaces the one before" if run.config.monitor == "last" else f"by val {run.config.monitor}"
+    print(f"* marks an epoch whose weights are kept as the best so far: {chosen}", flush=True)
 
 
 @dataclass
@@ -209,6 +222,8 @@ def run_epoch(
             jax.block_until_ready(terms)
             run.first_step, run.began = time.perf_counter() - run.began, 0.0
             print(f"{stage.name:<16} first step after {run.first_step:.1f} s", flush=True)
+            if progress.step == 0:
+                run.log.examples(batch["image"])
         images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
         if waiting is not None:  # fetched only after the next step was dispatched: the device never waits
             progress.add(waiting)
@@ -223,7 +238,7 @@ def run_epoch(
             if wrong := "the loss" if not np.isfinite(progress.sums).all() else "" if _finite(on_host) else "a weight":
                 raise _diverged(wrong, stage, epoch + 1)
             if last:
-                _end_epoch(run, stage, epoch + 1, state, images, time.perf_counter() - started)
+                _end_epoch(run, stage, epoch + 1, state, images, started)
             progress.log_bytes, progress.batches = run.log.position(), run.batches.get_state()
             run.latest.save(progress.step, on_host, asdict(progress))
             if stopping:
@@ -234,13 +249,18 @@ def run_epoch(
     return state
 
 
-def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, images: int, seconds: float) -> None:
-    """Validate after epoch `epoch`, counted from 1; keep the weights if they are the best so far; write the log."""
+def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, images: int, started: float) -> None:
+    """Validate after epoch `epoch`, counted from 1; keep the weights if they are the best so far; write the log.
+
+    `started` is the time at its first step since the start or a resumption, and `images` count from there.
+    """
+    seconds = time.perf_counter() - started
     images_per_s = images / seconds
-    progress = run.progress
+    progress, length = run.progress, run.batches.steps_per_epoch
     common = {"stage": stage.name, "epoch": epoch, "step": progress.step}
-    loss, correct, weighted = (total / run.batches.steps_per_epoch for total in progress.sums)
-    learned = {"loss": loss, "accuracy": correct}
+    loss, correct, weighted = (total / length for total in progress.sums)
+    rate = float(stage.rate(epoch * length - 1, stage.epochs * length))
+    learned = {"loss": loss, "accuracy": correct, "learning_rate": rate}
     if run.config.get("balance_loss", False):
         learned["weighted_loss"] = weighted
     if run.first_step is not None:
@@ -263,10 +283,19 @@ def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, im
         save_best(run.workdir, variables)
     print(
         f"{stage.name:<16} epoch {epoch:>3}/{stage.epochs}  loss {loss:.3f}  val {monitor} {value:.3f}"
-        f"{' *' if better else '  '}  {images_per_s:.0f} images/s",
+        f"{' *' if better else '  '}  {images_per_s:.0f} images/s"
+        f"{_left((stage.epochs - epoch) * (time.perf_counter() - started))}",
         flush=True,
     )
     progress.sums = [0.0, 0.0, 0.0]
+
+
+def _left(seconds: float) -> str:
+    """The rest of a stage in words, as long as its last epoch took; "" at its end."""
+    if seconds <= 0:
+        return ""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f", about {f'{hours} h ' if hours else ''}{minutes} min left in this stage"
 
 
 def _stale(stage: stages.Stage, epochs: int, best: dict[str, Any] | None) -> bool:
@@ -330,6 +359,19 @@ class _Log:
         for name, value in row.items():
             if isinstance(value, float):
                 self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+    def text(self, name: str, words: str) -> None:
+        """A text for TensorBoard, as it is."""
+        self._events.add_text(name, f"```\n{words}\n```")
+
+    def examples(self, images: Any) -> None:
+        """The first images of a batch [B, H, W, C], or of its first view, for TensorBoard; not augmented."""
+        first = jax.tree.leaves(images)[0]
+        own = first.addressable_shards[0].data if isinstance(first, jax.Array) else first
+        image = np.asarray(own)[:4, ..., :1].astype(np.float32)
+        darkest, brightest = image.min(), image.max()
+        gray = (image - darkest) * (255 / max(brightest - darkest, 1e-6))
+        self._events.add_images("examples", gray.astype(np.uint8), 0, dataformats="NHWC")
 
     def position(self) -> int:
         """The length of metrics.jsonl in bytes."""

@@ -173,3 +173,16 @@ def test_nothing_is_compiled_after_the_first_epoch(tmp_path: Path, renew: bool) 
     first, *later = _log(tmp_path, "train")
     assert 0 < first["first_step_s"] < 600
     assert not any("first_step_s" in row for row in later)
+
+
+def test_the_plan_the_time_left_and_what_tensorboard_gets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _train(tmp_path, [{"loss": 1.0, "auc": auc} for auc in (0.5, 0.6, 0.4)], rate=3e-4)
+    printed = capsys.readouterr().out
+    for words in ("device: ", "patches: 3 epochs of 2 steps, rate 0.0003", "* marks an epoch", "by val auc"):
+        assert words in printed
+    assert [row["learning_rate"] for row in _log(tmp_path, "train")] == [3e-4] * 3
+    epochs = [line for line in printed.splitlines() if " epoch " in line and "images/s" in line]
+    assert ["1 min left in this stage" in line for line in epochs] == [True, True, False]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    for name in (b"train/learning_rate", b"config", b"examples", b"bootstrap_runs", b"PNG"):
+        assert name in events.read_bytes()
