@@ -44,18 +44,19 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
             config = configured(whole_resnet.get_config(HEAD), args.trunk, args.precision, batch)
             config.data.size = (height, width)
             stage = stages.from_config(config.stages)[-1]
-            row: dict[str, Any] = {"network": args.trunk, "height": height, "width": width, "batch": batch}
-            row |= {"precision": args.precision, "remat": False}
-            try:
-                used = plan.needed_bytes(plan.program(config, FACTS, stage).compile())
-                row |= {"bytes": used, "fits": used is not None and used <= limit}
-            except RuntimeError as error:  # a GPU's compiler refuses what is larger than the device
-                if not _timing.out_of_memory(error):
-                    raise
-                row |= {"bytes": _timing.TOO_LARGE, "fits": False}
-            if jax.default_backend() != "cpu":
-                row["torch_bytes"] = _torch_bytes(config, stage, args.precision)
-            yield row
+            for config.remat in (False, True):
+                row: dict[str, Any] = {"network": args.trunk, "height": height, "width": width, "batch": batch}
+                row |= {"precision": args.precision, "remat": config.remat}
+                try:
+                    used = plan.needed_bytes(plan.program(config, FACTS, stage).compile())
+                    row |= {"bytes": used, "fits": used is not None and used <= limit}
+                except RuntimeError as error:  # a GPU's compiler refuses what is larger than the device
+                    if not _timing.out_of_memory(error):
+                        raise
+                    row |= {"bytes": _timing.TOO_LARGE, "fits": False}
+                if jax.default_backend() != "cpu" and not config.remat:
+                    row["torch_bytes"] = _torch_bytes(config, stage, args.precision)
+                yield row
 
 
 def _torch_bytes(config: Any, stage: stages.Stage, precision: str) -> int | str:

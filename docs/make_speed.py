@@ -31,7 +31,7 @@ TITLES = {
     "prepare": "DICOM to data set, milliseconds of an image; the peer is pydicom and OpenCV writing PNGs",
     "input": "Input alone, milliseconds of a batch; the peer is a DataLoader on PNGs",
     "startup": "From the start of a process to the end of its first training step",
-    "memory": "Bytes of a training step (stage 2, Adam), by the compiler",
+    "memory": "Bytes of a training step (stage 2, Adam), by the compiler; that of a CPU does not show what remat saves",
 }
 NOTES = {
     "cpu": "*CPU*: {device}; {versions}. Shared with other programs, and the process kept to one core: only the ratios "

@@ -13,6 +13,7 @@ import optax
 
 from mammojax import compilation, tasks
 from mammojax.data.recipe import patch_side
+from mammojax.errors import BadConfig
 from mammojax.train import mesh, stages
 from mammojax.train.state import TrainState, abstract_variables
 from mammojax.train.step import make_step
@@ -60,7 +61,8 @@ def program(
         jax.tree.map(lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
         for tree, place in ((state, whole), (batch, split))
     )
-    step: Any = make_step(network, tx, stage, task.loss(config, facts))
+    remat, accumulate = config.get("remat", False), config.get("accumulate", 1)
+    step: Any = make_step(network, tx, stage, task.loss(config, facts), remat=remat, accumulate=accumulate)
     lowered: jax.stages.Lowered = step.lower(state, batch, jax.ShapeDtypeStruct((), np.float32))
     return lowered
 
@@ -91,6 +93,67 @@ def needed_bytes(compiled: jax.stages.Compiled) -> int | None:
         return None
     used = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
     return int(used - analysis.alias_size_in_bytes)
+
+
+def fit(config: ml_collections.ConfigDict, memory: int, name: str = "config") -> None:
+    """Set remat and accumulate of a config so that a training step fits into a device's memory.
+
+    The first that fits by the compiler's own analysis is taken: the config as it is, with rematerialisation if that
+    saves anything, then with the batch in 2, 4, … parts. Nothing is allocated and nothing runs. The stage that learns
+    most is asked. The analysis of a CPU's compiler hardly shows what rematerialisation saves.
+
+    Args:
+        config: of one run, checked.
+        memory: bytes of each device.
+        name: of the config in messages, such as "config.patch".
+
+    Raises:
+        BadConfig: nothing fits.
+    """
+    compilation.keep()
+    facts = {"mean": None if config.model.task == "exam_patch" else 0.0}
+    plan = stages.from_config(config.stages)
+    params = abstract_variables(
+        tasks.of(config.model.task).network(config.model),
+        tasks.of(config.model.task).sizes(config, config.data), config.model.channels,
+    )["params"]  # fmt: skip
+
+    def learned(stage: stages.Stage) -> int:
+        labels = zip(jax.tree.leaves(params), jax.tree.leaves(stages.labels(stage, params)), strict=True)
+        return sum(leaf.size for leaf, label in labels if label != "freeze")
+
+    stage, tried = max(reversed(plan), key=learned), []
+
+    def needed(remat: bool, accumulate: int) -> int:
+        config.remat, config.accumulate = remat, accumulate
+        used = needed_bytes(program(config, facts, stage).compile())
+        if used is None:
+            raise BadConfig(f"{name}.memory: this backend does not say what a step needs; leave the field empty.")
+        tried.append(used)
+        print(f"{name}: a training step needs {gigabytes(used)}, remat={remat}, accumulate={accumulate}", flush=True)
+        return used
+
+    remat, accumulate = config.get("remat", False), config.get("accumulate", 1)
+    used = needed(remat, accumulate)
+    if used > memory and not remat:
+        with_remat = needed(True, accumulate)
+        remat, used = with_remat < used, min(used, with_remat)
+    cached = any(stage.cache for stage in plan)
+    while used > memory and not cached and config.batch % (2 * accumulate) == 0:
+        accumulate *= 2
+        used = needed(remat, accumulate)
+    config.remat, config.accumulate = remat, accumulate
+    if used > memory:
+        raise BadConfig(
+            f"{name}: a training step needs {gigabytes(min(tried))} at least, with remat={remat} and "
+            f"accumulate={accumulate}, and config.memory is {gigabytes(memory)}; take smaller images (data.size) or a "
+            "smaller batch."
+        )
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for a reader: "23.6 GB"."""
+    return f"{count / 1e9:.3g} GB"
 
 
 def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts: Mapping[str, Any]) -> Cost:

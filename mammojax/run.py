@@ -1,5 +1,6 @@
 """One experiment from its config: data → start → train → score → report."""
 
+import argparse
 import itertools
 import json
 import tempfile
@@ -9,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from mammojax import compilation, run_folder, start, tasks, train_patients
+from mammojax import arguments, compilation, plan, run_folder, start, tasks, train_patients
 from mammojax.data.dataset import ASIDE, Prepared, find, of_run, set_aside
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import PHANTOMS, Recipe
@@ -102,7 +103,7 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
     config = start.settle(config)
     for part in _with_inner(config):
-        task, plan = tasks.of(part.model.task), stages.from_config(part.stages)
+        task, of_part = tasks.of(part.model.task), stages.from_config(part.stages)
         try:
             size = task.sizes(part, config.data)
             shapes = abstract_variables(task.network(part.model), size, part.model.channels)
@@ -110,9 +111,37 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             raise
         except ValueError as error:
             raise BadConfig(f"config.{error}") from None
-        for stage in plan:
+        for stage in of_part:
             stages.labels(stage, shapes["params"])
+        _check_parts(part, of_part)
+    if config.get("memory", ""):
+        _fit(config, config.memory, "config")
     return config
+
+
+def _check_parts(config: ml_collections.ConfigDict, plan: list[stages.Stage]) -> None:
+    """Refuse a batch that cannot go through the network in config.accumulate parts."""
+    parts = config.get("accumulate", 1)
+    batches = [config.batch] + ([config.auxiliary.batch] if config.model.get("auxiliary_classes", 0) else [])
+    if parts < 1 or any(batch % parts for batch in batches):
+        raise BadConfig(f"config.accumulate is {parts}, which does not divide the batch of {batches[-1]}.")
+    if parts > 1 and any(stage.cache for stage in plan):
+        raise BadConfig("config.accumulate and a stage's cache exclude each other; write accumulate=1 or cache=0.")
+
+
+def _fit(config: ml_collections.ConfigDict, memory: str, name: str) -> None:
+    """Set remat and accumulate of a config and of the runs inside it, see `plan.fit`."""
+    try:
+        limit = arguments.memory(memory)
+    except argparse.ArgumentTypeError as error:
+        raise BadConfig(f"config.memory: {error}.") from None
+    for inner in start.parts(config):
+        own = start.part(config, inner, Path())
+        plan.fit(own, limit, f"{name}.{inner}")
+        with config.unlocked():
+            config[inner].remat, config[inner].accumulate = own.remat, own.accumulate
+    with config.unlocked():
+        plan.fit(config, limit, name)
 
 
 def _with_inner(config: ml_collections.ConfigDict) -> Iterator[ml_collections.ConfigDict]:

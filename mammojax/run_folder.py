@@ -21,10 +21,11 @@ from mammojax.start import parts
 from mammojax.train.checkpoint import Latest
 
 FREE = (
-    "extend", "checkpoint_steps", "gallery", "source", "data.data_dir", "data.prepare", "data.source", "data.workers",
+    "extend", "checkpoint_steps", "gallery", "memory", "remat", "source", "data.data_dir", "data.prepare",
+    "data.source", "data.workers",
 )  # fmt: skip
-"""Fields that change neither a run's weights nor its metrics. Sources and folders of data may be moved: their contents
-are compared by the facts of the prepared data."""
+"""Fields that change neither a run's weights, but for rounding, nor its metrics. Sources and folders of data may be
+moved: their contents are compared by the facts of the prepared data."""
 PATHS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
 """Fields that name a file or folder: two spellings of one path are the same value."""
 INNER = ("patch", "birads", "single_view")

@@ -19,7 +19,7 @@ ALLOWED = {
     "papers": {"papers", "evaluate", "configs", "metrics", "train.checkpoint", *SMALL},
     "reading": {"reading", "evaluate", "data", "metrics", "train.checkpoint", *SMALL},
     "tasks": {"evaluate", "data", "models", "train", "start", "tasks.images", *SMALL},
-    "run.py": {"tasks", "start", "run_folder", "train_patients", "data", "train", "evaluate.report", *SMALL},
+    "run.py": {"tasks", "plan", "start", "run_folder", "train_patients", "data", "train", "evaluate.report", *SMALL},
     "metrics.py": set(),
     "arguments.py": set(),
     "compilation.py": set(),

@@ -176,7 +176,8 @@ def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, res
     cache = Cache(run.model, stage, run.loss) if stage.cache else None
     if cache and done:
         _keep_again(run, cache, state, length)
-    step = make_step(run.model, tx, stage, run.loss, cache)
+    remat, accumulate = run.config.get("remat", False), run.config.get("accumulate", 1)
+    step = make_step(run.model, tx, stage, run.loss, cache, remat=remat, accumulate=accumulate)
     with tqdm(total=total, initial=done, desc=stage.name, unit="step", disable=None, leave=False) as bar:
         for epoch in range(done // length, stage.epochs):
             first = run.progress.stage_step % length

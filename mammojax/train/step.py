@@ -12,6 +12,7 @@ import optax
 
 from mammojax.train import stages
 from mammojax.train.cache import Cache
+from mammojax.train.remat import rematerialised
 from mammojax.train.state import TrainState, in_training, step_keys
 
 Tree = Any
@@ -44,30 +45,66 @@ Loss = Callable[[dict[str, jax.Array], jax.Array], Callable[[Network], tuple[jax
 
 
 def make_step(
-    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, loss: Loss, cache: Cache | None = None
-) -> Callable[..., tuple[TrainState, jax.Array]]:
+    model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, loss: Loss, cache: Cache | None = None,
+    *, remat: bool = False, accumulate: int = 1,
+) -> Callable[..., tuple[TrainState, jax.Array]]:  # fmt: skip
     """One jitted step of a stage.
 
     The step takes the state, a batch (ARRAYS, as the task's loss takes them; with a cache "kept" in place of "image")
     and the learning rate (data, not code: all rates share one compiled program). It returns the new state and
     float32 [3]: the mean plain loss, the share of correct labels, and the weighted loss; see `Terms`. The statistics of
     learning BatchNorms are those of the whole batch, whatever the number of devices: under jit the mean over the
-    sharded axis is global.
+    sharded axis is global. The new state takes the memory of the old one.
+
+    With `remat` blocks are computed once more in the backward pass (`remat.rematerialised`). With `accumulate` the
+    batch goes through the network in so many parts, one after the other, and the update is that of the mean of their
+    gradients. Where all BatchNorms keep their running statistics and the loss is a plain mean of its examples, this
+    is the gradient of the whole batch; else it is not: a learning BatchNorm normalises each part by its own
+    statistics and its running ones move once a part, and classes are balanced within a part. Each part draws its own
+    augmentation and dropout.
     """
     frozen = stages.frozen_statistics(stage)
 
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, batch: dict[str, Any], rate: jax.Array) -> tuple[TrainState, jax.Array]:
-        augment_key, dropout_key = step_keys(state.key, state.step)
+    def gradients_of(
+        params: Tree, batch_stats: Tree, batch: dict[str, Any], augment_key: jax.Array, dropout_key: jax.Array
+    ) -> tuple[Tree, Terms]:
         kept = cache.replay(batch["kept"]) if cache else contextlib.nullcontext()
         loss_of_network = loss(batch | {"image": cache.images()} if cache else batch, augment_key)
 
         def loss_of_params(params: Tree) -> tuple[jax.Array, Terms]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
+            variables = {"params": params, "batch_stats": batch_stats}
             return loss_of_network(in_training(model, variables, frozen, dropout_key))
 
-        with kept:
-            (_, terms), gradients = jax.value_and_grad(loss_of_params, has_aux=True)(state.params)
+        with rematerialised() if remat else contextlib.nullcontext(), kept:
+            (_, terms), gradients = jax.value_and_grad(loss_of_params, has_aux=True)(params)
+        return gradients, terms
+
+    def accumulated(
+        params: Tree, batch_stats: Tree, batch: dict[str, Any], augment_key: jax.Array, dropout_key: jax.Array
+    ) -> tuple[Tree, Terms]:
+        def parts(x: jax.Array) -> jax.Array:  # every device keeps its own examples
+            return jnp.swapaxes(x.reshape(len(x) // accumulate, accumulate, *x.shape[1:]), 0, 1)
+
+        def whole(x: jax.Array) -> jax.Array:
+            return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+        def add(carried: tuple[Tree, Tree], part: tuple[jax.Array, Tree]) -> tuple[tuple[Tree, Tree], Terms]:
+            (total, statistics), (k, own) = carried, part
+            keys = (jax.random.fold_in(key, k) for key in (augment_key, dropout_key))
+            gradients, terms = gradients_of(params, statistics, own, *keys)
+            moved = terms.batch_stats or statistics
+            return (jax.tree.map(jnp.add, total, gradients), moved), terms._replace(batch_stats={})
+
+        start = (jax.tree.map(jnp.zeros_like, params), batch_stats)
+        (total, moved), terms = jax.lax.scan(add, start, (jnp.arange(accumulate), jax.tree.map(parts, batch)))
+        gradients = jax.tree.map(lambda x: x / accumulate, total)
+        return gradients, Terms(whole(terms.plain), terms.weighted.mean(), whole(terms.classes), moved)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, batch: dict[str, Any], rate: jax.Array) -> tuple[TrainState, jax.Array]:
+        augment_key, dropout_key = step_keys(state.key, state.step)
+        take = accumulated if accumulate > 1 else gradients_of
+        gradients, terms = take(state.params, state.batch_stats, batch, augment_key, dropout_key)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         correct = jnp.mean(terms.classes == batch["label"], dtype=jnp.float32)
