@@ -32,7 +32,9 @@ TITLES = {
     "input": "Input alone, milliseconds of a batch; the peer is a DataLoader on PNGs",
     "startup": "From the start of a process to the end of its first training step",
     "memory": "Bytes of a training step (stage 2, Adam), by the compiler; that of a CPU does not show what remat saves",
+    "depthwise": "Forward and backward pass of depthwise convolutions on a CPU, beside derived gradients and XLA's own",
 }
+CPU_ONLY = ("depthwise",)
 NOTES = {
     "cpu": "*CPU*: {device}; {versions}. Shared with other programs, and the process kept to one core: only the ratios "
     "mean something.",
@@ -63,6 +65,8 @@ def render() -> str:
     for name, title in TITLES.items():
         sections.append(f"## {title}\n\n`python -m benchmarks {name}`\n")
         for place, note in NOTES.items():
+            if place == "gpu" and name in CPU_ONLY:
+                continue
             file = FOLDER / place / f"{name}.json"
             if not file.is_file():
                 fill = "" if place == "cpu" else " `bash benchmarks/gpu.sh` fills it."
