@@ -60,7 +60,11 @@ def test_the_citation_file_is_of_this_version() -> None:
 
 def _blocks(page: Path) -> list[str]:
     """The command lines of a page's bash blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    return _lines(page.read_text())
+
+
+def _lines(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     lines = [line.strip() for block in blocks for line in re.split(r"\n|&&", re.sub(r"\\\n\s*", "", block))]
     return [line for line in lines if line]
 
@@ -153,7 +157,10 @@ def test_a_wrong_line_would_be_noticed(line: str, monkeypatch: pytest.MonkeyPatc
 def test_a_hospital_s_folder_goes_as_its_page_says(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The commands of docs/your-data.md up to the plan, one after the other, on a small folder."""
+    """The commands of docs/your-data.md, one after the other, on a small folder.
+
+    Those of its first section, which needs no outlines; tests/test_proposal.py tests what the second says.
+    """
     phantom.write_phantom(tmp_path / "FOLDER", patients=16, seed=7, image_size=(192, 128), both_breasts=True)
     with (tmp_path / "FOLDER" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -164,7 +171,10 @@ def test_a_hospital_s_folder_goes_as_its_page_says(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     done = []
-    for line in _blocks(ROOT / "docs" / "your-data.md"):
+    first_section, _, second = (ROOT / "docs" / "your-data.md").read_text().partition("\n## ")
+    assert "outlined.csv" not in first_section
+    assert "mammojax plan --data outlined.csv" in second
+    for line in _lines(first_section):
         if "--workdir" not in line and "NEW_FOLDER" not in line:  # hours, and what needs its result
             code = cli.main(shlex.split(line)[1:])
             assert code in ((0, 1) if "check" in line else (0,)), line
