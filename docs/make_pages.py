@@ -1,13 +1,14 @@
 """A hook of MkDocs (mkdocs.yml): the pages of the site that are made when it is built, from the code as it is."""
 
 import argparse
+import html
 import importlib
 import inspect
 import re
 from pathlib import Path
 from typing import Any
 
-from mammojax import cli, configs
+from mammojax import cli, config_fields, configs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,23 +32,17 @@ class _Wide(argparse.HelpFormatter):
 
 
 def experiments() -> str:
-    """Every experiment of configs/: its docstring, and its fields with their values."""
+    """Every experiment of configs/: its docstring, and its fields with their meanings and values."""
     head = "Each is a file of `configs/`. `--config.FIELD=VALUE` sets a field on the command line, at any depth.\n"
     sections = [f"# Configs\n\n{head}"]
     for name in configs.names():
-        module = configs.module(name)
-        fields = "\n".join(f"{field} = {value!r}" for field, value in _fields(module.get_config().to_dict()))
-        sections.append(f"## {name}\n\n{inspect.getdoc(module)}\n\nIts fields:\n\n```python\n{fields}\n```\n")
+        rows = []
+        for field in config_fields.fields(name):
+            value = html.escape(repr(field.value)).replace("|", "&#124;")
+            rows.append(f"| `{field.name}` | <code>{value}</code> | {field.meaning} |")
+        table = "\n".join(["| field | value | meaning |", "|---|---|---|", *rows])
+        sections.append(f"## {name}\n\n{inspect.getdoc(configs.module(name))}\n\n{table}\n")
     return "\n".join(sections)
-
-
-def _fields(config: dict[str, Any], above: str = "config") -> list[tuple[str, Any]]:
-    """The fields of a config by their names on the command line, in order."""
-    fields: list[tuple[str, Any]] = []
-    for name, value in config.items():
-        path = f"{above}.{name}"
-        fields += _fields(value, path) if isinstance(value, dict) and value else [(path, value)]
-    return fields
 
 
 def on_files(files: Any, config: Any) -> Any:

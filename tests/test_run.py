@@ -60,7 +60,11 @@ def test_a_run_writes_the_documented_files(finished: Path) -> None:
     assert len(rows) == results["test"]["images"]
     kinds = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in kinds if r["kind"] == "val"] == [1, 2, 1, 2]
-    assert str(finished.parent) not in (finished / "report.html").read_text()
+    page = (finished / "report.html").read_text()
+    assert str(finished.parent) not in page
+    pictures = re.findall(r"p\(malignant\) = ([\d.]+), line (\d+) of predictions/test.csv</figcaption>", page)
+    assert len({line for _, line in pictures}) == len(pictures) == 4  # no image stands in two groups
+    assert all(float(p) == round(float(rows[int(line) - 2]["p_malignant"]), 2) for p, line in pictures)
 
 
 def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:

@@ -25,7 +25,8 @@ RUNS = (ACCENT, "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
 """Colours of several runs, in their order."""
 MARKS = {"benign": 1, "malignant": 2}
 """Values of a lesion mask."""
-OF_IMAGES = {"malignant": RED, "benign": BLUE}
+OF_CLASS = {"malignant": "#d55e00", "benign": "#56b4e9"}
+"""One colour a class on every page; Okabe and Ito 2008, "Color Universal Design": told apart by the colour-blind."""
 OF_SHEN = {"malignant": "#4fa3ff", "benign": "#62d26f"}  # the outlines of Shen et al. 2019, Fig. 4
 OF_WU = {"malignant": "#ff2d2d", "benign": "#2ecc40"}  # Wu et al. 2019, Fig. 2 and 6
 
@@ -84,7 +85,7 @@ def reliability(axes: Axes, label: np.ndarray, scores: Mapping[str, np.ndarray],
 def scores(axes: Axes, label: np.ndarray, score: np.ndarray) -> None:
     """Histogram of malignant scores by class; labels [N], 0 and 1, scores [N]."""
     bins = np.linspace(0, 1, 26).tolist()
-    for value, name, colour in ((0, "not malignant", BLUE), (1, "malignant", RED)):
+    for value, name, colour in ((0, "not malignant", SOFT), (1, "malignant", OF_CLASS["malignant"])):
         axes.hist(score[label == value], bins, color=colour, alpha=0.55, label=f"{name} ({(label == value).sum()})")
     axes.set(xlabel="p(malignant)", ylabel="images", title="Scores by class")
     axes.legend(frameon=False)
@@ -93,7 +94,7 @@ def scores(axes: Axes, label: np.ndarray, score: np.ndarray) -> None:
 def breast_scores(axes: Axes, label: np.ndarray, score: np.ndarray, finding: str) -> None:
     """Histogram of scores, as shares of the breasts with and without a finding; labels [N], 0 and 1, scores [N]."""
     bins = np.linspace(0, 1, 26).tolist()
-    for value, name, colour in ((0, f"not {finding}", SOFT), (1, finding, OF_WU[finding])):
+    for value, name, colour in ((0, f"not {finding}", SOFT), (1, finding, OF_CLASS[finding])):
         own = score[label == value]
         share = np.full(len(own), 1 / len(own))
         axes.hist(own, bins, weights=share, color=colour, alpha=0.6, label=f"{name} ({len(own)})")

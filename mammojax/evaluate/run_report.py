@@ -237,19 +237,20 @@ def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
     for item in items:
         panels = 1 + (item.heatmap is not None)
         height, width = item.image.shape
-        figure = Figure(figsize=(2.1 * panels, 2.1 * height / width), layout="constrained")
+        figure = Figure(figsize=(3 * panels, 3 * height / width), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, panels))
         for panel in axes:
             plots.image(panel, item.image, brightest=255)
         if item.mask is not None:
-            plots.outline(axes[0], item.mask, plots.OF_IMAGES)
+            plots.outline(axes[0], item.mask, plots.OF_CLASS)
         if item.heatmap is not None:
             plots.overlay(axes[1], item.heatmap, 0.55)
-        pictures.append((item.caption, png(figure, dpi=110, tight=False)))
+        pictures.append((item.caption, png(figure, dpi=130, tight=False)))
     text = (
-        "Left the mammogram with its outlined lesions (red malignant, blue benign), right what the network takes for "
+        "Left the mammogram with its outlined lesions (orange malignant, blue benign), right what the network takes "
+        "for malignant: its own heatmap where its head is one, else its patch classifier's. A click enlarges. Images "
+        "have no names here, as names may be of people: look the line up, or open the run with mammojax view."
     )
-    text += "malignant: its own heatmap where its head is one, else its patch classifier's."
     return [Section("Surest and worst test images", text, figures=pictures, layout="gallery")]
 
 
@@ -267,8 +268,8 @@ def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
     with matplotlib.rc_context(plots.FONT):
         sections = _birads(workdir, run) if birads else _breasts(workdir, run)
         sections += [_exam_training(run), _exam_counts(run), *([] if birads else _exams(workdir))]
-    sections.append(Section("Config", commands=[json.dumps(run.config, indent=2, ensure_ascii=False)]))
-    sections.append(Section("Versions", commands=[run.versions]))
+    details = [("Config", json.dumps(run.config, indent=2, ensure_ascii=False)), ("Versions", run.versions)]
+    sections.append(Section("How it was made", details=details))
     write_page(workdir / "report.html", title, notes, sections)
     return workdir / "report.html"
 

@@ -216,11 +216,13 @@ def _gallery(config: ConfigDict, workdir: Path, source: Any, predictions: Predic
     """
     p, label = predictions["scores"][:, 1], predictions["label"]
     order = np.argsort(p)
+    malignant, others = [i for i in order[::-1] if label[i] == 1], [i for i in order if label[i] == 0]  # surest first
+    halves = [min(config.gallery, (len(indices) + 1) // 2) for indices in (malignant, others)]  # no image twice
     groups = {
-        "surest malignant": [i for i in order[::-1] if label[i] == 1],
-        "surest benign": [i for i in order if label[i] == 0],
-        "malignant scored lowest": [i for i in order if label[i] == 1],
-        "benign scored highest": [i for i in order[::-1] if label[i] == 0],
+        "surest malignant": malignant[: halves[0]],
+        "surest benign": others[: halves[1]],
+        "malignant scored lowest": malignant[halves[0] :][::-1],
+        "benign scored highest": others[halves[1] :][::-1],
     }
     folder = patch_run(workdir, config.init_from)
     own = restore_best(workdir) if heatmap.is_map(config.model.head) else None
@@ -245,7 +247,7 @@ def _gallery(config: ConfigDict, workdir: Path, source: Any, predictions: Predic
                     image=(np.concatenate(images, axis=1)[..., 0] >> 8).astype(np.uint8),
                     heatmap=overlay,
                     mask=np.concatenate(masks, axis=1)[..., 0],
-                    caption=f"{group}: p(malignant) = {p[i]:.2f}",
+                    caption=f"{group}: p(malignant) = {p[i]:.2f}, line {i + 2} of predictions/test.csv",
                 )
             )
     return items

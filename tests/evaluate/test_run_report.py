@@ -65,6 +65,9 @@ def test_a_whole_image_report_stands_alone(tmp_path: Path) -> None:
     assert "phantom &amp; software check" in page
     assert "<script>" not in page
     assert "surest malignant &lt;b&gt;" in page
+    assert page.count('type="checkbox"') == len(re.findall("<img", page))  # each picture can be enlarged
+    assert "prefers-color-scheme:dark" in page
+    assert "@media print" in page
     assert "new layers, epoch 4" not in page
     assert "all layers, epoch 4" in page
     for hidden in ("patient_", "image_3", "/secret", str(tmp_path), "://"):
