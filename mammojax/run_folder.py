@@ -148,7 +148,7 @@ def write(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
             for key in path:
                 inner = inner[key]
             inner[last] = difference.new
-        for name in ("metrics.json", "report.html", "calibration.json"):
+        for name in ("metrics.json", "report.html", "model_card.md", "calibration.json"):
             (workdir / name).unlink(missing_ok=True)
         file.write_text(json.dumps(saved, indent=2) + "\n")
     (workdir / "versions.json").write_text(json.dumps(_versions(), indent=2) + "\n")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mammojax import metrics
 from mammojax.errors import BadDataset, NotPrepared
-from mammojax.evaluate import figures, plots, populations, table
+from mammojax.evaluate import figures, model_card, plots, populations, table
 from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
 from mammojax.evaluate.report import TOO_FEW, Section, interval_text, png, with_counts, write_page
 from mammojax.vocabulary import BIRADS, FINDINGS
@@ -107,7 +107,7 @@ def write_image_report(
     workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = (),
     abilities: Mapping[str, Mapping[str, Any]] | None = None, places: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """Write WORKDIR/report.html of a run on patches or whole images; returns its path.
+    """Write WORKDIR/report.html of a run on patches or whole images, and its model card; returns the report's path.
 
     `abilities` is from `measure.abilities`, `places` from `localise.localise`.
     Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/test.csv.
@@ -127,8 +127,16 @@ def write_image_report(
     notes = [*_sentences(run, abilities or {}), *notes]
     details = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
     cards = [(_words(name), *_card(run.results["test"][name])) for name in names[:4]]
+    sections.append(_model_card(workdir, run, title, notes))
     write_page(workdir / "report.html", title, notes, [*sections, Section("How it was made", details=details)], cards)
     return workdir / "report.html"
+
+
+def _model_card(workdir: Path, run: _Files, title: str, notes: Sequence[str]) -> Section:
+    """Write the model card; the same items as a section."""
+    items = model_card.rows(workdir, run.config, run.facts, run.results, json.loads(run.versions))
+    model_card.write(workdir / "model_card.md", title, notes, items)
+    return model_card.section(items)
 
 
 def _results(run: _Files, names: Sequence[str]) -> Section:
@@ -255,7 +263,7 @@ def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
 
 
 def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
-    """Write WORKDIR/report.html of a run on exams (Wu et al. 2019); returns its path.
+    """Write WORKDIR/report.html of a run on exams (Wu et al. 2019), and its model card; returns the report's path.
 
     Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/, and shows up to three exams if
     the data set still exists. A BI-RADS run has curves and a confusion matrix of its categories instead of breasts.
@@ -268,6 +276,7 @@ def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
     with matplotlib.rc_context(plots.FONT):
         sections = _birads(workdir, run) if birads else _breasts(workdir, run)
         sections += [_exam_training(run), _exam_counts(run), *([] if birads else _exams(workdir))]
+    sections.append(_model_card(workdir, run, title, notes))
     details = [("Config", json.dumps(run.config, indent=2, ensure_ascii=False)), ("Versions", run.versions)]
     sections.append(Section("How it was made", details=details))
     write_page(workdir / "report.html", title, notes, sections)

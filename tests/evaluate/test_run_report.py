@@ -68,6 +68,14 @@ def test_a_whole_image_report_stands_alone(tmp_path: Path) -> None:
     assert page.count('type="checkbox"') == len(re.findall("<img", page))  # each picture can be enlarged
     assert "prefers-color-scheme:dark" in page
     assert "@media print" in page
+    card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    assert "# A &lt;script> run" in card
+    assert "| Patients of the test split | 20a | 21 |" in card
+    assert "3 files or rows left out; used, train: 7 not malignant, 7 malignant" in card
+    assert "| Ethical approval | 17 | not reported |" in card
+    assert "| AUC on the test split, 95 % interval by patient | 23a | 0.810 [0.810, 0.810] |" in card
+    assert "secret" not in card + page
+    assert "What is reported, and what is not" in page
     assert "new layers, epoch 4" not in page
     assert "all layers, epoch 4" in page
     for hidden in ("patient_", "image_3", "/secret", str(tmp_path), "://"):
@@ -93,7 +101,7 @@ def test_a_report_of_few_positives_shows_no_interval_and_how_many_there_are(
     few = {"auc": {"value": 0.9104, "low": None, "high": None, "n": [28, 3]}, "confusion_matrix": [[20, 8], [1, 2]]}
     (workdir / "metrics.json").write_text(json.dumps({"val": few, "test": few}))
     page = write_image_report(workdir, title="Few").read_text()
-    assert page.count("0.910 [too few to estimate], n 28 + 3") == 2
+    assert page.count("0.910 [too few to estimate], n 28 + 3") == 3  # val, test, and the items reported
     assert "<b>0.910</b><span>too few to estimate, n 28 + 3</span>" in page
     run._print_table({"val": few, "test": few}, workdir / "report.html")
     printed = capsys.readouterr().out
