@@ -103,9 +103,10 @@ def exams(join: str) -> ConfigDict:
     )
     config.loss = ""  # "package.module:function" of your own, see docs/extend.md
     config.batch = 4
-    config.memory = ""  # as in configs/patch_resnet.py, like the next two
+    config.memory = ""  # as in configs/patch_resnet.py, like the next three
     config.remat = False
     config.accumulate = 1
+    config.bands = 1
     config.calibration = 0.0  # as in configs/patch_resnet.py
     config.monitor = "auc"  # the mean of the four labels' AUCs
     config.checkpoint_steps = 500

@@ -76,6 +76,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
     config.augment = base.augment()
     config.loss = ""  # "package.module:function" of your own, see docs/extend.md
     config.batch = 32
+    config.bands = 1  # devices that share an image in training, each a band of its height; mammojax/train/mesh.py
     config.eval_batch = 32
     config.memory = ""  # of one device, such as "24GB": sets the next two so that a step fits, or refuses
     config.remat = False  # blocks are computed once more in the backward pass: less memory, a third more time

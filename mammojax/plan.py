@@ -55,7 +55,7 @@ def program(
     variables = abstract_variables(network, size, config.model.channels)
     tx = stages.optimizer(stage, variables["params"])
     state, batch = jax.eval_shape(partial(_state, tx), variables), blank(config)
-    devices = mesh.data_mesh(config.batch)
+    devices = mesh.of_config(config)
     whole, split = mesh.replicated(devices), jax.NamedSharding(devices, jax.P("data"))
     state, batch = (
         jax.tree.map(lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
@@ -74,7 +74,7 @@ def first_state(
 
     The step gives its state's memory away; `variables` are copied.
     """
-    stage, whole = stage or stages.from_config(config.stages)[-1], mesh.replicated(mesh.data_mesh(config.batch))
+    stage, whole = stage or stages.from_config(config.stages)[-1], mesh.replicated(mesh.of_config(config))
     variables = jax.device_put(jax.tree.map(np.array, variables), whole)
     state = jax.jit(partial(_state, stages.optimizer(stage, variables["params"])))(variables)
     return jax.device_put(state, whole)
@@ -165,7 +165,7 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
         facts: of its data; the mean is needed.
     """
     compilation.keep()
-    stage, devices = stages.from_config(config.stages)[-1], mesh.data_mesh(config.batch)
+    stage, devices = stages.from_config(config.stages)[-1], mesh.of_config(config)
     state = first_state(config, variables, stage)
     batch = jax.device_put(blank(config), jax.NamedSharding(devices, jax.P("data")))
     started = time.perf_counter()

@@ -161,8 +161,10 @@ def train_batches(
     Raises:
         ValueError: the batch does not divide among the devices, or the source is empty.
     """
-    if mesh is not None and batch % mesh.size:
-        raise ValueError(f"config.batch is {batch}, which {mesh.size} devices cannot share; take a multiple of it.")
+    if mesh is not None and batch % mesh.shape["data"]:
+        raise ValueError(
+            f"config.batch is {batch}, which {mesh.shape['data']} devices cannot share; take a multiple of it."
+        )
     indices = np.arange(len(source)) if only is None else np.asarray(only)
     if not len(indices):
         raise ValueError("the split has no examples; prepare the data set with more patients or another split.")
@@ -182,8 +184,10 @@ def exam_batches(windows: Windows, *, batch: int, workers: int = 0, mesh: jax.sh
 
 def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
     """One pass in order; repeats of weight 0 fill the last batch, so that all batches have one shape."""
-    if mesh is not None and batch % mesh.size:
-        raise ValueError(f"config.eval_batch is {batch}, which {mesh.size} devices cannot share; take a multiple.")
+    if mesh is not None and batch % mesh.shape["data"]:
+        raise ValueError(
+            f"config.eval_batch is {batch}, which {mesh.shape['data']} devices cannot share; take a multiple."
+        )
     steps = -(-len(source) // batch)
     dataset = grain.MapDataset.source(_Subset(source, np.arange(steps * batch))).map(_Parse())
     return Batches(dataset.batch(batch, batch_fn=_stack), steps, workers, mesh)

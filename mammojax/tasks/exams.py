@@ -50,6 +50,7 @@ def sizes(config: ConfigDict, data: ConfigDict) -> dict[str, tuple[int, int]]:
         raise ValueError(
             f"exam.heatmaps={tuple(exam.heatmaps)}: name malignant and benign, in the order of the channels."
         )
+    mesh.refuse(config, windows, stride=64)
     return windows
 
 
@@ -89,7 +90,7 @@ def batches(
     exams.refuse_one_class(windows.exams, data, target, config.model.angles)
     pixels = sum(height * width for height, width in sizes(config, config.data).values())
     workers = pipeline.reading_processes(config.data.workers, windows.per_epoch, pixels)
-    devices = mesh.data_mesh(config.batch)
+    devices = mesh.of_config(config)
     return pipeline.exam_batches(windows, batch=config.batch, workers=workers, mesh=devices)
 
 
@@ -100,10 +101,11 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
     """
     name = config.get("loss", "")
     of_logits = extension.load(name, "config.loss") if name else losses.exam_loss
+    devices = mesh.of_config(config)
 
     def of_batch(batch: dict[str, Any], key: jax.Array) -> Callable[[Network], tuple[jax.Array, Terms]]:
         def of_network(network: Network) -> tuple[jax.Array, Terms]:
-            (logits, _), moved = network(batch["image"])
+            (logits, _), moved = mesh.banded(network, devices)(batch["image"])
             plain = of_logits(logits, batch["label"])
             total = plain.mean()
             return total, Terms(plain, total, losses.exam_classes(logits), moved.get("batch_stats", {}))

@@ -34,10 +34,10 @@ def network(model: ConfigDict) -> nn.Module:
 
 def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
     """(height, width) of the images; `data` is the outer run's config.data, `config` may be of a run inside it."""
-    if config.model.task == "whole":
-        return int(data.size[0]), int(data.size[1])
     side = patch_side(config.data.kind, data.patch_size)
-    return side, side
+    size = (int(data.size[0]), int(data.size[1])) if config.model.task == "whole" else (side, side)
+    mesh.refuse(config, size, stride=32)
+    return size
 
 
 def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def batches(
     Raises:
         BadDataset: the training images are of one class, or val or test has no labelled image.
     """
-    devices = mesh.data_mesh(config.batch)
+    devices = mesh.of_config(config)
     train = data.source("train", masks=False)
     if config.data.shuffle_labels:
         train = Relabelled(train, data.table("train"), config.seed)
@@ -84,6 +84,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
     mean, name = facts["mean"], config.get("loss", "")
     normalise = config.model.get("normalise", "mean")
     of_logits = extension.load(name, "config.loss") if name else losses.cross_entropy
+    devices = mesh.of_config(config)
 
     def as_input(image: Any, key: jax.Array) -> Any:
         if isinstance(image, dict):  # the inputs of a two-view network, augmented independently
@@ -98,7 +99,7 @@ def loss(config: ConfigDict, facts: Mapping[str, Any]) -> Loss:
         patches = as_input(batch["patch_image"], jax.random.fold_in(key, 1)) if "patch_image" in batch else None
 
         def of_network(network: Network) -> tuple[jax.Array, Terms]:
-            (logits, _), moved = network(x)
+            (logits, _), moved = mesh.banded(network, devices)(x)
             plain = of_logits(logits, label)
             each = plain * losses.balanced_weights(label, config.model.classes) if config.balance_loss else plain
             total = weighted = each.mean()

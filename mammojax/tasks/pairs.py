@@ -26,7 +26,9 @@ SPLITS = ("train", "val", "test")
 
 def sizes(config: ConfigDict, data: ConfigDict) -> dict[str, tuple[int, int]]:
     """(height, width) of each input."""
-    return dict.fromkeys(PAIRS.get(config.model.pair, ()), (int(data.size[0]), int(data.size[1])))
+    size = (int(data.size[0]), int(data.size[1]))
+    mesh.refuse(config, size, stride=32)
+    return dict.fromkeys(PAIRS.get(config.model.pair, ()), size)
 
 
 def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def batches(
         train = images.Relabelled(train, train.table, config.seed)
     pixels = 2 * int(config.data.size[0]) * int(config.data.size[1])
     workers = pipeline.reading_processes(config.data.workers, len(train if only is None else only), pixels)
-    devices = mesh.data_mesh(config.batch)
+    devices = mesh.of_config(config)
     return pipeline.train_batches(train, only=only, batch=config.batch, seed=config.seed, workers=workers, mesh=devices)
 
 

@@ -147,7 +147,7 @@ class _Run:
     @property
     def devices(self) -> jax.NamedSharding:
         """All devices, each with the whole state."""
-        return mesh.replicated(mesh.data_mesh(self.config.batch))
+        return mesh.replicated(mesh.of_config(self.config))
 
 
 @dataclass
