@@ -39,22 +39,25 @@ def over_repeats(
         finding: of FINDINGS.
 
     Returns:
-        The mean with its interval, or without one where all repeats together have too few of a class. Each repeat
-        draws its own patients, which covers the chance of the test images but not that of training.
+        The mean with its interval, or without one where all repeats together have too few of a class. A draw takes the
+        same patients in every repeat: seeds and splits of one data set are not independent. It covers the chance of
+        the test patients but not that of training.
     """
-    values, drawn = [], []
-    for k, (a, b) in enumerate(repeats):
-        first, second = table.aligned([a, b]) if b is not None else (a, None)
+    both = [table.aligned([a, b]) if b is not None else [a] for a, b in repeats]
+    patients, place = np.unique(np.concatenate([first.patient for first, *_ in both]), return_inverse=True)
+    places = np.split(place, np.cumsum([len(first) for first, *_ in both])[:-1])
 
-        def statistic(
-            weights: np.ndarray | None, a: Predictions = first, b: Predictions | None = second
-        ) -> np.ndarray | float:
-            value = metrics.roc_auc(a.label(finding), a.score(finding), weights)
-            return value if b is None else value - metrics.roc_auc(b.label(finding), b.score(finding), weights)
+    def auc(images: Predictions, weights: np.ndarray | None) -> np.ndarray | float:
+        return metrics.roc_auc(images.label(finding), images.score(finding), weights)
 
-        values.append(float(statistic(None)))
-        drawn.append(metrics.draws_of(statistic, first.patient, runs, seed + k))
-    mean = metrics.interval(float(np.mean(values)), np.mean(drawn, axis=0))
+    def statistic(weights: np.ndarray | None) -> np.ndarray | float:
+        values: list[Any] = []
+        for (first, *second), chosen in zip(both, places, strict=True):
+            own = None if weights is None else weights[:, chosen]
+            values.append(auc(first, own) - (auc(second[0], own) if second else 0))
+        return np.asarray(np.mean(values, axis=0))
+
+    mean = metrics.interval_of(statistic, patients, runs, seed)
     few = metrics.too_few(np.concatenate([a.label(finding) for a, _ in repeats]))
     return mean._replace(low=float("nan"), high=float("nan")) if few else mean
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mammojax import cli, metrics
@@ -91,6 +92,22 @@ def test_intervals_agree_with_a_plain_loop(tmp_path: Path) -> None:
         values.append(both - (cc + mlo) / 2)
     gain = compare.two_views(pairs, runs=200, seed=1)["gain"]
     np.testing.assert_allclose((gain.low, gain.high), np.percentile(values, [2.5, 97.5]))
+
+
+def test_repeats_on_the_same_patients_are_not_independent() -> None:
+    """Two seeds that score alike say no more than one; two halves of the patients do."""
+    rng = np.random.default_rng(0)
+    label = np.tile([0, 1], 60)
+    frame = pd.DataFrame(
+        {"image": [str(k) for k in range(120)], "patient_id": [str(k // 2) for k in range(120)],
+         "malignant": label, "p_malignant": rng.random(120) + 0.4 * label}
+    )  # fmt: skip
+    one = table.Predictions("a", frame)
+    single, twice = compare.over_repeats([(one, None)]), compare.over_repeats([(one, None)] * 2)
+    assert twice == single == metrics.bootstrap(metrics.roc_auc, label, one.score(), one.patient)
+    halves = compare.over_repeats([(one[:60], None), (one[60:], None)])
+    assert 0.8 < (halves.high - halves.low) / (single.high - single.low) < 1.3
+    assert compare.over_repeats([(one, one)]).high == 0
 
 
 def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
