@@ -13,7 +13,7 @@ import jax
 
 @contextlib.contextmanager
 def rematerialised() -> Iterator[None]:
-    """Networks traced inside keep less for the backward pass, with the same gradients, for about a third more time.
+    """Networks traced inside keep less for the backward pass, with the same gradients, in more time.
 
     Blocks are a network's parts of the second level that have parts of their own, such as trunk/stage4_unit3 or
     head/block1_unit1 (Chen et al. 2016, "Training deep nets with sublinear memory cost"). A network of single
