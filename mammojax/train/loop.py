@@ -77,7 +77,8 @@ def train(
     log = _Log(workdir, progress.log_bytes, progress.step)
     with _sigterm() as stop_signals, contextlib.closing(log):
         run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, stop_signals)
-        _say_plan(run, plan)
+        if progress.stage < len(plan) - 1 or progress.stage_step < plan[-1].epochs * batches.steps_per_epoch:
+            _say_plan(run, plan)
         if not saved:
             log.text("config", json.dumps(json.loads(config.to_json_best_effort()), indent=2))
         params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), run.devices)

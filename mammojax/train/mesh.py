@@ -76,7 +76,8 @@ def banded(network: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[...
     """A network whose images, [B, H, W, C] or such an array for each view, are split among the devices by height.
 
     XLA exchanges the rows that convolutions need of a neighbour's band; for the gradient of a max pool it gathers the
-    map, so that the memory of VGG16 falls less. A head gets the whole feature map: its maps are too small to be split. Where the mesh has no axis `height` it is the network itself.
+    map, so that the memory of VGG16 falls less. A head gets the whole feature map: its maps are too small to be split.
+    Where the mesh has no axis `height` it is the network itself.
 
     Args:
         network: `state.in_training`'s, called inside `jax.jit`.
