@@ -7,7 +7,7 @@ import os
 import sys
 
 import mammojax
-from mammojax.errors import UserError
+from mammojax.errors import UserError, files_as_sentences
 
 COMMANDS = {
     "manifest": ("data.manifest_writer", "a published data set, or your folder and labels, as a manifest"),
@@ -43,8 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mammojax", description="Screening mammography in JAX.")
     parser.add_argument("--version", action="version", version=f"mammojax {mammojax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command_of = {}
     for name, (_, line) in COMMANDS.items():
-        command = commands.add_parser(name, help=line)
+        command = command_of[name] = commands.add_parser(name, help=line)
         if argv[:1] == [name]:  # imports only the command's own module; `mammojax --help` imports none
             module = importlib.import_module(f"{mammojax.__name__}.{COMMANDS[name][0]}")
             module.add_arguments(command)
@@ -57,10 +58,14 @@ def main(argv: list[str] | None = None) -> int:
         did = f"did you mean {near[0]}?" if near else "`mammojax --help` lists them."
         print(f'mammojax: there is no command "{argv[0]}"; {did}', file=sys.stderr)
         return 2
-    args = parser.parse_args(argv)
     try:
-        code = module.main(args)
-        sys.stdout.flush()
+        with files_as_sentences():
+            args, unknown = parser.parse_known_args(argv)
+            if unknown:
+                print(f"mammojax {argv[0]}: {_unknown(unknown[0], command_of[argv[0]])}", file=sys.stderr)
+                return 2
+            code: int = module.main(args)
+            sys.stdout.flush()
         return code
     except UserError as error:
         print(f"mammojax: {error}", file=sys.stderr)
@@ -68,6 +73,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the program that reads this output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _unknown(argument: str, command: argparse.ArgumentParser) -> str:
+    """What to say of an argument that a command does not take, with the option that is called nearly so."""
+    near = difflib.get_close_matches(argument.partition("=")[0], command._option_string_actions, 1)
+    did = f"did you mean {near[0]}?" if near else "`--help` behind the command lists what it takes."
+    return f'the argument "{argument}" is not known; {did}'
 
 
 if __name__ == "__main__":

@@ -1,5 +1,21 @@
 """Errors that end a command with a sentence instead of a traceback; it names the file or field, and the remedy."""
 
+import contextlib
+import errno
+from collections.abc import Iterator
+
+_REMEDIES = {
+    errno.EACCES: "give a place that you may read and write",
+    errno.EPERM: "give a place that you may read and write",
+    errno.EROFS: "give a place that can be written",
+    errno.ENOTDIR: "a part of the path is a file; give another path",
+    errno.EEXIST: "it is a file; give another path",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOSPC: "free some space; the same command goes on",
+    errno.EDQUOT: "free some space; the same command goes on",
+}
+
 
 class UserError(ValueError):
     """A mistake that only the user can correct; `exit_code` is the command's."""
@@ -52,3 +68,19 @@ class Stopped(UserError):
     """The run was told to stop (SIGTERM) and has saved its state."""
 
     exit_code = 143
+
+
+class BadPlace(UserError):
+    """A path where nothing can be written or read: a file in place of a folder, no permission, a full disk."""
+
+
+@contextlib.contextmanager
+def files_as_sentences() -> Iterator[None]:
+    """What the operating system refuses to do with a path that the user chose becomes BadPlace; the rest passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REMEDIES or isinstance(error, BrokenPipeError):
+            raise
+        place = f'"{error.filename}": ' if error.filename else ""
+        raise BadPlace(f"{place}{str(error.strerror).lower()}; {_REMEDIES[error.errno]}.") from None

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mammojax import configs
-from mammojax.errors import UserError
+from mammojax.errors import UserError, files_as_sentences
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config>,<field>=<value>… where not given.")
@@ -73,7 +73,8 @@ def launch(argv: list[str]) -> int:
         return 2
     print(f"run folder: {workdir}", flush=True)
     try:
-        families.launch(CONFIG.value, workdir)
+        with files_as_sentences():
+            families.launch(CONFIG.value, workdir)
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
@@ -107,8 +108,12 @@ def _sentence(error: Exception) -> str:
         text = ast.literal_eval(text)
     lines = text.splitlines()
     if isinstance(error, (KeyError, AttributeError)):
-        return f"the config has no field {' '.join(lines)}"
-    return (lines[-1] if lines[0].endswith(":") else lines[0]).strip()  # a config file's own error comes last
+        near = re.fullmatch(r"'(\w+)' Did you mean \"(\w+)\" instead of .*", " ".join(lines))
+        return "the config has no field " + (f'"{near[1]}"; did you mean "{near[2]}"?' if near else " ".join(lines))
+    line = (lines[-1] if lines[0].endswith(":") else lines[0]).strip()  # a config file's own error comes last
+    line = re.sub(r"invalid literal for int\(\) with base 10: '(.*)'", r'"\1" is no whole number', line)
+    line = re.sub(r"could not convert string to float: '(.*)'", r'"\1" is no number', line)
+    return re.sub(r"^\w+Error: ", "", line)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

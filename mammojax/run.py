@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from mammojax import arguments, compilation, plan, run_folder, start, tasks, train_patients
+from mammojax import arguments, compilation, config_values, plan, run_folder, start, tasks, train_patients
 from mammojax.data.dataset import ASIDE, Prepared, find, of_run, set_aside
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import PHANTOMS, Recipe
@@ -103,6 +103,7 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         raise BadConfig("the source of the data is empty; give the folder or manifest: --config.data.source=DIR.")
     config = start.settle(config)
     for part in _with_inner(config):
+        config_values.refuse(part)
         task, of_part = tasks.of(part.model.task), stages.from_config(part.stages)
         try:
             size = task.sizes(part, config.data)

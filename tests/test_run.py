@@ -166,7 +166,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Si
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config.stages.stage1.epochz=3"], "no field 'epochz' Did you mean"),
+        (["--config.stages.stage1.epochz=3"], 'no field "epochz"; did you mean "epochs"?'),
         (["--config.batch=many"], "batch"),
         (["--config.stages.stage1.learn=('hed/.*',)"], "matches no parameter"),
         (["--config.model.head=512-512"], "head"),

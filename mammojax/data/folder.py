@@ -62,7 +62,7 @@ def read_table(
         table.images.append(replace(labelled, lesions=_lesions(labelled, drawn_in.get(image.image, []), table)))
     if not table.images:
         why = f"; the first: {table.rejected[0][0]}, {table.rejected[0][1]}" if table.rejected else ""
-        raise BadManifest(f"no mammogram is below the source folder{why}.")
+        raise BadManifest(f"no mammogram is below the source folder{why}; give the folder of DICOMs or images.")
     return table
 
 

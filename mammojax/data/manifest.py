@@ -212,7 +212,7 @@ def read_manifest(
     _name_patients(table, id_folder)
     if not table.images:
         why = f"; the first: {table.rejected[0][0]}, {table.rejected[0][1]}" if table.rejected else ""
-        raise BadManifest(f"{path.name}: no row can be used{why}.")
+        raise BadManifest(f"{path.name}: no row can be used{why}; paths are relative to the table's folder.")
     return table
 
 

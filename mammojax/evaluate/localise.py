@@ -148,7 +148,9 @@ def localise(
     """
     config, facts, variables = restore_best(run)
     if config.model.task not in ("whole", "two_view"):
-        raise BadCheckpoint(f'"{run}" is a patch classifier; localise needs the run of a whole-image classifier.')
+        raise BadCheckpoint(
+            f'"{run}" is a run of task "{config.model.task}"; localise needs that of a whole-image or two-view network.'
+        )
     data = dataset.of_run(run)
     source: Any = data.source(split)
     table = data.table(split)

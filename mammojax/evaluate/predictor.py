@@ -98,8 +98,11 @@ class ImagePredictor:
 
     @classmethod
     def restore(cls, run: str | Path) -> "ImagePredictor":
-        """The best weights of a run. Raises BadCheckpoint where the folder is none."""
-        return cls(*restore_best(run))
+        """The best weights of a run. Raises BadCheckpoint where the folder is none, or its network is for exams."""
+        config, facts, variables = restore_best(run)
+        if config.model.task == "exam":
+            raise BadCheckpoint(f'"{run}" is a network for exams; give only runs for images, or only such ones.')
+        return cls(config, facts, variables)
 
     def frame(self, image: Any) -> Any:
         """One image framed as in training, uint16 [H, W]; a patch network takes patches as they are.

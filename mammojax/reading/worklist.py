@@ -204,7 +204,7 @@ def of_input(path: Path, words: Mapping[str, str], id_folder: Path | None) -> Wo
         images, rejected = _with_headers(path, files, id_key(keys))
     if not images:
         why = f"; the first: {rejected[0][1]}" if rejected else ""
-        raise BadMammogram(f'"{path.name}": it holds no mammogram{why}.')
+        raise BadMammogram(f'"{path.name}": it holds no mammogram{why}; give a folder of DICOMs or images.')
     return Worklist(path.resolve().name, images, rejected=rejected)
 
 

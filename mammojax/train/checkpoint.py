@@ -217,13 +217,18 @@ def read_config(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, A
     """A run's config, and the facts of the data it was trained on (mean, framing, classes).
 
     Raises:
-        BadCheckpoint: the folder is not a run.
+        BadCheckpoint: the folder is not a run, or its config.json is damaged.
     """
     file = Path(run) / "config.json"
     if not file.is_file():
         raise BadCheckpoint(f'"{run}" is not a run folder: it has no config.json; name the --workdir of a run.')
-    saved = json.loads(file.read_text())
-    return ml_collections.ConfigDict(saved["config"]), saved["facts"]
+    try:
+        saved = json.loads(file.read_text())
+        return ml_collections.ConfigDict(saved["config"]), saved["facts"]
+    except (ValueError, KeyError, TypeError):
+        raise BadCheckpoint(
+            f'"{file}" is damaged or no run\'s; copy the run folder again from where it is whole.'
+        ) from None
 
 
 def restore_best(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, Any], Tree]:
