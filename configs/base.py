@@ -59,6 +59,7 @@ def exams(join: str) -> ConfigDict:
     config.seed = 0
     config.init_from = ""  # a run of configs/birads.py, whose columns are the start
     config.patch_run = ""  # a run of configs/exam_patch.py, or of `mammojax convert nyu`, that makes the heatmaps
+    config.tracker = ""  # "wandb" or "mlflow": numbers of epochs go to its server too
     config.extend = False  # True: go on with the run in --workdir, though epochs or bootstrap_runs have grown
     config.data = ConfigDict(
         {

@@ -30,6 +30,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
     config.row = f"patch_resnet:{argument}"  # which row of the papers' tables a run fills
     config.seed = 0
     config.init_from = ""  # a run folder whose best weights are the start
+    config.tracker = ""  # "wandb" or "mlflow": numbers of epochs go to its server too
     config.extend = False  # True: go on with the run in --workdir, though epochs or bootstrap_runs have grown
     config.data = ConfigDict(
         {

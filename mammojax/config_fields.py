@@ -17,6 +17,7 @@ MEANINGS = {
     "init_from": "a finished run whose best weights are the start",
     "patch_run": "a finished run of the patch network that makes the heatmaps",
     "extend": "True: go on with the run in --workdir, though epochs or bootstrap_runs have grown",
+    "tracker": '"wandb" or "mlflow": the config without paths and the numbers of epochs go to its server too',
     "loss": 'a loss of your own, "package.module:function" (docs/extend.md); empty: cross-entropy',
     "batch": "examples a training step, over all devices",
     "eval_batch": "examples at a time when scoring",

@@ -1,5 +1,6 @@
 """What the fields of a config may hold where only a run's later steps would notice: refused before anything is made."""
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "data.crop": ("none", "breast", "tissue"),
     "augment.order": ("nearest", "linear"),
     "augment.border": ("edge", "reflect"),
+    "tracker": ("", "wandb", "mlflow"),
 }
 """Fields that are one of some words."""
 MONITORS: Mapping[str, tuple[str, ...]] = {
@@ -48,7 +50,8 @@ def refuse(config: ConfigDict) -> None:
     for field, words in {**WORDS, **({"monitor": MONITORS[task]} if task in MONITORS else {})}.items():
         value = _get(config, field)
         if value is not None and value not in words:
-            raise BadConfig(f'config.{field} is "{value}"; write {", ".join(words[:-1])} or {words[-1]}.')
+            named = [word or "nothing" for word in words]
+            raise BadConfig(f'config.{field} is "{value}"; write {", ".join(named[:-1])} or {named[-1]}.')
     for field in RANGES:
         value = _get(config, field)
         if value is not None and (len(value) != 2 or not 0 < value[0] <= value[1]):
@@ -56,6 +59,8 @@ def refuse(config: ConfigDict) -> None:
     size = _get(config, "data.size")
     if size is not None and len(size) != 2:
         raise BadConfig(f"config.data.size is {tuple(size)}; write HEIGHTxWIDTH, such as 288x224.")
+    if (tracker := config.get("tracker", "")) and importlib.util.find_spec(tracker) is None:
+        raise BadConfig(f"config.tracker={tracker} needs its package: pip install 'mammojax[{tracker}]'.")
     if name := config.get("loss", ""):
         extension.load(name, "config.loss")
     for key, stage in config.stages.items():

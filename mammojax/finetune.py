@@ -84,6 +84,7 @@ def config_of(
         if task == "exam" and config.model.channels == 3:
             config.patch_run = config.get("patch_run", "") or str(source_run / "patch")
         config.row, config.init_from, config.seed, config.extend = "finetune", str(source_run), seed, False
+        config.tracker = ""  # RUN's server is not asked for here
         config.data.update(
             name="manifest", source=str(source), map=words, split="all", seed=seed, prepare=True, data_dir=data_dir,
             patients=0, shuffle_labels=False, workers=config.data.get("workers", 2),

@@ -22,7 +22,7 @@ from mammojax.train.checkpoint import Latest
 
 FREE = (
     "extend", "checkpoint_steps", "gallery", "memory", "remat", "source", "data.data_dir", "data.prepare",
-    "data.source", "data.workers",
+    "data.source", "data.workers", "tracker",
 )  # fmt: skip
 """Fields that change neither a run's weights, but for rounding, nor its metrics. Sources and folders of data may be
 moved: their contents are compared by the facts of the prepared data."""

@@ -82,7 +82,7 @@ def part(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
     with inner.unlocked():
         inner.data.update(config.data.copy_and_resolve_references())
         inner.data.kind, inner.data.prepare, inner.seed = kind, False, config.seed
-        inner.extend = config.get("extend", False)
+        inner.extend, inner.tracker = config.get("extend", False), config.get("tracker", "")
         if "phantom" in config:
             inner.phantom = config.phantom
         if name == "birads" and "patch_run" in config:

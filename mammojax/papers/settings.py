@@ -20,7 +20,7 @@ IGNORED = (
     # how data are read, and how fast
     "source", "data.source", "data.data_dir", "data.prepare", "data.workers", "data.map",
     # what is saved and drawn, and how many draws an interval has
-    "checkpoint_steps", "eval_batch", "gallery", "bootstrap_runs", "memory", "remat",
+    "checkpoint_steps", "eval_batch", "gallery", "bootstrap_runs", "memory", "remat", "tracker",
 )  # fmt: skip
 """Fields that do not change the result, or that the tables show elsewhere."""
 

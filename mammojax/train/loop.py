@@ -24,6 +24,7 @@ from mammojax.train.cache import Cache
 from mammojax.train.checkpoint import Latest, save_best
 from mammojax.train.state import TrainState
 from mammojax.train.step import ARRAYS, Loss, make_step
+from mammojax.train.tracker import Tracker
 
 Tree = Any
 Validate = Callable[[dict[str, Tree]], dict[str, float]]
@@ -74,7 +75,7 @@ def train(
     progress = Progress(**saved) if saved else Progress()
     if saved:
         batches.set_state(progress.batches)
-    log = _Log(workdir, progress.log_bytes, progress.step)
+    log = _Log(workdir, progress.log_bytes, progress.step, Tracker(config, workdir))
     with _sigterm() as stop_signals, contextlib.closing(log):
         run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, stop_signals)
         if progress.stage < len(plan) - 1 or progress.stage_step < plan[-1].epochs * batches.steps_per_epoch:
@@ -343,14 +344,17 @@ def _sigterm() -> Iterator[list[bool]]:
 
 
 class _Log:
-    """metrics.jsonl and TensorBoard events; on resuming, lines written after the checkpoint are cut off."""
+    """metrics.jsonl, TensorBoard events and config.tracker's server.
 
-    def __init__(self, workdir: Path, kept_bytes: int, step: int) -> None:
+    On resuming, lines written after the checkpoint are cut off.
+    """
+
+    def __init__(self, workdir: Path, kept_bytes: int, step: int, tracker: Tracker) -> None:
         path = workdir / "metrics.jsonl"
         path.touch()
         with path.open("r+b") as file:
             file.truncate(kept_bytes)
-        self._file = path.open("a")
+        self._file, self._tracker = path.open("a"), tracker
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step or None)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -358,9 +362,10 @@ class _Log:
         row = {name: None if isinstance(x, float) and not np.isfinite(x) else x for name, x in row.items()}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            if isinstance(value, float):
-                self._events.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+        numbers = {f"{row['kind']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+        for name, value in numbers.items():
+            self._events.add_scalar(name, value, row["step"])
+        self._tracker.log(numbers, row["step"])
 
     def text(self, name: str, words: str) -> None:
         """A text for TensorBoard, as it is."""
@@ -380,6 +385,7 @@ class _Log:
         return self._file.tell()
 
     def close(self) -> None:
-        """Close both files."""
+        """Close all of them."""
         self._file.close()
         self._events.close()
+        self._tracker.close()
