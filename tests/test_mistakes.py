@@ -241,7 +241,7 @@ MISTAKES = [
     ("mammojax compare scores.csv", "scores.csv: it has no column p_malignant; it needs image, p_malignant and label."),
     (
         "mammojax localise --run EXAMS",
-        '"EXAMS" is a run of task "exam"; localise needs that of a whole-image or two-view network.',
+        '"EXAMS" is a network for exams; localise needs the run of a whole-image or two-view classifier.',
     ),
     ("mammojax view RUN --blind A", "a blind reading has to be kept: name a folder with --mark."),
     ("mammojax view manifest.csv --port 99999", "port 99999 cannot be used (…); name another one with --port."),

@@ -148,9 +148,8 @@ def localise(
     """
     config, facts, variables = restore_best(run)
     if config.model.task not in ("whole", "two_view"):
-        raise BadCheckpoint(
-            f'"{run}" is a run of task "{config.model.task}"; localise needs that of a whole-image or two-view network.'
-        )
+        what = "a network for exams" if config.model.task == "exam" else "a patch classifier"
+        raise BadCheckpoint(f'"{run}" is {what}; localise needs the run of a whole-image or two-view classifier.')
     data = dataset.of_run(run)
     source: Any = data.source(split)
     table = data.table(split)
