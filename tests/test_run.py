@@ -142,7 +142,8 @@ def test_launch_extends_only_a_run_that_is_there(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_equals_an_uninterrupted_one(finished: Path, how: signal.Signals) -> None:
     workdir = finished.parent / f"killed{int(how)}"
     process = subprocess.Popen(
