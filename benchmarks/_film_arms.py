@@ -209,7 +209,8 @@ def turned(fold: Fold, patch: ConfigDict) -> Path:
     """
     folder = fold.workdir / name("start_turned", *fold.key)
     if not (folder / "checkpoints").is_dir() or not (folder / "config.json").is_file():
-        folder.mkdir(exist_ok=True)
+        turning = folder / "turning"
+        turning.mkdir(parents=True, exist_ok=True)
         patch = run.check(patch)
         patch.augment.update(flip_horizontal=False, flip_vertical=False, rotation=10.0)  # flips look like turns
         patch.balance_loss = False
@@ -221,9 +222,9 @@ def turned(fold: Fold, patch: ConfigDict) -> Path:
             only=np.flatnonzero(data.labels("train") == 0),
         )  # fmt: skip
         patch.stages.stage1.cache = 0  # a copy is turned anew in each epoch
-        loop.train(patch, model, variables, batches, lambda _: {"loss": 0.0}, folder, _turned_loss(patch, data.facts))
+        loop.train(patch, model, variables, batches, lambda _: {"loss": 0.0}, turning, _turned_loss(patch, data.facts))
         batches.close()
-        learned = load_best(folder)
+        learned = load_best(turning)
         learned["params"]["classifier"] = variables["params"]["classifier"]
         _save(folder, patch, data, learned)
     return folder
