@@ -5,8 +5,9 @@ STAGE stands for the name of any stage.
 """
 
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict
 
 from mammojax import configs
 
@@ -150,10 +151,10 @@ def fields(name: str, argument: str = "") -> list[Field]:
     Raises:
         BadConfig: there is no such experiment or row.
     """
-    defaults = dict(_flat(configs.get(name).to_dict()))
+    defaults = flatten_dict(configs.get(name).to_dict(), sep=".")
     return [
         Field(f"config.{path}", value, defaults.get(path, value), meaning(path))
-        for path, value in _flat(configs.get(name, argument).to_dict())
+        for path, value in flatten_dict(configs.get(name, argument).to_dict(), sep=".").items()
     ]
 
 
@@ -161,11 +162,3 @@ def meaning(path: str) -> str:
     """The meaning of a field, "patch.stages.stage1.epochs"; "" if nobody has written one."""
     path = re.sub(r"^(?:(?:patch|birads|single_view)\.)+", "", path)
     return MEANINGS.get(re.sub(r"^stages\.\w+\.", "stages.STAGE.", path), "")
-
-
-def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value

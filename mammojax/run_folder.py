@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+from flax.traverse_util import flatten_dict
 
 from mammojax.errors import BadConfig
 from mammojax.start import parts
-from mammojax.train.checkpoint import Latest
+from mammojax.train.checkpoint import PATH_FIELDS, Latest
 
 FREE = (
     "extend", "checkpoint_steps", "gallery", "memory", "remat", "source", "data.data_dir", "data.prepare",
@@ -26,8 +27,6 @@ FREE = (
 )  # fmt: skip
 """Fields that change neither a run's weights, but for rounding, nor its metrics. Sources and folders of data may be
 moved: their contents are compared by the facts of the prepared data."""
-PATHS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
-"""Fields that name a file or folder: two spellings of one path are the same value."""
 INNER = ("patch", "birads", "single_view")
 """Configs inside a config, see `start.parts`."""
 NAME_LENGTH = 100
@@ -61,7 +60,7 @@ def default(file: str, argument: str, overrides: Mapping[str, Any]) -> Path:
         if field in FREE and field.rpartition(".")[2] != "source":
             continue
         text = str(value)
-        if field.rpartition(".")[2] in PATHS and text:
+        if field.rpartition(".")[2] in PATH_FIELDS and text:
             text = _digest(str(Path(text).expanduser().absolute()))
         elif re.search(r"[/\\~]", text):
             text = _digest(text)
@@ -109,7 +108,9 @@ def check(workdir: Path, config: ml_collections.ConfigDict, facts: Mapping[str, 
         return []
     saved = json.loads((workdir / "config.json").read_text())
     changed = _differences(saved["config"], json.loads(config.to_json_best_effort()), workdir)
-    theirs, ours = _flat(saved.get("facts", {})), _flat(json.loads(json.dumps(facts or {})))
+    theirs, ours = (
+        flatten_dict(tree, sep=".") for tree in (saved.get("facts", {}), json.loads(json.dumps(facts or {})))
+    )
     changed += [
         Difference(f"the data set's {name}", theirs[name], ours[name])
         for name in theirs
@@ -177,7 +178,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> lis
         for config in (old, new)
         for name in parts(ml_collections.ConfigDict({"init_from": "", "patch_run": ""} | config))
     }
-    a, b = ({**_flat(config), **dict.fromkeys(_blocks(config), "there")} for config in (old, new))
+    a, b = ({**flatten_dict(config, sep="."), **dict.fromkeys(_blocks(config), "there")} for config in (old, new))
     for block in sorted({*_blocks(old), *_blocks(new)}):
         for config in (a, b):
             config.setdefault(block, "absent")
@@ -187,7 +188,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> lis
         if top in INNER and (top not in used or (inner and (top in old) != (top in new))):
             continue  # a finished run is named instead, or the whole inner run is reported absent
         own = inner if top in used else field
-        if own in FREE or (own.rpartition(".")[2] in PATHS and _same_path(a[field], b[field])):
+        if own in FREE or (own.rpartition(".")[2] in PATH_FIELDS and _same_path(a[field], b[field])):
             continue
         why = None
         if own == "bootstrap_runs":
@@ -221,14 +222,6 @@ def _why_not(key: str, old: int, new: int, stages: dict[str, Any], workdir: Path
     if host["stage"] == place and stages[key]["schedule"] != "constant":
         return f"a {stages[key]['schedule']} stage of that length would have had other rates from its first step"
     return ""
-
-
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return leaves
 
 
 def _same_path(a: str, b: str) -> bool:

@@ -15,17 +15,11 @@ from mammojax.errors import BadDataset, NotPrepared
 from mammojax.evaluate import figures, model_card, plots, populations, table
 from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
 from mammojax.evaluate.report import TOO_FEW, Section, interval_text, png, with_counts, write_page
+from mammojax.train.checkpoint import PATH_FIELDS
 from mammojax.vocabulary import BIRADS, FINDINGS
 
 SPLITS = {"val": "val", "test": "test", "val_random10": "val, ten windows", "test_random10": "test, ten windows"}
 CATEGORIES = ("0_incomplete", "1_normal", "2_benign")  # BI-RADS, section IV-C
-_PATHS = (
-    "data_dir",
-    "source",
-    "init_from",
-    "patch_run",
-    "pretrained",
-)  # config fields that would show the machine's folders
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def _without_paths(config: Any) -> Any:
     """A nested config with "…" in place of the machine's folders and files."""
     if not isinstance(config, dict):
         return config
-    return {k: "…" if k in _PATHS and v else _without_paths(v) for k, v in config.items()}
+    return {k: "…" if k in PATH_FIELDS and v else _without_paths(v) for k, v in config.items()}
 
 
 def _plot(draw: Callable[..., object], *arrays: Any, size: tuple[float, float] = (4.6, 4.3)) -> str:

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from mammojax import configs
 from mammojax.errors import BadConfig
 
@@ -53,7 +55,9 @@ def differences(config: Mapping[str, Any], row: str) -> list[str]:
     expected = of_row(row)
     if expected is None:
         return [NOT_COMPARED]
-    ours, theirs = (_flat({k: v for k, v in tree.items() if k != "stages"}) for tree in (config, expected))
+    ours, theirs = (
+        flatten_dict({k: v for k, v in tree.items() if k != "stages"}, sep=".") for tree in (config, expected)
+    )
     if not ours.get("model.auxiliary_classes", 0):
         ours = {field: value for field, value in ours.items() if not field.startswith("auxiliary.")}
     differing = [
@@ -95,10 +99,3 @@ def _text(field: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-
-
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return leaves

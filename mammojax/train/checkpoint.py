@@ -23,6 +23,8 @@ from orbax.checkpoint import v1 as ocp
 from mammojax.errors import BadCheckpoint
 
 Tree = Any
+PATH_FIELDS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
+"""Fields of a config that name a file or folder."""
 _DIGESTS = "sha256.json"
 logging.getLogger("absl").addFilter(lambda record: "OCDBT" not in record.getMessage())  # a notice at every save
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+from flax.traverse_util import flatten_dict
 
 from mammojax.errors import BadConfig
+from mammojax.train.checkpoint import PATH_FIELDS
 
 FILE = "tracker.json"
 """In a run folder: the tracker's name, and its id of the run, by which a resumed run goes on there."""
-PATHS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
 
 
 class _Wandb:
@@ -62,7 +63,7 @@ class _Mlflow:
         self._client.set_terminated(self.id)
 
 
-_SERVERS: dict[str, type[_Wandb] | type[_Mlflow]] = {"wandb": _Wandb, "mlflow": _Mlflow}
+SERVERS: dict[str, type[_Wandb] | type[_Mlflow]] = {"wandb": _Wandb, "mlflow": _Mlflow}
 
 
 class Tracker:
@@ -86,9 +87,11 @@ class Tracker:
         file = workdir / FILE
         saved = json.loads(file.read_text()) if file.is_file() else {}
         known = saved["id"] if saved.get("tracker") == self._name else ""
+        flat = flatten_dict(config.to_dict(), sep=".")
+        fields = {name: value for name, value in flat.items() if name.rpartition(".")[2] not in PATH_FIELDS}
         title = "/".join(workdir.absolute().parts[-2:])
         try:
-            server = _SERVERS[self._name](title, _fields(config.to_dict()), known, workdir)
+            server = SERVERS[self._name](title, fields, known, workdir)
         except Exception as error:  # of the package, of the network: each has classes of its own
             raise BadConfig(
                 f'config.tracker is "{self._name}", which cannot be reached ({_line(error)}); set it up, or leave the '
@@ -120,14 +123,3 @@ class Tracker:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The fields of a config by their dotted names, without those that name files or folders."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _fields(value, f"{prefix}{name}.")
-        elif name not in PATHS:
-            flat[prefix + name] = value
-    return flat
