@@ -8,7 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mammojax import extension
+from mammojax.data.breast import CROPS
 from mammojax.errors import BadConfig
+from mammojax.train.augment import BORDERS, ORDERS
+from mammojax.train.tracker import SERVERS
 
 LEAST: Mapping[str, float] = {
     "batch": 1, "eval_batch": 1, "checkpoint_steps": 1, "bootstrap_runs": 1, "gallery": 0, "seed": 0, "calibration": 0,
@@ -17,10 +20,10 @@ LEAST: Mapping[str, float] = {
 }  # fmt: skip
 """Fields that are numbers, and the least of each."""
 WORDS: Mapping[str, tuple[str, ...]] = {
-    "data.crop": ("none", "breast", "tissue"),
-    "augment.order": ("nearest", "linear"),
-    "augment.border": ("edge", "reflect"),
-    "tracker": ("", "wandb", "mlflow"),
+    "data.crop": CROPS,
+    "augment.order": ORDERS,
+    "augment.border": BORDERS,
+    "tracker": ("", *SERVERS),
 }
 """Fields that are one of some words."""
 MONITORS: Mapping[str, tuple[str, ...]] = {

@@ -17,6 +17,7 @@ from tqdm import tqdm
 _WORK = 256  # the breast is found on a copy whose longer side is this: film grain and thin scratches vanish
 WHOLE = 0.95  # a crop that keeps more of its image has hardly found a breast
 SKIN = 0.02  # of the image's longer side: so far from the breast's mask its skin may reach
+CROPS = ("none", "breast", "tissue")  # see Framing
 ITERATIONS = 100  # of erosion and dilation with a cross: thin lines and labels go, the breast stays
 
 

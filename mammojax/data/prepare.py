@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 
 from mammojax import arguments, extension
 from mammojax.data import exams, source
+from mammojax.data.breast import CROPS
 from mammojax.data.builder import MammogramBuilder, MammogramConfig
 from mammojax.data.cells import Writer, read_table
 from mammojax.data.dataset import COLUMNS, Prepared
@@ -266,7 +267,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=arguments.count, default=100, help="of exams: the crop's erosion in pixels"
     )
-    parser.add_argument("--crop", choices=["none", "breast", "tissue"], default="none")
+    parser.add_argument("--crop", choices=CROPS, default="none")
     parser.add_argument("--keep-aspect", action="store_true")
     parser.add_argument("--split", choices=["shen", "official", "all"], default="shen")
     parser.add_argument("--map", default="", help="a manifest's words for pathologies, such as 0=BENIGN,1=MALIGNANT")

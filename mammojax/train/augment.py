@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+ORDERS = ("nearest", "linear")
+BORDERS = ("edge", "reflect")
+
 
 def affine_sample(
     images_BxHxWx1: jax.Array, matrices_Bx2x3: jax.Array, order: str, border: str = "edge"
@@ -26,9 +29,9 @@ def affine_sample(
     Raises:
         ValueError: an unknown order or border.
     """
-    if order not in ("nearest", "linear"):
+    if order not in ORDERS:
         raise ValueError(f'config.augment.order is "{order}"; write "nearest" or "linear".')
-    if border not in ("edge", "reflect"):
+    if border not in BORDERS:
         raise ValueError(f'config.augment.border is "{border}"; write "edge" or "reflect".')
     height, width = images_BxHxWx1.shape[1:3]
     rows, columns = jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None, :]
