@@ -112,17 +112,15 @@ def fit(config: ml_collections.ConfigDict, memory: int, name: str = "config") ->
     """
     compilation.keep()
     facts = {"mean": None if config.model.task == "exam_patch" else 0.0}
-    plan = stages.from_config(config.stages)
-    params = abstract_variables(
-        tasks.of(config.model.task).network(config.model),
-        tasks.of(config.model.task).sizes(config, config.data), config.model.channels,
-    )["params"]  # fmt: skip
+    all_stages, task = stages.from_config(config.stages), tasks.of(config.model.task)
+    size = task.sizes(config, config.data)
+    params = abstract_variables(task.network(config.model), size, config.model.channels)["params"]
 
     def learned(stage: stages.Stage) -> int:
         labels = zip(jax.tree.leaves(params), jax.tree.leaves(stages.labels(stage, params)), strict=True)
         return sum(leaf.size for leaf, label in labels if label != "freeze")
 
-    stage, tried = max(reversed(plan), key=learned), []
+    stage, tried = max(reversed(all_stages), key=learned), []
 
     def needed(remat: bool, accumulate: int) -> int:
         config.remat, config.accumulate = remat, accumulate
@@ -138,7 +136,7 @@ def fit(config: ml_collections.ConfigDict, memory: int, name: str = "config") ->
     if used > memory and not remat:
         with_remat = needed(True, accumulate)
         remat, used = with_remat < used, min(used, with_remat)
-    cached = any(stage.cache for stage in plan)
+    cached = any(stage.cache for stage in all_stages)
     while used > memory and not cached and config.batch % (2 * accumulate) == 0:
         accumulate *= 2
         used = needed(remat, accumulate)

@@ -143,7 +143,7 @@ def fit(name: str, chosen: list[Choice], memory: int, few: bool) -> tuple[list[C
     while True:
         reason = "few images need many steps" if few else "a step of sixteen is well used"
         if first:
-            reason = f"more does not fit into {memory / 1e9:.3g} GB: the first try needed {first / 1e9:.3g} GB"
+            reason = f"more does not fit into {plan.gigabytes(memory)}: the first try needed {plan.gigabytes(first)}"
         now = [shrunk if choice.field == "data.size" else choice for choice in chosen]
         now += [Choice("batch", batch, reason)]
         config = build(name, now)
@@ -157,31 +157,33 @@ def fit(name: str, chosen: list[Choice], memory: int, few: bool) -> tuple[list[C
         height, width = (max(POSITION, side * 3 // 4 // POSITION * POSITION) for side in shrunk.value)
         if (height, width) == shrunk.value:
             raise BadConfig(
-                f"no training step fits into {memory / 1e9:.3g} GB: the smallest needs {used / 1e9:.3g} GB."
+                f"no training step fits into {plan.gigabytes(memory)}: the smallest needs {plan.gigabytes(used)}."
             )
         why = f"{size.value[0]} × {size.value[1]} would keep the smallest lesions, but does not fit into the memory"
         shrunk = Choice("data.size", (height, width), why)
+    return now, _measure(config)
+
+
+def _measure(config: ConfigDict) -> plan.Cost:
+    """What a training step of a config costs from random weights."""
     task = tasks.of(config.model.task)
     variables = init_variables(task.network(config.model), task.sizes(config, config.data), config.model.channels, 0)
-    return now, plan.measure(config, variables, FACTS)
+    return plan.measure(config, variables, FACTS)
 
 
 def hours(name: str, chosen: Sequence[Choice], cost: plan.Cost, found: Fingerprint) -> str:
     """How long both networks train on this machine, by a measured step of each."""
     config = build(name, chosen)
     part = start.part(config, "patch", Path())
-    task = tasks.of(part.model.task)
-    variables = init_variables(task.network(part.model), task.sizes(part, part.data), part.model.channels, 0)
-    of_patch = plan.measure(part, variables, FACTS)
     seconds = [
         plan.training_seconds(of, step, {"train": round(0.765 * n), "val": round(0.085 * n), "test": round(0.15 * n)})
-        for of, step, n in ((part, of_patch, PATCHES * found.lesions), (config, cost, found.images))
+        for of, step, n in ((part, _measure(part), PATCHES * found.lesions), (config, cost, found.images))
     ]
     device = jax.devices()[0].device_kind
     return (
         f"about {plan.duration(seconds[0])} for patches and {plan.duration(seconds[1])} for whole images on this "
         f"machine ({jax.device_count()} × {device}); a step of {config.batch} images takes {cost.seconds:.2f} s"
-        + (f" and {cost.bytes / 1e9:.3g} GB" if cost.bytes else "")
+        + (f" and {plan.gigabytes(cost.bytes)}" if cost.bytes else "")
     )
 
 

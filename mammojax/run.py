@@ -120,13 +120,13 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def _check_parts(config: ml_collections.ConfigDict, plan: list[stages.Stage]) -> None:
+def _check_parts(config: ml_collections.ConfigDict, of_config: list[stages.Stage]) -> None:
     """Refuse a batch that cannot go through the network in config.accumulate parts."""
     parts = config.get("accumulate", 1)
     batches = [config.batch] + ([config.auxiliary.batch] if config.model.get("auxiliary_classes", 0) else [])
     if parts < 1 or any(batch % parts for batch in batches):
         raise BadConfig(f"config.accumulate is {parts}, which does not divide the batch of {batches[-1]}.")
-    if parts > 1 and any(stage.cache for stage in plan):
+    if parts > 1 and any(stage.cache for stage in of_config):
         raise BadConfig("config.accumulate and a stage's cache exclude each other; write accumulate=1 or cache=0.")
 
 
