@@ -1,4 +1,4 @@
-"""Preparing a data set: TFDS writes its examples, and we write dataset.json and index.csv beside them."""
+"""Preparing a data set: its examples are written for TFDS, and dataset.json beside them marks it complete."""
 
 import argparse
 import contextlib
@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mammojax import arguments, extension
-from mammojax.data import exams, source
+from mammojax.data import exams, shards, source
 from mammojax.data.breast import CROPS
-from mammojax.data.builder import MammogramBuilder, MammogramConfig
+from mammojax.data.builder import MammogramConfig
 from mammojax.data.cells import Writer, read_table
 from mammojax.data.dataset import COLUMNS, Prepared
 from mammojax.data.levels import gray_levels, ranges
@@ -54,6 +53,7 @@ def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list
     for recipe, path in zip(recipes, paths, strict=True):
         if (path / "dataset.json").is_file():
             _same_source(recipe)
+            shards.finish(recipe)  # which a call that was stopped at its very end did not come to
             continue
         with _alone(recipe.data_dir):
             if not (path / "dataset.json").is_file():
@@ -109,15 +109,14 @@ def _same_source(recipe: Recipe) -> None:
         )
 
 
-def _builder(recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
-    """The builder of one kind, ours or the one that the recipe names.
+def _builder(cls: type[tfds.core.DatasetBuilder], recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
+    """The builder that a recipe names.
 
     Raises:
-        BadDataset: the examples of the recipe's builder lack a feature that ours have.
+        BadDataset: its examples lack a feature that ours have.
     """
-    cls = source.outside_builder(recipe) or MammogramBuilder
 
-    class Builder(cls, skip_registration=True):  # type: ignore[misc, valid-type, call-arg]
+    class Builder(cls, skip_registration=True):  # type: ignore[call-arg]
         name = recipe.folder  # TFDS would take the class's name
         VERSION = tfds.core.Version(FORMAT_VERSION)
 
@@ -130,7 +129,7 @@ def _builder(recipe: Recipe, workers: int) -> tfds.core.DatasetBuilder:
 
 
 def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
-    """Prepare one kind: TFDS writes, then dataset.json marks it complete; an interrupted call's files go first.
+    """Prepare one kind: its examples are written, then dataset.json marks it complete.
 
     Args:
         recipe: of the kind.
@@ -140,16 +139,15 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
     data_set, path = f"{recipe.name}/{recipe.config_name}", recipe.path
     _ = recipe.origin  # raises without a source, before anything is removed
     logging.getLogger("absl").setLevel(logging.ERROR)  # it would print the source's path and the whole config
-    shutil.rmtree(path.parent, ignore_errors=True)
-    builder = _builder(recipe, workers)
-    rejected = _write_examples(builder, data_set)
-    with (path / "rejected.csv").open("w", newline="") as file:
-        Writer(file, ("file", "reason")).rows(rejected)
-    counts, mean, levels = _write_index(builder, path / "index.csv")
+    cls = source.outside_builder(recipe)
+    written = shards.write(recipe, workers) if cls is None else _write_outside(cls, recipe, workers)
+    counts, rejected = written.counts, written.rejected
     if not sum(counts["train"].values()):
         shutil.rmtree(path)
         why = f"; the first of {len(rejected)} left out: {rejected[0][0]}, {rejected[0][1]}" if rejected else ""
         raise BadDataset(f"{data_set}: the train split has no example{why}.")
+    with (path / "rejected.csv").open("w", newline="") as file:
+        Writer(file, ("file", "reason")).rows(rejected)
     facts = {
         "name": recipe.name,
         "kind": recipe.kind,
@@ -159,13 +157,16 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
         "seed": recipe.seed,
         "source": source.digest(recipe),
         **({"map": recipe.label_map} if recipe.label_map else {}),
-        "mean": None if recipe.of_exams else mean if whole is None else whole.facts["mean"],
-        **({"levels": levels} if recipe.kind in WITHOUT_PATCHES else {}),
+        "mean": None if recipe.of_exams else written.mean if whole is None else whole.facts["mean"],
+        **({"levels": written.levels} if recipe.kind in WITHOUT_PATCHES else {}),
         "classes": recipe.classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(recipe.classes)} for s in SPLITS},
         "rejected": len(rejected),
     }
-    (path / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
+    unfinished = path / "dataset.json.part"
+    unfinished.write_text(json.dumps(facts, indent=2) + "\n")
+    unfinished.rename(path / "dataset.json")
+    shards.finish(recipe)
     numbers = []
     for split in SPLITS:
         by_class = ", ".join(f"{c} {counts[split][k]}" for k, c in enumerate(recipe.classes) if counts[split][k])
@@ -173,24 +174,24 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
     print(f"prepared {data_set}: {'; '.join(numbers)}; {len(rejected)} left out (rejected.csv)", flush=True)
 
 
-def _write_examples(builder: tfds.core.DatasetBuilder, data_set: str) -> list[tuple[str, str]]:
-    """Let TFDS write the examples silently; return (file, reason) of everything left out, sorted.
+def _write_outside(cls: type[tfds.core.DatasetBuilder], recipe: Recipe, workers: int) -> shards.Written:
+    """Let a builder of the user write its examples by TFDS, silently; index.csv follows.
 
     Raises:
-        BadDataset: a split has no usable file.
+        BadDataset: a split has no usable file, see `_builder` too.
     """
-    tfds.disable_progress_bar()  # ours counts mammograms; TFDS's counts shards
+    shutil.rmtree(recipe.path.parent, ignore_errors=True)  # of an interrupted call
+    builder = _builder(cls, recipe, workers)
+    tfds.disable_progress_bar()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             builder.download_and_prepare()
-        except AssertionError:  # TFDS, on a split whose every file was left out
-            rejected = getattr(builder, "rejected", [])
-            first = "; the first: {}, {}".format(*sorted(rejected)[0]) if rejected else ""
-            raise BadDataset(
-                f"{data_set}: of one split no file can be used, {len(rejected)} were left out{first}."
-            ) from None
-    return sorted(set(getattr(builder, "rejected", [])))
+        except AssertionError:  # TFDS, on a split without examples
+            raise BadDataset(f"{recipe.name}/{recipe.config_name}: one split has no examples.") from None
+    written = _write_index(builder, recipe.path / "index.csv")
+    written.rejected = sorted(set(getattr(builder, "rejected", [])))
+    return written
 
 
 def _settings_used(recipe: Recipe, index: Path) -> dict[str, Any]:
@@ -204,13 +205,9 @@ def _settings_used(recipe: Recipe, index: Path) -> dict[str, Any]:
     return facts
 
 
-def _write_index(
-    builder: tfds.core.DatasetBuilder, path: Path
-) -> tuple[dict[str, Counter[int]], float, dict[str, list[float]]]:
-    """Write index.csv; return each split's label counts, and of train the mean gray value, 0 … 255, and the ranges of
-    the gray levels of whole images."""
-    counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
-    total, pixels = 0.0, 0
+def _write_index(builder: tfds.core.DatasetBuilder, path: Path) -> shards.Written:
+    """Write index.csv of the examples of a builder of the user."""
+    written, total, pixels = shards.Written(), 0.0, 0
     levels: list[dict[str, float]] = []
     with path.open("w", newline="") as file:
         facts = ("facts",) * ("facts" in builder.info.features)
@@ -220,7 +217,7 @@ def _write_index(
                 continue
             for example in builder.as_data_source(split):
                 label = int(example["label"])
-                counts[split][label] += 1
+                written.counts[split][label] += 1
                 texts = [_text(example[c]) for c in ("image_id", *COLUMNS[1:-1])]
                 writer.row((split, *texts, label, *(_text(example[name]) for name in facts)))
                 if split == "train":
@@ -228,7 +225,8 @@ def _write_index(
                     pixels += example["image"].size
                     if "masks" in example:
                         levels.append(gray_levels(example["image"][..., 0]))
-    return counts, total / max(pixels, 1) * 255 / 65535, ranges(levels)
+    written.mean, written.levels = total / max(pixels, 1) * 255 / 65535, ranges(levels)
+    return written
 
 
 def training_levels(data: Prepared) -> dict[str, list[float]]:

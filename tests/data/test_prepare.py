@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.data import builder, dataset, examples, phantom
+from mammojax.data import dataset, examples, phantom, shards
 from mammojax.data.manifest import Image
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
@@ -71,15 +71,15 @@ def test_the_facts_that_a_run_needs_are_written(source: Path, tmp_path: Path) ->
     assert sum(patches.facts["counts"]["train"].values()) == len(patches.labels("train"))
 
 
-def test_an_interrupted_one_starts_clean(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = builder.examples_of, itertools.count()
+def test_an_interrupted_one_leaves_nothing_half(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = shards.examples_of, itertools.count()
 
     def killed(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == 9:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(builder, "examples_of", killed)
+    monkeypatch.setattr(shards, "examples_of", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(Recipe("cbis_ddsm", "whole", tmp_path, source, **FACTS))
     monkeypatch.undo()

@@ -191,7 +191,7 @@ def test_a_function_outside_is_a_data_set_like_any_other(
     command += ["--kinds", "whole,patches_s1,exams", "--size", "16x16", "--patch-size", "8", "--iterations", "3"]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("prepared my_rows:rows/whole_shen_16x16_s0: train ")
+    assert printed[1].startswith("prepared my_rows:rows/whole_shen_16x16_s0: train ")
     assert printed[-3:] == [
         str(tmp_path / "data" / "my_rows_rows" / name / "1.0.0")
         for name in ("whole_shen_16x16_s0", "patches_s1_shen_16x16_p8_s0", "exams_shen_tautoi3_s0")
