@@ -32,9 +32,9 @@ TITLES = {
     "input": "Input alone, milliseconds of a batch; the peer is a DataLoader on PNGs",
     "startup": "From the start of a process to the end of its first training step",
     "memory": "Bytes of a training step (stage 2, Adam), by the compiler; that of a CPU does not show what remat saves",
-    "depthwise": "Forward and backward pass of depthwise convolutions on a CPU, beside derived gradients and XLA's own",
+    "convolutions": "Forward and backward pass of convolutions on a CPU, beside XLA's own and derived gradients",
 }
-CPU_ONLY = ("depthwise",)
+CPU_ONLY = ("convolutions",)
 NOTES = {
     "cpu": "*CPU*: {device}; {versions}. Shared with other programs, and the process kept to one core: only the ratios "
     "mean something.",

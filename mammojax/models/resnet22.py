@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, convolution, never, norms, relu
 
 PADDINGS = {"paper": (3, 1), "code": (0, 0)}
 """Zeros on each side of the first convolution, and of its max pool."""
@@ -41,6 +41,7 @@ class PreactivationUnit(nn.Module):
             use_bias=False,
             kernel_init=HE_NORMAL,
             dtype=self.dtype,
+            conv_general_dilated=convolution,
         )
         x = relu(norm(x_BxHxWxC, "bn1"))
         shortcut = x_BxHxWxC

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, convolution, never, norms, relu
 
 
 class Bottleneck(nn.Module):
@@ -45,6 +45,7 @@ class Bottleneck(nn.Module):
             use_bias=self.conv_bias,
             kernel_init=HE_NORMAL,
             dtype=self.dtype,
+            conv_general_dilated=convolution,
             name="conv2",
         )(x)
         x = relu(norm(x, "bn2"))

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.layers import HE_NORMAL, Frozen, never, relu
+from mammojax.models.layers import HE_NORMAL, Frozen, convolution, never, relu
 
 CONVS = (2, 2, 3, 3, 3)
 """Convolutions in each of the five blocks."""
@@ -35,7 +35,10 @@ class VGG16(nn.Module):
         for b, convs in enumerate(CONVS, start=1):
             channels = self.width * min(2 ** (b - 1), 8)
             for c in range(1, convs + 1):
-                x = nn.Conv(channels, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, name=f"block{b}_conv{c}")(x)
+                x = nn.Conv(
+                    channels, (3, 3), kernel_init=HE_NORMAL, dtype=self.dtype, conv_general_dilated=convolution,
+                    name=f"block{b}_conv{c}",
+                )(x)  # fmt: skip
                 x = relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
             intermediates[f"block{b}"] = x

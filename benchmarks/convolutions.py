@@ -1,0 +1,62 @@
+"""Convolutions that are written for a CPU, beside XLA's own: python -m benchmarks convolutions [--batch 4]
+
+Depthwise ones are `mammojax.models.layers.depthwise` by slices, with written-out gradients; "derived" is the same sum
+of slices with the gradients that JAX derives; the shapes are those of EfficientNet-Lite0 on 224 × 224. The 3×3 ones
+are `layers.conv3x3`; shapes of VGG16 on 224 × 224, and the first of ResNet50 on 1152 × 896.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import _timing
+from mammojax.models import layers
+
+DEPTHWISE = ((112, 112, 32, 3, 1), (56, 56, 144, 5, 2), (14, 14, 480, 3, 1), (7, 7, 1152, 5, 1))
+FULL = ((224, 224, 64, 3, 1), (112, 112, 128, 3, 1), (56, 56, 256, 3, 1), (288, 224, 64, 3, 1))
+"""Height, width, channels, kernel and stride."""
+
+
+def main(arguments: Sequence[str]) -> Iterator[dict]:
+    """A row for each shape: milliseconds of forward and backward pass, and the ratios of ours to the others."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks convolutions")
+    parser.add_argument("--batch", type=int, default=4)
+    args = parser.parse_args(arguments)
+    for layer, shapes in (("depthwise", DEPTHWISE), ("3×3", FULL)):
+        for height, width, channels, kernel, stride in shapes:
+            rng = np.random.default_rng(0)
+            x = jnp.asarray(rng.normal(size=(args.batch, height, width, channels)), jnp.float32)
+            inputs = 1 if layer == "depthwise" else channels
+            w = jnp.asarray(rng.normal(size=(kernel, kernel, inputs, channels)), jnp.float32)
+            ways = _depthwise(stride) if layer == "depthwise" else {"ours": layers.conv3x3, "xla": layers._conv3x3}
+            seconds = _timing.medians({name: _turns(way, x, w) for name, way in ways.items()})
+            row = {"layer": layer, "height": height, "width": width, "channels": channels, "kernel": kernel}
+            row |= {"stride": stride, "batch": args.batch}
+            row |= {f"{name}_ms": value * 1e3 for name, value in seconds.items()}
+            yield row | {f"to_{name}": seconds["ours"] / seconds[name] for name in seconds if name != "ours"}
+
+
+def _depthwise(stride: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+    derived = layers._by_slices.fun  # the function without its custom gradients
+    return {
+        "ours": lambda x, w: layers.depthwise(x, w, stride, by_slices=True),
+        "xla": lambda x, w: layers.depthwise(x, w, stride, by_slices=False),
+        "derived": lambda x, w: derived(x, w, stride, "same"),
+    }
+
+
+def _turns(
+    way: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array
+) -> Callable[[int], object]:  # fmt: skip
+    """Runs forward and backward pass of a convolution some times."""
+    gradient = jax.jit(jax.grad(lambda x, w: jnp.sum(way(x, w) ** 2), (0, 1)))
+
+    def turns(count: int) -> None:
+        for _ in range(count):
+            result = gradient(x, w)
+        jax.block_until_ready(result)
+
+    return turns

@@ -1,0 +1,48 @@
+"""The layers that the networks share: the 3×3 convolution whose kernel learns in chunks of rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mammojax.models import layers
+from mammojax.models.layers import conv3x3, convolution
+
+NAMES = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.mark.parametrize("height", [3, 4, 9])
+def test_conv3x3_is_xlas_own(height: int) -> None:
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, height, 7, 5), (3, 3, 5, 4)))
+
+    def loss(how: object, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = how(x, kernel)  # type: ignore[operator]
+        return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum()
+
+    def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NAMES)
+
+    for ours, own in zip(*(jax.grad(loss, (1, 2))(how, x, kernel) for how in (conv3x3, xla)), strict=True):
+        np.testing.assert_allclose(ours, own, rtol=1e-5, atol=1e-5 * np.abs(own).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stride", "side", "channels", "taken"),
+    [
+        ("float32", 1, 3, 8, True), ("bfloat16", 1, 3, 8, False), ("float32", 2, 3, 8, False),
+        ("float32", 1, 5, 8, False), ("float32", 1, 3, 4, False),
+    ],
+)  # fmt: skip
+def test_only_large_images_on_a_cpu_leave_xlas_own(
+    dtype: str, stride: int, side: int, channels: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LARGE", 1000), ("WIDE", 8), ("HIGH", 16)):
+        monkeypatch.setattr(layers, name, value)
+    x, kernel = jnp.zeros((1, 16, 16, channels), dtype), jnp.zeros((side, side, channels, 8), dtype)
+
+    def gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda k: convolution(x, k, (stride, stride), "SAME", dimension_numbers=NAMES).sum())(kernel)
+
+    assert ("scan[" in str(jax.make_jaxpr(gradient)(x, kernel))) == (taken and jax.device_count() == 1)
+    assert "scan[" not in str(jax.make_jaxpr(gradient)(x[:, :15], kernel))
