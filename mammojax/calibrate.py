@@ -11,31 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from mammojax import arguments, train_patients
 from mammojax.data import dataset, exams
 from mammojax.data.pairs import Pairs
 from mammojax.errors import BadCheckpoint, NotComparable
-from mammojax.evaluate import calibration, plots, report, table
-from mammojax.evaluate.calibration import AIMS, Calibration
+from mammojax.evaluate import calibration, calibration_report, run_report, table
+from mammojax.evaluate.calibration import AIMS
 from mammojax.evaluate.predict import predict
-from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import Predictions
-from mammojax.evaluate.text_table import text_table
 from mammojax.train.checkpoint import read_config
-
-STEPS = ("as it is", "prior-corrected", "calibrated")
-SHARES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "recall": "recalled"}
 
 
 def calibrate(
     run: Path, data: Path | None = None, tta: str = "", aim: str = "", value: float | None = None,
     prevalences: Sequence[float] = (), words: str = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit, measure on the test split, and write RUN/calibration.json and RUN/calibration.html.
+    """Fit, measure on the test split, write calibration.json and calibration.html into RUN; report.html shows it too.
 
     Args:
         run: a finished whole-image, two-view or exam run.
@@ -83,7 +76,8 @@ def calibrate(
             examples, fitted.threshold, float(examples.label().mean())
         )
     fitted.save(run, measured)
-    write(run, fitted, measured, test, examples)
+    calibration_report.write(run, fitted, measured, test, examples)
+    run_report.refresh(run)
     return {"calibration": fitted, **measured}
 
 
@@ -132,86 +126,6 @@ def _trained_prior(run: Path, config: Any, facts: dict[str, Any]) -> float:
         batch=config.batch, epochs=1, seed=0,
     )  # fmt: skip
     return (windows.share("left_malignant") + windows.share("right_malignant")) / 2
-
-
-def write(run: Path, fitted: Calibration, measured: dict[str, Any], test: Predictions, examples: Predictions) -> None:
-    """Print the tables; write RUN/calibration.html."""
-    sections = _sections(fitted, measured)
-    for section in sections:
-        print(f"\n{section.heading}\n{section.text}\n{text_table(section.header, section.rows)}")
-    figures = []
-    with matplotlib.rc_context(plots.FONT):
-        for name, of in (("test split", test), (fitted.fitted_on, examples)):
-            figure = Figure(figsize=(4.8, 4.6))
-            curves = calibration.scores_by_step(of, fitted)
-            plots.reliability(figure.subplots(), of.label(), {k: curves[k] for k in STEPS[::2]}, name)
-            figures.append((f"Reliability on {name}", report.png(figure)))
-    note = "Each point is a tenth of the examples: their mean score and the share of malignant ones among them. On the "
-    note += "dotted line scores are probabilities. The line ends where the scores end."
-    picture = report.Section("Reliability", figures=figures, note=note)
-    quality = measured["quality"]["test"]
-    cards = [_card(f"Brier score, {step}", quality[step]["brier"]) for step in STEPS[::2] if step in quality]
-    if fitted.threshold is not None:
-        cards += [_card(name, measured["operating"][0][name]) for name in ("sensitivity", "specificity")]
-    notes = [f"Fitted on {fitted.fitted_on}." + ("" if fitted.chose_nothing else " It is optimistic for that reason.")]
-    notes += [
-        "Research use only. Probabilities hold for populations like the one they were fitted on, at its prevalence."
-    ]
-    report.write_page(
-        run / "calibration.html",
-        f"Calibration of {run.resolve().name}",
-        notes,
-        [*sections[:1], picture, *sections[1:]],
-        cards,
-    )
-    print(f"\n→ {run / 'calibration.html'}", flush=True)
-
-
-def _card(name: str, interval: dict[str, Any]) -> tuple[str, str, str]:
-    value, _, rest = interval_text(interval).partition(" ")
-    return name, value, rest
-
-
-def _sections(fitted: Calibration, measured: dict[str, Any]) -> list[report.Section]:
-    rows = []
-    for name, quality in (("test", measured["quality"]["test"]), ("fitted on", measured["quality"]["fitted on"])):
-        negatives, positives = quality["n"]
-        for step in STEPS:
-            if step in quality:
-                of = quality[step]
-                brier = interval_text(of["brier"], ".4f")
-                cells = (f"{positives} + {negatives}", brier, f"{of['ece']:.4f}", f"{of['mean']:.3f}")
-                rows.append([name, step, *cells, f"{quality['malignant']:.3f}"])
-    text = f"Fitted on {fitted.fitted_on}: temperature {fitted.temperature:.2f}; the share of malignant examples is "
-    text += f"{fitted.trained_prior:.3f} in what training amounted to, {fitted.prior:.3f} in what it was fitted on."
-    test = measured["quality"]["test"]
-    if test["calibrated"]["brier"]["value"] > test["as it is"]["brier"]["value"]:
-        text += " On the test split the calibrated scores are worse than those of the network: do not use p_calibrated."
-    header = ("", "scores", "malignant + other", "Brier score", "ECE", "mean score", "share malignant")
-    note = (
-        "Lower is better. ECE: the expected calibration error over ten bins of equally many examples; on few examples "
-    )
-    note += "it does not reach 0."
-    sections = [report.Section("Probabilities", text, header, rows, note=note)]
-    if fitted.threshold is None:
-        return sections
-    rows = [
-        ["fitted on", *_cells(measured["operating_fitted_on"])],
-        *(["test", *_cells(o)] for o in measured["operating"]),
-    ]
-    text = f"Recall from a score of {fitted.threshold:.4f} on, chosen for a {fitted.aim.replace('_', ' ')} of "
-    text += f"{fitted.aimed_at:g} on {fitted.fitted_on}. From now on the tables of mammojax predict --tta {fitted.tta} "
-    text += "have the column decision."
-    note = "PPV, NPV and the share recalled follow from sensitivity and specificity by Bayes' rule; the first two rows "
-    note += (
-        "are at the prevalence of the examples themselves. A screening population has other, mostly easier, negatives."
-    )
-    columns = ("", "prevalence", *SHARES.values())
-    return [*sections, report.Section("Operating point", text, columns, rows, note=note)]
-
-
-def _cells(operating: dict[str, Any]) -> list[str]:
-    return [f"{operating['prevalence']:.4f}", *(interval_text(operating[name]) for name in SHARES)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

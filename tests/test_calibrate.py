@@ -12,6 +12,7 @@ from mammojax import cli, run
 from mammojax.data import dataset, phantom
 from mammojax.data.recipe import Recipe
 from mammojax.evaluate.calibration import Calibration
+from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import IMAGE_COLUMNS
 from mammojax.train.checkpoint import read_config
 
@@ -72,6 +73,15 @@ def test_predictions_get_probabilities_and_decisions_when_they_were_chosen(
     for words in ("which also chose the epoch", "It is optimistic for that reason", "PPV", "0.0060", "data:image/png"):
         assert words in page
     assert "which also chose the epoch" in printed
+    report = (calibrated / "report.html").read_text()  # written before the calibration, which is put into it
+    assert report.count("<h2>Operating point</h2>") == report.count("<h2>Probabilities</h2>") == 1
+    assert report.index("Who they are") < report.index("Operating point") < report.index("What is reported")
+    assert "Calibration and operating point" not in report
+    for point in saved["operating"]:
+        assert f"<td>{point['prevalence']:.4f}</td>" in report
+        assert f"<td>{interval_text(point['ppv'])}</td>" in report
+    assert f"; recall from {fitted.threshold:.4f} on |" in (calibrated / "model_card.md").read_text()
+    assert f"; recall from {fitted.threshold:.4f} on</td>" in report
 
     assert cli.main([*predict, "--output", str(tmp_path / "after"), "--tta", "flips"]) == 0
     after = _rows(tmp_path / "after" / "predictions.csv")

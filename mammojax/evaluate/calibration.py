@@ -85,6 +85,11 @@ class Calibration:
         except (ValueError, KeyError, TypeError):
             raise NotComparable(f'"{run}": {FILE} cannot be read; run mammojax calibrate again.') from None
 
+    @staticmethod
+    def measured(run: Path) -> dict[str, Any]:
+        """What `save` wrote beside the calibration."""
+        return {name: of for name, of in json.loads((run / FILE).read_text()).items() if name != "calibration"}
+
     def save(self, run: Path, measured: dict[str, Any]) -> None:
         """Write calibration.json: this, and what was measured with it."""
         contents = {"calibration": asdict(self), **measured}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mammojax.evaluate import table
+from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.report import Section, with_counts
 
 NOT = "not reported"
+PART = "reported"
 HEADER = ("item", "of TRIPOD+AI", "this run")
 MOST_WORDS = 10  # different words of a column; more are ids or free text
 _BALANCE = ("the loss takes classes as they come", "the loss weighs classes alike")
@@ -74,7 +76,7 @@ def rows(
         ("Choice of the epoch", "12c", _choice(config)),
         ("Balance of classes", "13", _BALANCE[bool(config.get("balance_loss"))]),
         ("AUC on the test split, 95 % interval by patient", "23a", with_counts(auc) if auc else NOT),
-        ("Calibration", "12e", f"{NOT} when this was written; mammojax calibrate adds calibration.html"),
+        ("Calibration", "12e", _calibration(workdir)),
         *LEFT_TO_AUTHORS,
         ("Code", "18f", f"mammojax {package}, Apache-2.0" if package else NOT),
     ]  # fmt: skip
@@ -88,6 +90,14 @@ def _words(frame: Any, column: str) -> str:
     if len(counted) > MOST_WORDS:
         return f"{len(counted)} different values"
     return ", ".join(f"{word} {n}" for word, n in counted.items())
+
+
+def _calibration(workdir: Path) -> str:
+    fitted = Calibration.load(workdir)
+    if fitted is None:
+        return f"{NOT}; fit it with mammojax calibrate"
+    text = f"temperature {fitted.temperature:.2f}, fitted on {fitted.fitted_on}"
+    return text + ("" if fitted.threshold is None else f"; recall from {fitted.threshold:.4f} on")
 
 
 def _start(config: Mapping[str, Any]) -> str:
@@ -106,7 +116,7 @@ def _choice(config: Mapping[str, Any]) -> str:
 def section(items: Sequence[tuple[str, str, str]]) -> Section:
     """The items as a part of the report."""
     text = "After TRIPOD+AI; what the run cannot know is for its authors to write. The same table is in model_card.md."
-    return Section("What is reported, and what is not", text, HEADER, items, words=True)
+    return Section("What is reported, and what is not", text, HEADER, items, words=True, part=PART)
 
 
 def write(path: Path, title: str, notes: Sequence[str], items: Sequence[tuple[str, str, str]]) -> None:
@@ -125,8 +135,22 @@ def write(path: Path, title: str, notes: Sequence[str], items: Sequence[tuple[st
         *(f"- {_cell(n)}" for n in notes),
         "",
     ]
-    lines += ["| " + " | ".join(map(_cell, cells)) + " |" for cells in (HEADER, ("---",) * len(HEADER), *items)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join([*lines, *_lines(items)]) + "\n", encoding="utf-8")
+
+
+def replace(path: Path, items: Sequence[tuple[str, str, str]]) -> None:
+    """Put items into a written model card in place of those that it has; nothing where there is none."""
+    if path.is_file():
+        before, _, _ = path.read_text(encoding="utf-8").partition(_row(HEADER))
+        path.write_text(before + "\n".join(_lines(items)) + "\n", encoding="utf-8")
+
+
+def _lines(items: Sequence[tuple[str, str, str]]) -> list[str]:
+    return [_row(cells) for cells in (HEADER, ("---",) * len(HEADER), *items)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
 def _cell(text: str) -> str:

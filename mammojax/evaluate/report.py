@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,29 @@ TOO_FEW = "too few to estimate"
 
 
 @dataclass(frozen=True)
+class Box:
+    """A box of a diagram: its heading, and the lines below it."""
+
+    heading: str
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """A step of a flow diagram: its boxes, beside each other, and what leaves before the next step."""
+
+    boxes: Sequence[Box]
+    out: Box | None = None
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a page; empty fields are left out.
 
     Attributes:
         heading: of the section.
         text: a sentence above everything else.
+        flow: the steps of a diagram, one below the other.
         header, rows: a table.
         words: whether the table's cells are text, not numbers.
         figures: (caption, data URL) of each.
@@ -28,6 +46,7 @@ class Section:
         note: a sentence below table and figures.
         commands: lines of a shell.
         details: (heading, text) of each folded part.
+        part: the name by which `replace_part` finds it in a written page.
     """
 
     heading: str
@@ -40,6 +59,8 @@ class Section:
     note: str = ""
     commands: Sequence[str] = ()
     details: Sequence[tuple[str, str]] = ()
+    flow: Sequence[FlowStep] = ()
+    part: str = ""
 
 
 def write_page(
@@ -54,11 +75,26 @@ def write_page(
         sections: one below the other.
         cards: the main numbers above them: (name, number, text below it).
     """
+    page = _template("page").render(title=title, notes=notes, sections=sections, cards=cards)
+    path.write_text(page, encoding="utf-8")
+
+
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mammojax.evaluate", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    page = environment.get_template("page.html.j2").render(title=title, notes=notes, sections=sections, cards=cards)
-    path.write_text(page, encoding="utf-8")
+    return environment.get_template(f"{name}.html.j2")
+
+
+def replace_part(path: Path, part: str, sections: Sequence[Section]) -> None:
+    """Put sections into a written page in place of those of the same part; before its last one, if it has none."""
+    page = path.read_text(encoding="utf-8")
+    rendered = "".join(_template("section").render(section=section) for section in sections)
+    old = [match.span() for match in re.finditer(rf'<section data-part="{part}">.*?</section>\n?', page, re.DOTALL)]
+    at = old[0][0] if old else page.rindex("<section")
+    for start, end in reversed(old):
+        page = page[:start] + page[end:]
+    path.write_text(page[:at] + rendered + page[at:], encoding="utf-8")
 
 
 def png(figure: Figure, dpi: int = 150, tight: bool = True) -> str:

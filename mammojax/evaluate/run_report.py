@@ -11,14 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mammojax import metrics
-from mammojax.errors import BadDataset, NotPrepared
-from mammojax.evaluate import figures, model_card, plots, populations, table
+from mammojax.data.dataset import Prepared
+from mammojax.errors import BadDataset, NotComparable, NotPrepared
+from mammojax.evaluate import calibration_report, figures, flow, model_card, paired, plots, populations, table
 from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
-from mammojax.evaluate.report import TOO_FEW, Section, interval_text, png, with_counts, write_page
+from mammojax.evaluate.report import TOO_FEW, Section, interval_text, png, replace_part, with_counts, write_page
 from mammojax.train.checkpoint import PATH_FIELDS
 from mammojax.vocabulary import BIRADS, FINDINGS
 
 SPLITS = {"val": "val", "test": "test", "val_random10": "val, ten windows", "test_random10": "test, ten windows"}
+GROUPS = ("density", "view", "views", "vendor", "manufacturer", "finding")
+"""Columns of the predictions by which a report measures parts of the test split."""
 CATEGORIES = ("0_incomplete", "1_normal", "2_benign")  # BI-RADS, section IV-C
 
 
@@ -100,23 +103,26 @@ def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple
 def write_image_report(
     workdir: Path, *, title: str, notes: Sequence[str] = (), gallery: Sequence[GalleryItem] = (),
     abilities: Mapping[str, Mapping[str, Any]] | None = None, places: Mapping[str, Any] | None = None,
+    data: Prepared | None = None,
 ) -> Path:  # fmt: skip
     """Write WORKDIR/report.html of a run on patches or whole images, and its model card; returns the report's path.
 
-    `abilities` is from `measure.abilities`, `places` from `localise.localise`.
-    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/test.csv.
+    `abilities` is from `measure.abilities`, `places` from `localise.localise`; `data` is the run's data set, None where
+    it is gone.
+    Reads config.json, versions.json, metrics.json, metrics.jsonl, calibration.json and predictions/.
     """
     run = _Files.read(workdir)
     names = sorted(run.metrics("test"), key=lambda name: (not name.startswith("auc"), name != "pr_auc", name))
     with matplotlib.rc_context(plots.FONT):
         sections = [
             _results(run, names),
-            _image_counts(run.facts),
-            Section("Training", figures=[("Loss and validation score by epoch", run.curves())], layout="wide",
-                    note=run.which_kept),
+            *(flow.sections(workdir, run.config, run.results, data) if data else [_image_counts(run.facts)]),
             _test_images(workdir, run),
+            *_scores(workdir, run),
             *_places(places),
             *_gallery(gallery),
+            Section("Training", figures=[("Loss and validation score by epoch", run.curves())], layout="wide",
+                    note=run.which_kept),
         ]  # fmt: skip
     notes = [*_sentences(run, abilities or {}), *notes]
     details = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
@@ -133,12 +139,44 @@ def _model_card(workdir: Path, run: _Files, title: str, notes: Sequence[str]) ->
     return model_card.section(items)
 
 
+def _scores(workdir: Path, run: _Files) -> list[Section]:
+    """Calibration, operating point and subgroups of a run that scores images or breasts for malignant."""
+    task = run.config.get("model", {}).get("task", "")
+    if task not in ("whole", "two_view", "exam"):
+        return []
+    read = table.read_breasts if task == "exam" else table.read_images
+    try:
+        test = read(workdir, "test")
+    except NotComparable:  # without a label there is nothing to measure
+        return []
+    by = {}
+    for column in GROUPS:
+        try:
+            groups = table.parts(test, column)
+        except NotComparable:  # there is no such column, or its values are no groups
+            continue
+        if len(groups) > 1:
+            by[column] = paired.subgroups([test], [column])[column]
+    return [*calibration_report.of_run(workdir, task), *paired.sections([], by)]
+
+
+def refresh(workdir: Path) -> None:
+    """Put what calibration.json says into a report and a model card that were written before."""
+    page, run = workdir / "report.html", _Files.read(workdir)
+    if not page.is_file():
+        return
+    replace_part(page, calibration_report.PART, calibration_report.of_run(workdir, run.config["model"]["task"]))
+    items = model_card.rows(workdir, run.config, run.facts, run.results, json.loads(run.versions))
+    replace_part(page, model_card.PART, [model_card.section(items)])
+    model_card.replace(workdir / "model_card.md", items)
+
+
 def _results(run: _Files, names: Sequence[str]) -> Section:
     splits = [split for split in ("val", "test") if split in run.results]
     rows = [(_words(name), *(with_counts(run.results[split].get(name)) for split in splits)) for name in names]
     note = (
         "In brackets the 95 % interval, drawn by patient; with fewer than ten examples of a class there is none. n: how"
-        " many of each class were measured, in the order of the table below."
+        " many of each class were measured, in the order of the classes."
     )
     if run.config.get("monitor") != "last":
         note += " The validation split chose the epoch that was kept, so its numbers are optimistic."
@@ -189,7 +227,9 @@ def _places(places: Mapping[str, Any] | None) -> list[Section]:
 
 def _words(name: str) -> str:
     """A metric's name in words."""
-    return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(name, name.replace("_", " "))
+    return {"auc": "AUC", "pr_auc": "PR AUC", "auc_by_patient": "AUC by patient"}.get(
+        name, name.replace("_", " ").replace("auc", "AUC")
+    )
 
 
 def _card(interval: Mapping[str, Any]) -> tuple[str, str]:
@@ -256,11 +296,12 @@ def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
     return [Section("Surest and worst test images", text, figures=pictures, layout="gallery")]
 
 
-def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
+def write_exam_report(workdir: Path, title: str, notes: Sequence[str], data: Prepared | None = None) -> Path:
     """Write WORKDIR/report.html of a run on exams (Wu et al. 2019), and its model card; returns the report's path.
 
-    Reads config.json, versions.json, metrics.json, metrics.jsonl and predictions/, and shows up to three exams if
-    the data set still exists. A BI-RADS run has curves and a confusion matrix of its categories instead of breasts.
+    Reads config.json, versions.json, metrics.json, metrics.jsonl, calibration.json and predictions/, shows up to three
+    exams if the data set still exists, and who they are if `data` is that data set. A BI-RADS run has curves and a
+    confusion matrix of its categories instead of breasts.
 
     Raises:
         NotComparable: the predictions of breasts cannot be used, see `table.read_breasts`.
@@ -268,12 +309,17 @@ def write_exam_report(workdir: Path, title: str, notes: Sequence[str]) -> Path:
     run = _Files.read(workdir)
     birads = run.config["model"]["target"] == "birads"
     with matplotlib.rc_context(plots.FONT):
-        sections = _birads(workdir, run) if birads else _breasts(workdir, run)
-        sections += [_exam_training(run), _exam_counts(run), *([] if birads else _exams(workdir))]
+        first, *others = _birads(workdir, run) if birads else _breasts(workdir, run)
+        people = flow.sections(workdir, run.config, run.results, data) if data else []
+        scores, exams = ([], []) if birads else (_scores(workdir, run), _exams(workdir))
+        sections = [first, *people, *others, *scores, *exams, _exam_training(run), _exam_counts(run)]
     sections.append(_model_card(workdir, run, title, notes))
     details = [("Config", json.dumps(run.config, indent=2, ensure_ascii=False)), ("Versions", run.versions)]
     sections.append(Section("How it was made", details=details))
-    write_page(workdir / "report.html", title, notes, sections)
+    measured = run.results.get("test_random10") or run.results["test"]
+    names = [name for name in ("auc_malignant", "auc_benign", "auc", "accuracy") if name in measured]
+    cards = [(_words(name), *_card(measured[name])) for name in names]
+    write_page(workdir / "report.html", title, notes, sections, cards)
     return workdir / "report.html"
 
 

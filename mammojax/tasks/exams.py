@@ -167,4 +167,4 @@ def report(
 ) -> None:
     """Write report.html."""
     title = f"{config.model.join} network for {config.model.target} on {config.data.name}"
-    run_report.write_exam_report(workdir, title, notes)
+    run_report.write_exam_report(workdir, title, notes, data)

@@ -174,19 +174,19 @@ def report(
     title = f"{'Whole-image' if whole else 'Patch'} classifier {config.model.trunk}{' + ' + head if head else ''}"
     title = f"{title} on {config.data.name}"
     if not whole:
-        run_report.write_image_report(workdir, title=title, notes=notes)
+        run_report.write_image_report(workdir, title=title, notes=notes, data=data)
         return
-    write_report(config, workdir, data.source("test"), data.table("test"), predictions, title, notes)
+    write_report(config, workdir, data, data.source("test"), data.table("test"), predictions, title, notes)
 
 
 def write_report(
-    config: ConfigDict, workdir: Path, source: Any, rows: Sequence[dict[str, str]], predictions: Predictions,
-    title: str, notes: list[str],
+    config: ConfigDict, workdir: Path, data: dataset.Prepared, source: Any, rows: Sequence[dict[str, str]],
+    predictions: Predictions, title: str, notes: list[str],
 ) -> None:  # fmt: skip
     """Write report.html of whole images or pairs: what the network can do, where it looks, the surest and the worst.
 
     Args:
-        config, workdir: of the run.
+        config, workdir, data: of the run.
         source: of the test examples, with "image" and "masks", or such by input.
         rows: of the test examples, see `Prepared.table` and `Pairs.table`.
         predictions: of the test examples.
@@ -206,7 +206,7 @@ def write_report(
         places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False)
     run_report.write_image_report(
         workdir, title=title, notes=notes, gallery=_gallery(config, workdir, source, predictions), abilities=abilities,
-        places=places,
+        places=places, data=data,
     )  # fmt: skip
 
 

@@ -106,4 +106,4 @@ def report(
     inputs = {"views": "CC and MLO", "breasts": "a breast and the other one"}[config.model.pair]
     title = f"Two-view classifier ({inputs}) {config.model.trunk} + {config.model.head} on {config.data.name}"
     source = Pairs(data, "test", config.model.pair, masks=True)
-    images.write_report(config, workdir, source, source.table, predictions, title, notes)
+    images.write_report(config, workdir, data, source, source.table, predictions, title, notes)

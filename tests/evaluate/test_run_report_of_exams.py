@@ -49,7 +49,7 @@ def test_a_report_stands_alone(data: dataset.Prepared, tmp_path: Path, heatmaps:
     split = {"auc": _cell(0.7), "auc_malignant": _cell(0.812), "pr_auc_benign_biopsied": _cell(0.3), "exams": 15}
     nothing = {"auc": {"value": float("nan"), "low": float("nan"), "high": float("nan")}, "exams": 9}
     results = {"val": nothing, "val_random10": nothing, "test": split, "test_random10": split}
-    path = write_exam_report(_finish(run, results), "Exams <script>", NOTES)
+    path = write_exam_report(_finish(run, results), "Exams <script>", NOTES, data)
     page = path.read_text(encoding="utf-8")
     assert path == run / "report.html"
     assert (
@@ -73,7 +73,12 @@ def test_a_report_stands_alone(data: dataset.Prepared, tmp_path: Path, heatmaps:
     assert [hidden for hidden in _private(data, run) if hidden in text] == []
     assert "://" not in text
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
-    write_exam_report(run, "Exams <script>", NOTES)
+    people = len({row["patient_id"] for row in data.table("test")})
+    breasts = table.read_csv(run / "predictions" / "test.csv")
+    assert f"<span>{len(breasts)} breasts of {people} patients</span>" in page
+    vendors = {json.loads(row["facts"])["columns"]["vendor"] for row in data.table("test")}
+    assert all(f">vendor {vendor}</td>" in page for vendor in vendors)
+    write_exam_report(run, "Exams <script>", NOTES, data)
     assert path.read_text(encoding="utf-8") == page  # the same run gives the same bytes
 
 
