@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mammojax.data.dataset import Prepared
 from mammojax.errors import BadDataset
@@ -105,6 +106,20 @@ class Pairs:
             "label": np.int64(pair.label),
             "image_id": f"{pair.patient_id}\t{pair.exam_id}\t{pair.laterality}",
         }
+
+
+def examples(data: Prepared, split: str, model: ConfigDict) -> tuple[Any, list[dict[str, str]]]:
+    """What a network gives one score for, with masks, and its table: the split's images, or its pairs.
+
+    Args:
+        data: of kind "whole".
+        split: "train", "val" or "test".
+        model: `config.model` of a whole-image or two-view run.
+    """
+    if model.task != "two_view":
+        return data.source(split), data.table(split)
+    pairs = Pairs(data, split, model.get("pair", "views"), masks=True)
+    return pairs, pairs.table
 
 
 def refuse(splits: dict[str, Pairs], pair: str) -> None:

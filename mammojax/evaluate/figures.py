@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jax
 import matplotlib
 import ml_collections
 import numpy as np
@@ -20,13 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mammojax import arguments, metrics
-from mammojax.data import dataset, exams
+from mammojax.data import dataset, exams, pairs
 from mammojax.data.breast import breast_mask
 from mammojax.errors import BadCheckpoint, NotComparable
 from mammojax.evaluate import embedding, heatmap, plots, reader_file, table
 from mammojax.evaluate import saliency as guided
 from mammojax.train.checkpoint import patch_run, read_config, restore_best
-from mammojax.vocabulary import FINDINGS, PATCH_CLASSES
+from mammojax.vocabulary import FINDINGS, PAIRS, PATCH_CLASSES
 
 NAMES = ("saliency", "heatmap", "confusion", "intensity", "loss")
 EXAM_NAMES = ("lesions", "exam-heatmaps", "umap")
@@ -83,22 +84,32 @@ def saliency(run: Path, split: str = "test") -> Figure:
     """Fig. 4a–c: a true positive, a false positive and a false negative with their guided gradients.
 
     The operating point is the score at which Youden's index is greatest on this split (the paper names none); the
-    figure shows the surest image of each kind, and leaves out kinds that do not occur. Red dots are gradients above the
+    figure shows the surest image of each kind, and leaves out kinds that do not occur; of a two-view run (not in the
+    paper) the surest breasts, with both images. Red dots are gradients above the
     cutoff, their size by strength; outlines are lesions, malignant blue and benign green.
     """
-    config, facts, variables = _whole_image_run(run)
+    config, facts, variables = _whole_image_run(run, two_views=True)
     data, predictions = dataset.of_run(run), table.read_images(run, split)
-    source, place = data.source(split), {row["image"]: k for k, row in enumerate(data.table(split))}
+    source, rows = pairs.examples(data, split, config.model)
+    names = ["image"] if predictions.of_images else ["exam_id", "laterality"]
+    place = {tuple(row[name] for name in names): k for k, row in enumerate(rows)}
     chosen = _errors(predictions.label(), predictions.score())
     if not chosen:
         raise BadCheckpoint(f'"{run}": its {split} split has no malignant image to show.')
     height, width = data.facts["framing"]["size"]
-    figure = Figure(figsize=(3.2 * len(chosen), 3.2 * height / width + 0.6), layout="constrained")
-    for axes, (kind, k) in zip(np.atleast_1d(figure.subplots(1, len(chosen))), chosen, strict=True):
-        example = source[place[predictions.index[k]]]
-        plots.image(axes, example["image"][..., 0], f"{kind}, p(malignant) = {predictions.score()[k]:.2f}")
-        plots.dots(axes, guided.saliency(config, facts, variables, example["image"][None])[0])
-        plots.outline(axes, example["masks"][..., 0], plots.OF_SHEN, 1.1)
+    views = ("",) if predictions.of_images else PAIRS[config.model.get("pair", "views")]
+    figure = Figure(figsize=(3.2 * len(chosen), len(views) * (3.2 * height / width + 0.3) + 0.3), layout="constrained")
+    panels = figure.subplots(len(views), len(chosen), squeeze=False)
+    for column, (kind, k) in zip(panels.T, chosen, strict=True):
+        example = source[place[tuple(predictions.frame.loc[k, names])]]
+        dots = guided.saliency(config, facts, variables, jax.tree.map(lambda image: image[None], example["image"]))
+        title = f"{kind}, p(malignant) = {predictions.score()[k]:.2f}"
+        for axes, view in zip(column, views, strict=True):
+            parts = (example["image"], example["masks"], dots)
+            image, mask, map_ = (part[view] if view else part for part in parts)
+            plots.image(axes, image[..., 0], f"{view}: {title}" if view else title)
+            plots.dots(axes, map_[0])
+            plots.outline(axes, mask[..., 0], plots.OF_SHEN, 1.1)
     keys = [Line2D([], [], color=plots.OF_SHEN[name], label=f"{name} lesion") for name in FINDINGS]
     keys.append(Line2D([], [], color="red", marker=".", linestyle="", label="saliency"))
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -197,10 +208,12 @@ def _titles(runs: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(set(folders)) else [str(run) for run in runs]
 
 
-def _whole_image_run(run: Path) -> tuple[Any, dict[str, Any], Any]:
+def _whole_image_run(run: Path, two_views: bool = False) -> tuple[Any, dict[str, Any], Any]:
     config, facts, variables = restore_best(run)
-    if config.model.task != "whole":
-        raise BadCheckpoint(f'"{run}" is a patch run; give the run of a whole-image classifier.')
+    task = config.model.task
+    if task != "whole" and not (two_views and task == "two_view"):
+        what = {"two_view": "a two-view run", "exam": "an exam run"}.get(task, "a patch run")
+        raise BadCheckpoint(f'"{run}" is {what}; give the run of a whole-image classifier.')
     return config, facts, variables
 
 

@@ -22,8 +22,7 @@ from skimage.feature import peak_local_max
 from tqdm import tqdm
 
 from mammojax import arguments, metrics
-from mammojax.data import dataset
-from mammojax.data.pairs import Pairs
+from mammojax.data import dataset, pairs
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
 from mammojax.evaluate.report import interval_text
@@ -151,11 +150,7 @@ def localise(
         what = "a network for exams" if config.model.task == "exam" else "a patch classifier"
         raise BadCheckpoint(f'"{run}" is {what}; localise needs the run of a whole-image or two-view classifier.')
     data = dataset.of_run(run)
-    source: Any = data.source(split)
-    table = data.table(split)
-    if config.model.task == "two_view":
-        source = Pairs(data, split, config.model.get("pair", "views"), masks=True)
-        table = source.table
+    source, table = pairs.examples(data, split, config.model)
     outlined = (k for k, row in enumerate(table) if row["label"] == "1" and _is_outlined(source[k]["masks"]))
     malignant = list(islice(outlined, limit or None))
     if not malignant:

@@ -37,6 +37,7 @@ def test_conv3x3_is_xlas_own(height: int) -> None:
 def test_only_large_images_on_a_cpu_leave_xlas_own(
     dtype: str, stride: int, side: int, channels: int, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     for name, value in (("LARGE", 1000), ("WIDE", 8), ("HIGH", 16)):
         monkeypatch.setattr(layers, name, value)
     x, kernel = jnp.zeros((1, 16, 16, channels), dtype), jnp.zeros((side, side, channels, 8), dtype)
@@ -44,5 +45,5 @@ def test_only_large_images_on_a_cpu_leave_xlas_own(
     def gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.grad(lambda k: convolution(x, k, (stride, stride), "SAME", dimension_numbers=NAMES).sum())(kernel)
 
-    assert ("scan[" in str(jax.make_jaxpr(gradient)(x, kernel))) == (taken and jax.device_count() == 1)
+    assert ("scan[" in str(jax.make_jaxpr(gradient)(x, kernel))) == taken
     assert "scan[" not in str(jax.make_jaxpr(gradient)(x[:, :15], kernel))

@@ -14,15 +14,15 @@ import pytest
 from ml_collections import ConfigDict
 
 import mammojax
-from mammojax import cli, configs, run
-from mammojax.data import dataset
+from mammojax import cli, configs, finetune, run
+from mammojax.data import dataset, phantom
 from mammojax.data.pairs import Pairs
 from mammojax.errors import BadCheckpoint, BadConfig
-from mammojax.evaluate import compare, localise, table
+from mammojax.evaluate import compare, figures, localise, table
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.predict import predict
 from mammojax.tasks import pairs
-from mammojax.train.checkpoint import load_best, patch_run
+from mammojax.train.checkpoint import load_best, patch_run, read_config
 
 
 def tiny(name: str = "two_view") -> ConfigDict:
@@ -178,6 +178,30 @@ def test_localise_counts_each_view(finished: Path) -> None:
     result: dict[str, Any] = localise.localise(finished, limit=1, runs=10)
     assert (result["images"], result["others"]) == (2, 2)
     assert set(result["maps"]) == {"saliency", "saliency, random weights", "heatmap", "area"}
+
+
+def test_a_saliency_figure_shows_both_images_of_a_breast(finished: Path) -> None:
+    figure = figures.saliency(finished)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert {title.split(":")[0] for title in titles} == {"CC", "MLO"}
+    assert len(titles) % 2 == 0
+    with pytest.raises(BadCheckpoint, match="is a two-view run"):
+        figures.heatmaps(finished)
+
+
+def test_a_run_is_fine_tuned_on_other_breasts(finished: Path, tmp_path: Path) -> None:
+    phantom.write_phantom(tmp_path / "films", patients=12, seed=7, image_size=(192, 128), both_breasts=True)
+    data_dir = str(tmp_path / "data")
+    result = finetune.finetune(finished, tmp_path / "films", tmp_path / "run", epochs=1, data_dir=data_dir)
+    (row,) = result["rows"]
+    tested = rows(tmp_path / "run" / "predictions" / "test_flips.csv")
+    assert sum(row["n"]) == len(tested)
+    assert {breast["views"] for breast in tested} == {"CC+MLO"}
+    saved, _ = read_config(tmp_path / "run")
+    theirs, _ = read_config(finished)
+    assert (saved.model.task, saved.init_from) == ("two_view", str(finished))
+    assert saved.model.to_dict() == theirs.model.to_dict()
+    assert "single_view" not in saved
 
 
 def test_heads_that_are_heatmaps_are_refused() -> None:
