@@ -97,7 +97,7 @@ def test_breasts_and_exams_score_alike(tmp_path: Path) -> None:
         pixels[name] = np.where(breast, rng.integers(20000, 60000, breast.shape), 0).astype(np.uint16)
     predictor = mammojax.restore(run)
     views = {name: [predictor.view(image, name, name[0] == "L")] for name, image in pixels.items()}
-    windows = {name: np.asarray(x) for name, x in predictor.windows(views, np.random.RandomState(0)).items()}
+    windows = {name: x[None] for name, x in predictor.windows(views, np.random.RandomState(0)).items()}
     exported = _export(run, tmp_path / "exam.stablehlo", "stablehlo")
     assert exported["input"]["shape"]["L-CC"] == ["batch", 96, 64, 1]
     network = export.deserialize(bytearray((tmp_path / "exam.stablehlo").read_bytes()))

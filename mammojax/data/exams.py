@@ -5,9 +5,11 @@ with biopsies in the training set (4,844 exams) but only a random subset of an e
 """
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -17,7 +19,7 @@ import numpy as np
 from mammojax.data.breast import Crop
 from mammojax.data.dataset import Prepared
 from mammojax.data.manifest import is_yes, merged
-from mammojax.data.window import Random, best_centre, standardise, window
+from mammojax.data.window import Random, best_centre, box, cut, standardise
 from mammojax.errors import BadDataset
 from mammojax.vocabulary import BIRADS, FINDINGS, LABELS, VIEWS
 
@@ -26,14 +28,20 @@ Heatmaps = tuple[Path, Sequence[int]]
 
 @dataclass(frozen=True)
 class View:
-    """A cropped image that faces right, with its heatmaps: float32 [H, W, C], and where its window is centred."""
+    """An image, cropped and facing right, with what else is a channel of its window, and where that is centred.
 
-    image: np.ndarray
+    Attributes:
+        channels: [H, W] each: the image's pixels, uint16; for a network with heatmaps these too, in its order, float32
+            of 0 … 1 or uint16 of 0 … 65535.
+        centre: of the window (`window.best_centre`).
+    """
+
+    channels: tuple[np.ndarray, ...]
     centre: tuple[int, int]
 
     @classmethod
     def of(
-        cls, pixels: np.ndarray, crop: Crop, angle: str, size: tuple[int, int], heatmaps: np.ndarray | None = None
+        cls, pixels: np.ndarray, crop: Crop, angle: str, size: tuple[int, int], heatmaps: Sequence[np.ndarray] = ()
     ) -> "View":
         """The view of an image.
 
@@ -42,13 +50,9 @@ class View:
             crop: the points of its breast.
             angle: "CC" or "MLO".
             size: (height, width) of the window.
-            heatmaps: float32 [H, W, C - 1], in the order of the network's channels; None for a network without
-                heatmaps.
+            heatmaps: see `channels`.
         """
-        channels = [pixels[..., None].astype(np.float32)]
-        if heatmaps is not None:
-            channels.append(heatmaps)
-        return cls(np.concatenate(channels, axis=-1), best_centre(pixels, crop, angle, size))
+        return cls((pixels, *heatmaps), best_centre(pixels, crop, angle, size))
 
     def window(self, angle: str, size: tuple[int, int], rng: Random, noise: int = 0) -> np.ndarray:
         """The view's window as the network takes it, standardised: float32 [height, width, C] of `size`.
@@ -57,7 +61,7 @@ class View:
             angle, size: as of `of`.
             rng: moves the window and its borders, by at most `noise` pixels each.
         """
-        return standardise(window(self.image, angle, self.centre, size, rng, noise))
+        return standardise(cut(self.channels, box(self.channels[0].shape, angle, self.centre, size, rng, noise), size))
 
 
 def window_sizes(sizes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
@@ -198,9 +202,10 @@ class Images:
             (0, pixels.shape[0], 0, pixels.shape[1]), ((0, 0), facts["reach"]), (facts["lowest"], (0, 0)), 0,
             facts.get("threshold", self._threshold),  # data sets of one threshold for all may not repeat it
         )  # fmt: skip
-        heatmaps = None
+        heatmaps: list[np.ndarray] = []
         if self._folder is not None:
-            heatmaps = read_heatmaps(self._folder / f"{index}.png")[..., self._order]
+            stored = _stored(self._folder / f"{index}.png", len(self._order))
+            heatmaps = [stored[k] for k in self._order]
         return View.of(pixels, crop, row["view"], self._sizes[row["view"]], heatmaps)
 
 
@@ -218,10 +223,13 @@ def read_ahead(
     def read(exam: Exam) -> tuple[Exam, dict[str, list[View]]]:
         return exam, {name: [images.view(k) for k in exam.images[name]] for name in VIEWS if name in exam.images}
 
-    exams = exams_of(data, split)
+    every = iter(exams_of(data, split))
     with ThreadPoolExecutor(threads) as pool:
-        for k in range(0, len(exams), 2 * threads):  # in pieces: all images at once would not fit
-            yield from pool.map(read, exams[k : k + 2 * threads])
+        ahead = deque(pool.submit(read, exam) for exam in islice(every, threads + 1))  # all images would not fit
+        while ahead:
+            exam = ahead.popleft().result()
+            ahead.extend(pool.submit(read, following) for following in islice(every, 1))
+            yield exam
 
 
 def write_heatmaps(path: Path, heatmaps: np.ndarray) -> None:
@@ -239,10 +247,15 @@ def read_heatmaps(path: Path, count: int = 2) -> np.ndarray:
     Raises:
         BadDataset: there is no such file, or it is broken.
     """
+    return np.stack(list(_stored(path, count).astype(np.float32) / 65535), axis=-1)
+
+
+def _stored(path: Path, count: int) -> np.ndarray:
+    """The same as they are stored, uint16 [count, H, W] of 0 … 65535."""
     stacked = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if stacked is None:
         raise BadDataset(f'the heatmaps "{path.parent.name}/{path.name}" of a data set are missing; run it again.')
-    return np.stack(np.split(stacked.astype(np.float32) / 65535, count), axis=-1)
+    return stacked.reshape(count, -1, stacked.shape[1])
 
 
 class Windows:

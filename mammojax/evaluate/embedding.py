@@ -63,7 +63,7 @@ def activations(
     columns, hidden = [], []
     for exam in tqdm(whole, desc="activations", unit="exam", disable=None):
         windows = predictor.windows({view: [images.view(exam.images[view][0])] for view in views}, rng)
-        of_columns, of_hidden = apply(predictor.variables, windows)
+        of_columns, of_hidden = apply(predictor.variables, {view: x[None] for view, x in windows.items()})
         columns.append(np.asarray(of_columns, np.float32))
         hidden.append(np.asarray(of_hidden, np.float32))
     return whole, np.array(columns), np.array(hidden)

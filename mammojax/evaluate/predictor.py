@@ -7,8 +7,10 @@ of each view of an exam.
 import hashlib
 import json
 import random
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,13 @@ from mammojax.data.exams import View
 from mammojax.errors import BadCheckpoint, BadMammogram
 from mammojax.evaluate import heatmap
 from mammojax.evaluate.table import refuse_not_finite
+from mammojax.evaluate.variations import TTAS, variations
 from mammojax.models import classifiers, multi_view
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import LABELS, PAIRS, VIEWS
 
 Tree = Any
 Apply = Callable[[Tree, jax.Array], jax.Array]
-TTAS = ("none", "flips", "shifts9")
-"""The test-time augmentations of single images and pairs, see `variations`."""
 WINDOWS = {"none": 1, "random10": 10}  # windows per view of an exam, by test-time augmentation
 
 
@@ -47,29 +48,6 @@ def make_apply(model: nn.Module, mean: float, channels: int, normalise: str = "m
         return jax.nn.softmax(logits, axis=-1)
 
     return apply
-
-
-def variations(images: np.ndarray, tta: str) -> list[np.ndarray]:
-    """The images [B, H, W, 1] whose scores are averaged.
-
-    Args:
-        images: any dtype.
-        tta: "none": as they are. "flips": also flipped horizontally, vertically and both (Shen et al. 2019). "shifts9":
-            moved by -W/40, 0 or W/40 to the right and -H/40, 0 or H/40 down, rounded down, the border reflected (the
-            published code of Petrini et al. 2022).
-    """
-    if tta == "none":
-        return [images]
-    if tta == "flips":
-        return [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
-    height, width = images.shape[1:3]
-    rows, columns = (max(1, -(-n // 40)) for n in (height, width))
-    padded = np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode="symmetric")
-    return [
-        padded[:, rows - dy : rows - dy + height, columns - dx : columns - dx + width]
-        for dx in (i * width // 40 for i in (-1, 0, 1))
-        for dy in (j * height // 40 for j in (-1, 0, 1))
-    ]
 
 
 def ensemble(scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -92,9 +70,8 @@ class ImagePredictor:
         compilation.keep()
         self.config, self.facts, self.variables = config, facts, variables
         model = config.model
-        self._apply = make_apply(
-            classifiers.build(model), facts["mean"], model.channels, model.get("normalise", "mean")
-        )
+        normalise = model.get("normalise", "mean")
+        self._apply = make_apply(classifiers.build(model), facts["mean"], model.channels, normalise)
 
     @classmethod
     def restore(cls, run: str | Path) -> "ImagePredictor":
@@ -280,8 +257,8 @@ class ExamPredictor:
 
     @property
     def view_settings(self) -> str:
-        """The settings of `view`: predictors with equal settings make equal views. A run that draws from one stream of
-        random numbers, as the published code does, shares its views with no other."""
+        """The settings of `view`: predictors with equal ones make equal views. A run that draws from one stream, as the
+        published code does, shares its views with no other."""
         exam = self.config.exam
         if exam.random == "published":
             return str(id(self))
@@ -305,10 +282,11 @@ class ExamPredictor:
         inner = breast.image(pixels)
         warn_if_whole(file or name, inner.shape, pixels.shape, breast.threshold)
         inner = inner if faces_right else inner[:, ::-1]
-        heatmaps = None
+        heatmaps: list[np.ndarray] = []
         if self._patch_net is not None:
             rng = self._published_patches if exam.random == "published" else None
-            heatmaps = self._patch_net.heatmaps(inner, exam, rng)[..., heatmap.order(exam)]
+            both = self._patch_net.heatmaps(inner, exam, rng)
+            heatmaps = [both[..., k] for k in heatmap.order(exam)]
         return View.of(inner, breast, name[2:], self.sizes[name[2:]], heatmaps)
 
     def predict(self, exam: Mapping[str, str | Path | np.ndarray], tta: str = "none") -> np.ndarray:
@@ -367,18 +345,46 @@ class ExamPredictor:
         Raises:
             BadMammogram: the network needs views that the exam has not. BadCheckpoint: see `table.refuse_not_finite`.
         """
+        return next(self.each([(views, exam_id)], tta))
+
+    def each(
+        self, several: Iterable[tuple[Mapping[str, Sequence[View]], str]], tta: str = "none", batch: int = 1
+    ) -> Iterator[np.ndarray]:
+        """The `probabilities` of each of several exams, in their order.
+
+        Args:
+            several, tta: the views and the id of each; see `probabilities`.
+            batch: windows of a view at a time, of exams with the same angles; zeros fill up the last ones.
+        """
         if tta not in WINDOWS:
             raise ValueError(f'tta is "{tta}"; write "none" or "random10".')
-        used, rng = self.used(views), self._rng(exam_id)
-        draws = []
-        for _ in range(WINDOWS[tta]):
-            windows = self.windows(views, rng, augmented=tta != "none")
-            images = {}
-            for angle in {view[2:] for view in used}:
-                for side, other in (("L", "R"), ("R", "L")):
-                    images[f"{side}-{angle}"] = windows.get(f"{side}-{angle}", windows.get(f"{other}-{angle}"))
-            draws.append(self._by_breast(self._apply(self.variables, images), used))
-        return np.mean(draws, axis=0)
+
+        def draws() -> Iterator[tuple[list[str], dict[str, Any]]]:
+            for views, exam_id in several:
+                used, rng = self.used(views), self._rng(exam_id)
+                for _ in range(WINDOWS[tta]):
+                    windows = self.windows(views, rng, augmented=tta != "none")
+                    sides = [("L", "R", view[2:]) for view in used] + [("R", "L", view[2:]) for view in used]
+                    yield used, {f"{s}-{a}": windows.get(f"{s}-{a}", windows.get(f"{o}-{a}")) for s, o, a in sides}
+
+        scores: list[np.ndarray] = []
+        for _, alike in groupby(draws(), key=lambda draw: sorted(draw[1])):
+            while some := list(islice(alike, batch)):
+                scores += self._scores(some, batch)
+                while len(scores) >= (count := WINDOWS[tta]):
+                    yield np.mean(scores[:count], axis=0)
+                    scores = scores[count:]
+
+    def _scores(self, some: Sequence[tuple[list[str], dict[str, Any]]], batch: int) -> list[np.ndarray]:
+        """Probabilities of each of at most `batch` sets of windows, see `_by_breast`."""
+        images = {}
+        for view, first in some[0][1].items():
+            images[view] = np.zeros((batch, *first.shape), np.float32)
+            for k, (_, windows) in enumerate(some):
+                images[view][k] = windows[view]
+        logits = self._apply(self.variables, images)
+        every = np.array(self._average(logits), np.float64)
+        return [self._by_breast(logits, every[k], k, used) for k, (used, _) in enumerate(some)]
 
     def _rng(self, exam_id: str) -> np.random.RandomState:
         """The generator of an exam's windows."""
@@ -389,8 +395,8 @@ class ExamPredictor:
 
     def windows(
         self, views: Mapping[str, Sequence[View]], rng: np.random.RandomState, augmented: bool = False
-    ) -> dict[str, jax.Array]:
-        """One window of each view, float32 [1, height, width, C], standardised.
+    ) -> dict[str, np.ndarray]:
+        """One window of each view, float32 [height, width, C], standardised.
 
         Args:
             views: see `probabilities`.
@@ -400,36 +406,45 @@ class ExamPredictor:
         noise, windows = self.config.exam.noise if augmented else 0, {}
         for name in (view for view in VIEWS if view in views):
             k = int(rng.randint(0, len(views[name]))) if augmented else 0
-            windows[name] = jnp.asarray(views[name][k].window(name[2:], self.sizes[name[2:]], rng, noise)[None])
+            windows[name] = views[name][k].window(name[2:], self.sizes[name[2:]], rng, noise)
         return windows
 
-    def _by_breast(self, logits: dict[str, Any], used: Sequence[str]) -> np.ndarray:
-        """Probabilities, float64 [4, 2] or [1, 3], from the halves' logits; a breast's from its own views."""
-        result = refuse_not_finite(np.array(self._average(logits)[0], np.float64))
+    def _by_breast(self, logits: dict[str, Any], mean: np.ndarray, k: int, used: Sequence[str]) -> np.ndarray:
+        """Probabilities of exam k of a batch, by breast, from their `mean` over the halves' logits."""
+        result = refuse_not_finite(mean)
         if self.config.model.target == "birads":
             return result
         for side in ("L", "R"):
-            rows = [k for k, label in enumerate(LABELS) if label[0].upper() == side]
+            rows = [row for row, label in enumerate(LABELS) if label[0].upper() == side]
             own = [view[2:] for view in used if view.startswith(side)]
             if not own:
                 result[rows] = np.nan
             elif self.config.model.join == "image-wise" and len(own) < len(logits):
-                result[rows] = np.asarray(self._average({angle: logits[angle] for angle in own})[0])[rows]
+                result[rows] = np.asarray(self._average({angle: logits[angle] for angle in own})[k])[rows]
         return result
 
     def score_split(
-        self, data: Prepared, split: str, tta: str = "none", heatmaps: exams.Heatmaps | None = None, threads: int = 4
-    ) -> Iterator[tuple[exams.Exam, np.ndarray]]:
+        self, data: Prepared, split: str, tta: str = "none", heatmaps: exams.Heatmaps | None = None, threads: int = 4,
+        batch: int = 1,
+    ) -> Iterator[tuple[exams.Exam, np.ndarray]]:  # fmt: skip
         """The exams of a split that the network can score, with the images that it used, and their `probabilities`.
 
         Args:
             data, split, heatmaps: see `data.exams.Images`.
             tta: see `probabilities`.
             threads: that read ahead.
+            batch: see `each`.
         """
-        for exam, views in exams.read_ahead(data, split, self.sizes, heatmaps, threads):
-            try:
-                used = {view: exam.images[view] for view in self.used(exam.images)}
-            except BadMammogram:
-                continue
-            yield replace(exam, images=used), self.probabilities(views, exam.exam_id, tta)
+        scored: deque[exams.Exam] = deque()
+
+        def several() -> Iterator[tuple[Mapping[str, Sequence[View]], str]]:
+            for exam, views in exams.read_ahead(data, split, self.sizes, heatmaps, threads):
+                try:
+                    used = {view: exam.images[view] for view in self.used(exam.images)}
+                except BadMammogram:
+                    continue
+                scored.append(replace(exam, images=used))
+                yield views, exam.exam_id
+
+        for probabilities in self.each(several(), tta, batch):
+            yield scored.popleft(), probabilities

@@ -22,7 +22,8 @@ from mammojax import arguments
 from mammojax.data import dataset, pipeline
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, measure, report, table
-from mammojax.evaluate.predictor import ensemble, variations
+from mammojax.evaluate.predictor import ensemble
+from mammojax.evaluate.variations import variations
 from mammojax.train import checkpoint
 from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import PATCH_CLASSES
@@ -149,7 +150,7 @@ def two_step(
 def all_features(
     patch: tuple[Any, dict[str, Any], Any], data: dataset.Prepared, split: str, batch: int, tta: str = "none"
 ) -> np.ndarray:
-    """Features of every image of a split, float64 [1 or 4, N, F]: of each of `predictor.variations`."""
+    """Features of every image of a split, float64 [1 or 4, N, F]: of each of `variations`."""
     result: list[list[np.ndarray]] = [[] for _ in range(4 if tta == "flips" else 1)]
     source = data.source(split, masks=False)
     with tqdm(total=len(source), desc=f"heatmaps of {split}", unit="image", disable=None) as bar:

@@ -127,7 +127,7 @@ def score(
 
     def of_split(variables: Tree, split: str, tta: str) -> Predictions:
         predictor.variables = variables
-        return list(predictor.score_split(data, split, tta, heatmaps, threads))
+        return list(predictor.score_split(data, split, tta, heatmaps, threads, config.batch))
 
     return of_split
 

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammojax.data.breast import Crop
-from mammojax.data.window import SIZES, best_centre, standardise, window
+from mammojax.data.window import SIZES, Random, best_centre, box, cut, standardise
+
+
+def window(
+    image: np.ndarray, view: str, centre: tuple[int, int], size: tuple[int, int], rng: Random, noise: int = 0
+) -> np.ndarray:
+    """The window of an image and its heatmaps [H, W, C]."""
+    return cut(list(np.moveaxis(image, -1, 0)), box(image.shape, view, centre, size, rng, noise), size)
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,8 +124,8 @@ def test_a_narrow_window_beside_the_tissue_has_a_centre() -> None:
 
 
 def test_only_the_image_is_standardised() -> None:
-    cut = np.random.default_rng(0).uniform(0, 9, (20, 30, 3)).astype(np.float32)
-    result = standardise(cut)
+    before = np.random.default_rng(0).uniform(0, 9, (20, 30, 3)).astype(np.float32)
+    result = standardise(before.copy())
     np.testing.assert_allclose((result[..., 0].mean(), result[..., 0].std()), (0, 1), atol=1e-5)
-    np.testing.assert_array_equal(result[..., 1:], cut[..., 1:])
+    np.testing.assert_array_equal(result[..., 1:], before[..., 1:])
     assert not standardise(np.ones((4, 4, 1), np.float32)).any()

@@ -5,6 +5,7 @@ import json
 import pickle
 import runpy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -217,6 +218,35 @@ def test_a_split_s_predictions_name_the_views_used(exams: Path, tmp_path: Path) 
         scored = list(ExamPredictor.restore(run).score_split(dataset.Prepared(path), "test"))
         table.write_exams(run / "predictions" / "test.csv", scored, "cancer")
         assert dict(table.read_breasts(run, "test").frame[["laterality", "views"]].to_numpy()) == views
+
+
+def test_a_split_is_scored_in_batches_with_equal_results(exams: Path, tmp_path: Path) -> None:
+    """Exam b lacks a view and exam c has one only: a batch holds exams of the same angles, its rest is zeros."""
+    lines = exams.read_text().splitlines()
+    rows = [f"{line.replace(',,', ',NORMAL,', 1)},{'train' if line[0] == 'a' else 'test'}" for line in lines[1:]]
+    rows += [row.replace("b,", "bb,").replace("b_", "bb_") for row in rows if row[0] == "b"]
+    for file in list(exams.parent.glob("b_*")):
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(file.with_name(file.name.replace("b_", "bb_"))), image // 2 * 2 + 1)
+    exams.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
+    (path,) = prepare(Recipe("manifest", "exams", tmp_path / "data", exams, iterations=3))
+    predictor = ExamPredictor.restore(_tiny(tmp_path / "run", "image-wise"))
+    sizes: list[tuple[int, set[int]]] = []
+    apply = predictor._apply
+
+    def counted(variables: Any, images: dict[str, np.ndarray]) -> Any:
+        sizes.append((len(images), {len(image) for image in images.values()}))
+        return apply(variables, images)
+
+    predictor._apply = counted
+    for tta, inputs in (("none", [4, 2]), ("random10", [4] * 5 + [2] * 3)):  # of b and bb, then of c
+        alone = list(predictor.score_split(dataset.Prepared(path), "test", tta))
+        sizes.clear()
+        together = list(predictor.score_split(dataset.Prepared(path), "test", tta, batch=4))
+        assert [exam.exam_id for exam, _ in together] == [exam.exam_id for exam, _ in alone] == ["b", "bb", "c"]
+        for (_, a), (_, b) in zip(together, alone, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-6)
+        assert sizes == [(count, {4}) for count in inputs]
 
 
 def test_augmented_predictions_do_not_depend_on_the_other_exams(exams: Path, tmp_path: Path) -> None:

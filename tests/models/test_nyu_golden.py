@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mammojax.data import sliding
-from mammojax.data.window import NOISE, SIZES, standardise, window
+from mammojax.data.window import NOISE, SIZES, box, cut, standardise
 from mammojax.models.layers import relu
 from mammojax.models.multi_view import probabilities
 from mammojax.models.nyu_weights import Published, load
@@ -77,14 +77,21 @@ def exam_of(read: Callable[[str, str], np.ndarray], exam: dict) -> Exam:
     return result
 
 
+def standardised(
+    x: np.ndarray, angle: str, centre: tuple[int, int], rng: np.random.RandomState, noise: int
+) -> np.ndarray:
+    """The window of an image with its heatmaps, float32 [H, W, C], as the networks take it."""
+    part = box(x.shape, angle, centre, SIZES[angle], rng, noise)
+    return standardise(cut(list(np.moveaxis(x, -1, 0)), part, SIZES[angle]))
+
+
 def windows(exam: Exam, rng: np.random.RandomState, noise: int = 0) -> dict[str, np.ndarray]:
     """{view: float32 [1, H, W, 3]}, the image standardised; random numbers are drawn as the published code does."""
     result = {}
     for view, (x, centre) in exam.items():
         if noise:
             rng.randint(0, 1)  # which of a view's images: there is one
-        cut = window(x, view[2:], tuple(centre), SIZES[view[2:]], rng, noise)
-        result[view] = standardise(cut)[None]
+        result[view] = standardised(x, view[2:], tuple(centre), rng, noise)[None]
     return result
 
 
@@ -292,7 +299,7 @@ def test_ten_augmented_single_images(kind, golden, tmp_path):
             x = np.concatenate([x[..., :1], maps[..., [1, 0]]], axis=-1)
         rng, outputs = np.random.RandomState(0), []
         for _ in range(10):
-            cut = window(x[..., :channels], view[2:], centre, SIZES[view[2:]], rng, NOISE)
-            outputs.append(probabilities_of_one(network, variables, view, jnp.asarray(standardise(cut)[None])))
+            image = standardised(x[..., :channels], view[2:], centre, rng, NOISE)
+            outputs.append(probabilities_of_one(network, variables, view, jnp.asarray(image[None])))
         expected = single(golden)[f"{view} {kind}"]
         np.testing.assert_allclose(np.mean(outputs, axis=0), [expected["benign"], expected["malignant"]], atol=1e-4)

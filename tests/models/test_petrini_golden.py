@@ -17,7 +17,8 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from mammojax.evaluate.predictor import ImagePredictor, variations
+from mammojax.evaluate.predictor import ImagePredictor
+from mammojax.evaluate.variations import variations
 from mammojax.models import classifiers, petrini_weights
 from mammojax.models.efficientnet import group_of, plan
 
