@@ -176,6 +176,16 @@ def quarter(config: ConfigDict, patch: ConfigDict) -> None:
     _fewer(4, config, patch)
 
 
+def one_type(config: ConfigDict, patch: ConfigDict) -> None:
+    """All lesions are masses: the patch net is not told which are calcifications."""
+    source = Path(config.source).with_name(f"{Path(config.source).stem}_one_type.csv")
+    if not source.is_file():
+        frame = pd.read_csv(config.source, dtype=str, keep_default_na=False)
+        frame["abnormality"] = frame["abnormality"].where(frame["abnormality"] == "", "mass")
+        frame.to_csv(source, index=False)
+    config.source = patch.data.source = str(source)
+
+
 def digital(config: ConfigDict, patch: ConfigDict) -> None:
     """Digital mammograms of the phantom in place of films."""
     for part in (config, patch):
@@ -474,6 +484,7 @@ ARMS: dict[str, Arm] = {
     "strong augmentation": Arm(slid, "patch net slid", strong),
     "Lite 2": Arm(slid, "patch net slid", lite2),
     "768 x 432": Arm(slid, "patch net slid", larger),
+    "one type of lesion": Arm(slid, "patch net slid", one_type),
     "turned tissue first": Arm(slid, "patch net slid", quarters, turned),
     "phantom first": Arm(slid, "patch net slid", of_phantom, from_phantom),
     "weights of all seeds averaged": Arm(averaged, "end to end"),
