@@ -1,12 +1,15 @@
-"""Inference beside PyTorch's: python -m benchmarks inference|heatmap [--json FILE]
+"""Inference beside PyTorch's: python -m benchmarks inference|heatmap [--json FILE] [--exam-run RUN]
 
 Random weights; both take turns in one process (`_timing`). `inference`: images of one size → probabilities.
 `heatmap`: a patch network slid over one mammogram as Wu et al. 2019 do, and the trunk run once over it (Shen et al.
-2019), both beside the sliding window in PyTorch.
+2019), both beside the sliding window in PyTorch. `heatmap --exam-run RUN` instead measures how far the heatmaps of a
+finished run with `config.exam.dense` are from those of its windows, on the images of its test split.
 """
 
 import argparse
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,10 +19,12 @@ from benchmarks import _timing
 from benchmarks.training import FACTS, configured
 from mammojax import tasks
 from mammojax.configs import exam_patch, patch_resnet
-from mammojax.data import sliding
+from mammojax.data import dataset, exams, sliding
 from mammojax.evaluate import heatmap
 from mammojax.models import classifiers
+from mammojax.train.checkpoint import restore_best
 from mammojax.train.state import init_variables
+from mammojax.vocabulary import FINDINGS
 
 
 def main(arguments: Sequence[str]) -> Iterator[dict]:
@@ -31,7 +36,9 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
     if name == "heatmap":
         parser.add_argument("--size", type=int, nargs=2, default=(768, 512), help="of the mammogram")
-        yield from _heatmap(parser.parse_args(rest))
+        parser.add_argument("--exam-run", type=Path, help="a finished run with heatmaps")
+        args = parser.parse_args(rest)
+        yield from _difference(args.exam_run) if args.exam_run else _heatmap(args)
         return
     parser.add_argument("--trunk", nargs="+", default=["resnet50", "efficientnet_lite0"])
     parser.add_argument("--size", type=int, nargs=2, default=(224, 224))
@@ -81,6 +88,32 @@ def _peer(trunk: str, images: np.ndarray, precision: str) -> Callable[[int], obj
         _torch.wait(value)
 
     return turns
+
+
+def _difference(run: Path) -> Iterator[dict]:
+    """Of each finding's heatmap: how far the trunk run once is from windows of its patches, and the time of both."""
+    config, _, _ = restore_best(run)
+    data, net = dataset.of_run(run), heatmap.PatchNet(Path(config.patch_run) if config.patch_run else run / "patch")
+    images, maps = exams.Images(data, "test", {}), {}
+    with config.unlocked():
+        config.exam.patch = max(1, round(config.exam.patch / sliding.CELL)) * sliding.CELL
+    seconds = {}
+    for dense in (True, False):
+        with config.unlocked():
+            config.exam.dense = dense
+        net.heatmaps(images.pixels(0), config.exam)  # compiled
+        started = time.perf_counter()
+        maps[dense] = [net.heatmaps(images.pixels(k), config.exam) for k in range(len(data.table("test")))]
+        seconds[dense] = (time.perf_counter() - started) / len(maps[dense])
+    for k, name in enumerate(FINDINGS):
+        pairs = [(ours[..., k], windows[..., k]) for ours, windows in zip(maps[True], maps[False], strict=True)]
+        row = {"heatmap": name, "images": len(pairs), "patch": config.exam.patch, "stride": config.exam.stride}
+        row["mean"] = float(np.mean([windows.mean() for _, windows in pairs]))
+        row["mean_difference"] = float(np.mean([np.abs(ours - windows).mean() for ours, windows in pairs]))
+        row["correlation"] = float(np.median([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]))
+        highest = [(a.max(), b.max()) for a, b in pairs]
+        row["correlation_of_highest"] = float(np.corrcoef(np.array(highest).T)[0, 1])
+        yield row | {"dense_s": seconds[True], "window_s": seconds[False], "ratio": seconds[True] / seconds[False]}
 
 
 def _heatmap(args: argparse.Namespace) -> Iterator[dict]:

@@ -84,6 +84,7 @@ def exams(join: str) -> ConfigDict:
             "random": "exam",  # an exam's augmented predictions do not depend on the others; "published": as the code
             "patch": PATCH,
             "stride": STRIDE,
+            "dense": False,  # True (ours): the trunk runs once over the image, not patch by patch
             "heatmaps": ("malignant", "benign"),  # the paper's order of channels; the published code's is the other
         }
     )

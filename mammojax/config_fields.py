@@ -93,6 +93,7 @@ MEANINGS = {
     "exam.random": '"exam": an exam\'s draws do not depend on the others; "published": one stream, as the code',
     "exam.patch": "side of the patches that heatmaps slide, in pixels",
     "exam.stride": "their steps, in pixels",
+    "exam.dense": "True: the trunk runs once over an image, for patches 32 pixels apart; exam.stride is not used",
     "exam.heatmaps": "order of the two heatmap channels",
     "auxiliary.kind": "patch set that is learned beside whole images",
     "auxiliary.batch": "patches a step",

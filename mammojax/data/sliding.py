@@ -10,8 +10,11 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 PATCH, STRIDE = 256, 70
+CELL = 32  # pixels from one position of a trunk to the next
+WHOLE = 256
 
 
 def starts(length: int, patch: int = PATCH, stride: int = STRIDE, rng: random.Random | None = None) -> np.ndarray:
@@ -57,8 +60,7 @@ def heatmaps(
         float32 [H, W, K].
     """
     height, width = image.shape
-    x = image.astype(np.float64)
-    x = ((x - x.mean()) / max(float(x.std()), 1e-5)).astype(np.float32)
+    x = _standardised(image)
     x = np.pad(x, ((0, max(0, patch - height)), (0, max(0, patch - width))))
     rows, columns = (starts(side, patch, stride, rng) for side in x.shape)
     corners = [(int(top), int(left)) for left in columns for top in rows]
@@ -76,3 +78,34 @@ def heatmaps(
             count[top : top + patch, left : left + patch] += 1
     assert total is not None  # noqa: S101  (every image has a patch)
     return (total / count)[:height, :width]
+
+
+def dense(image: np.ndarray, classify: Callable[[np.ndarray], np.ndarray], *, patch: int = PATCH) -> np.ndarray:
+    """`heatmaps` of patches CELL pixels apart, all of which a network gives at once (not in the paper).
+
+    The network sees the whole image, so that a patch at its inner edges sees its neighbours, not zeros.
+
+    Args:
+        image: [H, W], as of `heatmaps`.
+        classify: an image float32 [1, h, w], h and w multiples of WHOLE (few sizes, as each is compiled) →
+            probabilities float32 [(h - patch) / CELL + 1, …, K] of the patches that begin at each CELL-th pixel.
+        patch: a multiple of CELL.
+
+    Returns:
+        float32 [H, W, K].
+    """
+    cells = [max(patch, -(-side // CELL) * CELL) // CELL for side in image.shape]
+    x = np.zeros((1, *(-(-n * CELL // WHOLE) * WHOLE for n in cells)), np.float32)
+    x[0, : image.shape[0], : image.shape[1]] = _standardised(image)
+    side = patch // CELL
+    probabilities = np.asarray(classify(x), np.float32)[: cells[0] - side + 1, : cells[1] - side + 1]
+    around = np.pad(probabilities, ((side - 1, side - 1), (side - 1, side - 1), (0, 0)))
+    count = np.pad(np.ones(probabilities.shape[:2], np.float32), side - 1)
+    total, count = (sliding_window_view(part, (side, side), (0, 1)).sum((-2, -1)) for part in (around, count))
+    of_pixels = np.repeat(np.repeat(total / count[..., None], CELL, axis=0), CELL, axis=1)
+    return of_pixels[: image.shape[0], : image.shape[1]]
+
+
+def _standardised(image: np.ndarray) -> np.ndarray:
+    x = image.astype(np.float64)
+    return ((x - x.mean()) / max(float(x.std()), 1e-5)).astype(np.float32)

@@ -6,7 +6,7 @@ patch, and the heatmaps become further channels of the image.
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mammojax.vocabulary import FINDINGS, MALIGNANT_PATCHES
 
 Tree = Any
 BATCH = 32  # patches at a time
-STRIDE = 32  # pixels from one position of a trunk to the next
+STRIDE = sliding.CELL
 
 
 @cache
@@ -161,16 +161,29 @@ class PatchNet:
             logits, _ = network.apply(variables, jnp.repeat(patches[..., None], channels, axis=-1))
             return jax.nn.softmax(logits)[:, : len(FINDINGS)]
 
-        self._classify = classify
+        @partial(jax.jit, static_argnums=1)
+        def classify_all(image: jax.Array, side: int) -> jax.Array:
+            def apply(module: nn.Module, x: jax.Array) -> jax.Array:
+                pooled = nn.avg_pool(module.trunk(x)[0].astype(jnp.float32), (side, side), strides=(1, 1))
+                last = variables["params"]["classifier"]
+                return jax.nn.softmax(pooled @ last["kernel"] + last["bias"][None, None, None])[0, ..., : len(FINDINGS)]
+
+            y: jax.Array = nn.apply(apply, network)(variables, jnp.repeat(image[..., None], channels, axis=-1))
+            return y
+
+        self._classify, self._classify_all = classify, classify_all
 
     def heatmaps(self, pixels: np.ndarray, exam: ml_collections.ConfigDict, rng: Any = None) -> np.ndarray:
         """Probabilities of FINDINGS at each pixel, float32 [H, W, 2].
 
         Args:
             pixels: uint16 [H, W], cropped and facing right.
-            exam: `config.exam`: patch and stride in pixels.
+            exam: `config.exam`: patch and stride in pixels; with `dense` the trunk runs once over the image.
             rng: chooses the shorter steps as the published code does, see `sliding.starts`.
         """
+        if exam.get("dense", False):
+            side = exam.patch // sliding.CELL
+            return sliding.dense(pixels, lambda x: self._classify_all(x, side), patch=exam.patch)
         return sliding.heatmaps(pixels, self._classify, patch=exam.patch, stride=exam.stride, batch=BATCH, rng=rng)
 
 
@@ -181,7 +194,8 @@ def order(exam: ml_collections.ConfigDict) -> list[int]:
 
 def folder(data: Prepared, digest: str, exam: ml_collections.ConfigDict) -> Path:
     """The folder of a data set's heatmaps from the patch network of this digest, with config.exam's patches."""
-    return data.path / "heatmaps" / f"{digest}_p{exam.patch}s{exam.stride}"
+    steps = "dense" if exam.get("dense", False) else f"s{exam.stride}"
+    return data.path / "heatmaps" / f"{digest}_p{exam.patch}{steps}"
 
 
 def channels_of(data: Prepared, config: ml_collections.ConfigDict, facts: Mapping[str, Any]) -> exams.Heatmaps | None:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mammojax import extension
 from mammojax.data import dataset, exams, pipeline
+from mammojax.data.sliding import CELL
 from mammojax.errors import BadCheckpoint, BadDataset
 from mammojax.evaluate import heatmap, run_report, table
 from mammojax.evaluate import measure as measures
@@ -44,6 +45,8 @@ def sizes(config: ConfigDict, data: ConfigDict) -> dict[str, tuple[int, int]]:
         windows[view] = (int(height), int(width))
     if not 0 < exam.stride <= exam.patch:
         raise ValueError(f"exam.stride={exam.stride}: steps longer than exam.patch={exam.patch} leave gaps.")
+    if exam.get("dense", False) and exam.patch % CELL:
+        raise ValueError(f"exam.patch={exam.patch}: exam.dense needs a multiple of {CELL} pixels.")
     if config.model.channels == 3 and data.patch_size != exam.patch:
         raise ValueError(f"exam.patch={exam.patch}: heatmaps slide what was learned; set data.patch_size to the same.")
     if sorted(exam.heatmaps) != sorted(FINDINGS):

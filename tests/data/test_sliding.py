@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,31 @@ def test_a_heatmap_is_the_mean_over_the_patches_of_a_pixel() -> None:
         ]
         np.testing.assert_allclose(maps[y, x, 0], np.mean(over), atol=1e-5)
     np.testing.assert_allclose(maps[..., 1], 1)
+
+
+@pytest.mark.parametrize("shape", [(300, 131), (40, 64)])
+def test_dense_is_the_mean_over_patches_a_cell_apart(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 60000, shape).astype(np.uint16)
+    cell, patch = sliding.CELL, 2 * sliding.CELL
+
+    def classify(x: np.ndarray) -> np.ndarray:
+        assert x.shape[1] % sliding.WHOLE == x.shape[2] % sliding.WHOLE == 0
+        cells = x[0].reshape(x.shape[1] // cell, cell, -1, cell).mean(axis=(1, 3))
+        return ((cells[1:, 1:] + cells[:-1, 1:] + cells[1:, :-1] + cells[:-1, :-1]) / 4)[..., None]
+
+    maps = sliding.dense(image, classify, patch=patch)
+    assert maps.shape == (*shape, 1)
+    height, width = (max(patch, -(-side // cell) * cell) for side in shape)
+    standard = np.zeros((height, width))
+    standard[: shape[0], : shape[1]] = (image - image.mean()) / image.std()
+    for y, x in ((0, 0), (33, 40), (shape[0] - 1, shape[1] - 1)):
+        over = [
+            standard[t : t + patch, c : c + patch].mean()
+            for t in range(0, height - patch + 1, cell)
+            for c in range(0, width - patch + 1, cell)
+            if t <= y < t + patch and c <= x < c + patch
+        ]
+        np.testing.assert_allclose(maps[y, x, 0], np.mean(over), atol=1e-5)
 
 
 def test_an_image_smaller_than_a_patch_is_padded() -> None:

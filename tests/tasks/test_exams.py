@@ -60,6 +60,27 @@ def test_heatmaps_are_written_once_and_gone_ones_again(exam_run: Path) -> None:
     assert gone.read_bytes() == content
 
 
+def test_dense_heatmaps_are_those_of_the_patch_network(exam_run: Path) -> None:
+    """On one patch both ways give the same; on an image the windows see their neighbours."""
+    config, _, _ = restore_best(exam_run)
+    net = heatmap.PatchNet(exam_run / "patch")
+    patch = np.random.default_rng(0).normal(size=(1, 64, 64)).astype(np.float32)
+    np.testing.assert_allclose(net._classify_all(patch, 2)[0, 0], net._classify(patch)[0], rtol=1e-5)
+    config.exam.dense = True
+    with pytest.raises(ValueError, match="needs a multiple of 32"):
+        exams.sizes(config, config.data)
+    config.exam.update(patch=64, stride=32)
+    data = dataset.of_run(exam_run)
+    assert heatmap.folder(data, net.digest, config.exam).name == f"{net.digest}_p64dense"
+    pixels = np.random.default_rng(0).integers(0, 65536, (150, 100)).astype(np.uint16)
+    dense = net.heatmaps(pixels, config.exam)
+    config.exam.dense = False
+    windows = net.heatmaps(pixels, config.exam)
+    assert dense.shape == windows.shape == (150, 100, 2)
+    assert (dense != windows).any()
+    assert ((dense >= 0) & (dense <= 1)).all()
+
+
 def test_columns_come_from_birads_and_the_stem_is_repeated(exam_run: Path) -> None:
     """Section IV-C, read from a run of zero epochs' worth: its start is what transfer made."""
     config, _, _ = restore_best(exam_run)
