@@ -39,8 +39,8 @@ def experiments() -> str:
         rows = []
         for field in config_fields.fields(name):
             value = html.escape(repr(field.value)).replace("|", "&#124;")
-            rows.append(f"| `{field.name}` | <code>{value}</code> | {field.meaning} |")
-        table = "\n".join(["| field | value | meaning |", "|---|---|---|", *rows])
+            rows.append(f"| `{field.name}` | <code>{value}</code> | {field.meaning} | {field.source} |")
+        table = "\n".join(["| field | value | meaning | source of the value |", "|---|---|---|---|", *rows])
         sections.append(f"## {name}\n\n{inspect.getdoc(configs.module(name))}\n\n{table}\n")
     return "\n".join(sections)
 

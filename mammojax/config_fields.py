@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from mammojax import configs
+from mammojax import config_sources, configs
 
 MEANINGS = {
     "row": "the row of a paper's table that a run of it fills, for `mammojax reproduce`; empty: none",
@@ -138,12 +138,14 @@ class Field(NamedTuple):
         value: in this experiment.
         default: where the experiment's row differs from the config without an argument, that one's value; else `value`.
         meaning: in words.
+        source: where `value` comes from, see `config_sources`.
     """
 
     name: str
     value: Any
     default: Any
     meaning: str
+    source: str
 
 
 def fields(name: str, argument: str = "") -> list[Field]:
@@ -153,8 +155,9 @@ def fields(name: str, argument: str = "") -> list[Field]:
         BadConfig: there is no such experiment or row.
     """
     defaults = flatten_dict(configs.get(name).to_dict(), sep=".")
+    sources = config_sources.sources(name, argument)
     return [
-        Field(f"config.{path}", value, defaults.get(path, value), meaning(path))
+        Field(f"config.{path}", value, defaults.get(path, value), meaning(path), sources[path])
         for path, value in flatten_dict(configs.get(name, argument).to_dict(), sep=".").items()
     ]
 

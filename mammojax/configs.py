@@ -71,10 +71,10 @@ def main(args: argparse.Namespace) -> int:
 
         name, _, argument = args.name.partition(":")
         print((module(name).__doc__ or "").strip())
-        print(f"\nFields, from configs/{name}.py; set one with --config.FIELD=VALUE:\n")
+        print(f"\nFields, from configs/{name}.py, [where the value comes from]; set one with --config.FIELD=VALUE:\n")
         for field in config_fields.fields(name, argument):
             default = "" if field.default == field.value else f" (without {argument}: {field.default!r})"
-            print(f"{field.name} = {field.value!r}{default}\n    {field.meaning}")
+            print(f"{field.name} = {field.value!r}{default}\n    {field.meaning} [{field.source}]")
         return 0
     width = max(len(name) for name in names())
     for name in names():

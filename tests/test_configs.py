@@ -52,5 +52,32 @@ def test_an_experiment_is_printed_with_its_fields(capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert "Table 1 of Shen et al. 2019" in lines[0]
     at = lines.index("config.stages.stage3.epochs = 187 (without s1: 37)")
-    assert lines[at + 1] == "    length of the stage"
+    assert lines[at + 1] == "    length of the stage [Shen et al. 2019]"
     assert cli.main(["configs", "patch_resnet:s2"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("experiment", "field", "source"),
+    [
+        ("whole_resnet", "stages.stage2.learning_rate", "Shen et al. 2019"),
+        ("whole_resnet", "patch.model.bn_epsilon", "published code of Shen et al. 2019"),
+        ("whole_resnet", "gallery", "yours to set; no paper's"),
+        ("whole_resnet", "augment.shear", "ours"),
+        ("quickstart", "augment.flip_vertical", "Shen et al. 2019"),
+        ("quickstart", "augment.rotation", "ours"),  # 10 degrees, where the paper has 25
+        ("film", "data.patch_size", "ours"),
+        ("exam", "stages.stage1.weight_decay", "Wu et al. 2019"),
+        ("exam:view-wise+heatmaps", "patch.stages.stage1.learning_rate", "ours"),  # in no source
+        ("exam:view-wise+heatmaps", "patch.model.padding", "published code of Wu et al. 2019"),
+        ("exam_quickstart", "model.join", "Wu et al. 2019"),
+        ("exam_quickstart", "stages.stage1.learning_rate", "ours"),
+        ("birads", "batch", "Wu et al. 2019"),
+        ("two_view:2025", "model.trunk", "Petrini & Kim 2025"),
+        ("two_view:2022", "stages.stage1.schedule", "the later code of Petrini et al. 2022's authors"),
+        ("two_view:quickstart", "model.width", "ours"),
+    ],
+)
+def test_a_value_is_a_paper_s_where_the_paper_states_it(experiment: str, field: str, source: str) -> None:
+    name, _, argument = experiment.partition(":")
+    (of_field,) = [f for f in config_fields.fields(name, argument) if f.name == f"config.{field}"]
+    assert of_field.source == source
