@@ -26,6 +26,8 @@ from mammojax.train.state import TrainState
 from mammojax.train.step import ARRAYS, Loss, make_step
 from mammojax.train.tracker import Tracker
 
+TIMED = 5
+"""Steps after the first one that the expected time of a stage is taken from."""
 Tree = Any
 Validate = Callable[[dict[str, Tree]], dict[str, float]]
 
@@ -145,6 +147,7 @@ class _Run:
     stop_signals: list[bool]
     began: float = 0.0  # of a stage whose first step is not done
     first_step: float | None = None  # seconds from there to the end of the step, until they are logged
+    timed_from: tuple[int, float] = (0, 0.0)  # the stage's step and the time from which its steps are timed
 
     @property
     def devices(self) -> jax.NamedSharding:
@@ -225,6 +228,7 @@ def run_epoch(
             jax.block_until_ready(terms)
             run.first_step, run.began = time.perf_counter() - run.began, 0.0
             print(f"{stage.name:<16} first step after {run.first_step:.1f} s", flush=True)
+            run.timed_from = (progress.stage_step, time.perf_counter())
             if progress.step == 0:
                 run.log.examples(batch["image"])
         images += sum(len(view) for view in jax.tree.leaves(batch["image"]))
@@ -234,6 +238,11 @@ def run_epoch(
         progress.stage_step, progress.step = progress.stage_step + 1, progress.step + 1
         bar.update()
         last, stopping = k + 1 == length, bool(run.stop_signals)
+        if run.first_step is not None and progress.stage_step == run.timed_from[0] + 1 + TIMED:
+            jax.block_until_ready(terms)
+            each = (time.perf_counter() - run.timed_from[1]) / TIMED
+            rest = _left(each * (stage.epochs * length - progress.stage_step))
+            print(f"{stage.name:<16} {each:.2f} s a step{rest}, validation not counted", flush=True)
         if last or stopping or progress.stage_step % run.config.checkpoint_steps == 0:
             progress.add(waiting)
             waiting, on_host = None, jax.device_get(state)

@@ -1,6 +1,7 @@
 """What an epoch keeps and logs, what chooses the best one, and a stage that grows."""
 
 import json
+import re
 from pathlib import Path
 
 import flax.linen as nn
@@ -186,3 +187,11 @@ def test_the_plan_the_time_left_and_what_tensorboard_gets(tmp_path: Path, capsys
     (events,) = (tmp_path / "tensorboard").iterdir()
     for name in (b"train/learning_rate", b"config", b"examples", b"bootstrap_runs", b"PNG"):
         assert name in events.read_bytes()
+
+
+def test_the_expected_time_of_a_stage_is_said_after_its_first_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _train(tmp_path, [{"loss": 0.5, "auc": 0.5}] * 3, steps=10)
+    before, _, _ = capsys.readouterr().out.partition("epoch   1/3")
+    assert re.search(r"patches +[\d.]+ s a step, about 1 min left in this stage, validation not counted\n", before)
