@@ -14,14 +14,31 @@ from typing import Any
 
 import pytest
 
+from mammojax import cli
+from mammojax.data.dataset import Prepared
 from mammojax.evaluate import reader_file
 from mammojax.reading.marks import FILE, READS
-from tests.evaluate.conftest import films  # noqa: F401
+from tests.evaluate.conftest import data, exam_run, films  # noqa: F401
 from tests.tiny import ROOT, environment
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRAWN = "() => views.length > 0 && views.every((view) => view.items.length === 1)"
 PLACE = "() => [views[0].viewer.viewport.getCenter().x, views[0].viewer.viewport.getZoom()]"
+EDGES = """() => views.map((view) => {
+    const { x, width } = view.viewer.viewport.getBounds();
+    return view.image.laterality === "R" ? 1 - (x + width) : x;
+})"""
+PLACES = """() => views.map((view) => {
+    const { left, top, width, height } = view.panel.getBoundingClientRect();
+    const strip = document.createElement("canvas").getContext("2d");
+    const canvas = view.panel.querySelector("canvas");
+    strip.drawImage(canvas, 0, 0, 9, 9);
+    const gray = strip.getImageData(0, 0, 9, 9).data;
+    const rows = [...Array(9).keys()];
+    const sum = (columns) => columns.reduce((s, x) => s + rows.reduce((t, y) => t + gray[4 * (9 * y + x)], 0), 0);
+    return { name: `${view.image.laterality}-${view.image.view}`, x: left + width / 2, y: top + height / 2,
+             left: sum([0, 1, 2, 3]), right: sum([5, 6, 7, 8]) };
+})"""
 DROP = """(text) => {
     const data = new DataTransfer();
     data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], "dropped.dcm"));
@@ -125,8 +142,8 @@ def test_a_run_is_looked_at_and_marked(visit: Any, finished: Path, films: list[P
     assert (row["tags"], row["comment"]) == ("artefact", "'=a <b>")
     assert (tmp_path / FILE).read_bytes() == Path(download.value.path()).read_bytes()
 
-    data = page.evaluate_handle(DROP, base64.b64encode(films[0].read_bytes()).decode())
-    page.dispatch_event("#stage", "drop", {"dataTransfer": data})
+    dropped = page.evaluate_handle(DROP, base64.b64encode(films[0].read_bytes()).decode())
+    page.dispatch_event("#stage", "drop", {"dataTransfer": dropped})
     _until(page, "() => current.name === 'dropped.dcm' && views.length === 1 && views[0].items.length === 1")
     assert "p 0." in page.locator(".caption").inner_text()
 
@@ -141,3 +158,41 @@ def test_a_blind_reading_is_a_readers_file(visit: Any, finished: Path, tmp_path:
         page.click("#next")
     _until(page, "() => room.cases.every((item) => Object.values(item.reads).every((p) => p === 0.7))")
     assert set(reader_file.read(tmp_path / READS).scores["reader 1"]) == {0.7}
+
+
+@pytest.mark.slow
+def test_an_exam_hangs_with_its_four_views_and_its_blind_reading_goes_into_the_reader_study(
+    visit: Any,
+    data: Prepared,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    run = exam_run(tmp_path / "run", data)
+    page = visit(str(run))
+    assert page.locator(".view").count() == 4
+    page.wait_for_timeout(1500)
+    places = {place["name"]: place for place in page.evaluate(PLACES)}
+    assert set(places) == {"R-CC", "L-CC", "R-MLO", "L-MLO"}
+    for angle in ("CC", "MLO"):
+        right, left = places[f"R-{angle}"], places[f"L-{angle}"]
+        assert right["x"] < left["x"]
+        assert right["y"] == left["y"]
+        assert right["right"] > right["left"]  # the chest walls are in the middle
+        assert left["left"] > left["right"]
+    assert places["R-CC"]["y"] < places["R-MLO"]["y"]
+    assert page.evaluate(EDGES) == pytest.approx([0] * 4, abs=1e-6)  # and meet there
+    assert "other breasts" in page.locator("#threshold-box").inner_text()
+    page.screenshot(path=tmp_path / "exam.png")
+    page.locator(".view").first.dblclick()
+    _until(page, "() => views.length === 1")
+
+    page = visit(str(run), "--mark", str(tmp_path), "--blind", "ann")
+    assert page.locator(".view").count() == 4
+    assert "malignant" not in page.locator("body").inner_text()
+    for _ in range(page.locator("#list button").count()):
+        for k, breast in enumerate(page.locator("#breasts input").all()):
+            breast.fill(str(20 + 40 * k))
+        page.click("#next")
+    _until(page, "() => room.cases.every((item) => Object.values(item.reads).every((p) => p !== null))")
+    study = ["readers", "--run", str(run), "--readers", str(tmp_path / READS), "--output", str(tmp_path / "study")]
+    assert cli.main(study) == 0
+    assert "reader 1" in (tmp_path / "study" / "readers.html").read_text()

@@ -104,6 +104,7 @@ async function show(images) {
     const viewer = OpenSeadragon({ element, drawer: "canvas", showNavigationControl: false, crossOriginPolicy: false,
       maxZoomPixelRatio: 8, visibilityRatio: 0.2, animationTime: 0.3, preserveImageSizeOnResize: true,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: false } });
+    if (grid) backToBack(viewer, image.laterality);
     const view = { image, panel, viewer, items: [], heat: null };
     views.push(view);
     viewer.addHandler("canvas-click", () => choose(image));
@@ -120,6 +121,13 @@ async function show(images) {
   choose(images[0]);
   await Promise.all(opened);
   if (at("status").textContent === "loading …") say("");
+}
+function backToBack(viewer, side) { // at home the chest wall is at the edge between the breasts, not amid black
+  const { viewport } = viewer;
+  viewport.getHomeBounds = () => {
+    const width = 1 / viewport.getHomeZoom(), height = width / viewport.getAspectRatio(), size = viewer.world.getHomeBounds();
+    return new OpenSeadragon.Rect(side === "R" ? size.width - width : 0, (size.height - height) / 2, width, height);
+  };
 }
 function captionOf(image) {
   const view = [image.laterality, image.view].filter(Boolean).join(" ") || "view unknown";
