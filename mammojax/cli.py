@@ -30,7 +30,7 @@ COMMANDS = {
     "export": ("export", "a run as one file for other programs: StableHLO, or safetensors for torch"),
     "configs": ("configs", "the experiments of configs/, a line each; or one of them, whole"),
     "train": ("launch", "run one of them: mammojax train NAME --config.FIELD=VALUE"),
-    "weights": ("models.published", "published weights: network, licence, whether they are here"),
+    "weights": ("known_weights", "published weights: network, licence, whether they are here"),
 }
 
 

@@ -52,7 +52,7 @@ def stablehlo(run: Path, file: Path) -> dict[str, Any]:
     target = config.model.get("target", "")
     classes = list(BIRADS) if target == "birads" else ["absent", "present"] if target else facts["classes"]
     return _write_facts(
-        run, file, "stablehlo", facts,
+        run, provenance.of_run(run), file, "stablehlo", facts,
         input={"dtype": str(jax.tree.leaves(inputs)[0].dtype), "meaning": meaning, "shape": _shapes(inputs)},
         output={"dtype": "float32", "meaning": "probabilities", "shape": _shapes(exported.out_avals[0]),
                 "classes": classes, **({"rows": list(LABELS)} if target == "cancer" else {})},
@@ -126,7 +126,7 @@ def safetensors(run: Path, file: Path) -> dict[str, Any]:
     ]
     loads_in = trunk.loads_in or "none: no published network has this width and number of blocks"
     return _write_facts(
-        run, file, "safetensors", facts,
+        run, origin, file, "safetensors", facts,
         input={"dtype": "float32", "meaning": "the gray image three times, less the mean, divided by std",
                "scale": scale, "std": list(trunk.std), "shape": ["batch", 3, "height", "width"]},
         loads_in=loads_in, classifier=trunk.classifier, remarks=trunk.remarks,
@@ -134,8 +134,10 @@ def safetensors(run: Path, file: Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _write_facts(run: Path, file: Path, kind: str, facts: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Write FILE.json: what the file holds and takes, and where it comes from; return it."""
+def _write_facts(
+    run: Path, origin: dict[str, Any], file: Path, kind: str, facts: dict[str, Any], **more: Any
+) -> dict[str, Any]:  # fmt: skip
+    """Write FILE.json: what the file holds and takes, and where it comes from, which is printed too; return it."""
     calibration = Calibration.load(run)
     contents = {
         "file": file.name, "format": kind, **more,
@@ -144,7 +146,8 @@ def _write_facts(run: Path, file: Path, kind: str, facts: dict[str, Any], **more
         "temperature": calibration.temperature if calibration else None,
         "threshold_holds_for": f"scores with --tta {calibration.tta}, see {CALIBRATION}" if calibration else None,
     }  # fmt: skip
-    provenance.write(file.with_name(f"{file.name}.json"), [run], **contents)
+    provenance.write(file.with_name(f"{file.name}.json"), [origin], **contents)
+    print(provenance.sentence(origin))
     return contents
 
 
@@ -168,7 +171,6 @@ def main(args: argparse.Namespace) -> int:
         raise BadCheckpoint(f'"{args.output}" is a folder; give --output a file.')
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contents = {"stablehlo": stablehlo, "safetensors": safetensors}[args.format](args.run, args.output)
-    print(provenance.sentence(provenance.of_run(args.run)))
     if args.format == "safetensors":
         print(f"loads in {contents['loads_in']}" + "".join(f"; {remark}" for remark in contents["remarks"]))
     print(f"→ {args.output}, {args.output}.json", flush=True)

@@ -211,12 +211,15 @@ class Placement:
         return self._fit(binary, cv2.INTER_AREA) >= 0.25
 
     def back(self, framed: np.ndarray) -> np.ndarray:
-        """A map of the frame, float32 `size`, on the mammogram: float32 `shape`, bilinear, 0 outside the frame."""
+        """A map of the frame, float32 `size`, on the mammogram: float32 `shape`, bilinear, 0 outside the frame, and
+        beside the breast where that was made black: there a network's map is the same in every mammogram."""
         top, left, bottom, right = self.box
         above, before, height, width = self._window()
         inner = framed[above : above + height, before : before + width].astype(np.float32)
         result = np.zeros(self.shape, np.float32)
         result[top:bottom, left:right] = cv2.resize(inner, (right - left, bottom - top))
+        if self.beside is not None:
+            result[self.beside] = 0
         return result
 
     def _window(self) -> tuple[int, int, int, int]:

@@ -20,9 +20,9 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from mammojax.data.identity import hashed
 from mammojax.errors import BadCheckpoint
-from mammojax.evaluate import provenance
+from mammojax.evaluate import overlays, provenance
 
-HEIGHT = 2048  # pixels of a Secondary Capture's height, at most
+LONGEST = 2048  # pixels of the longer side of a Secondary Capture's mammogram, at most
 REGION = 0.5  # of the map's highest value: the region reaches down to it
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "IssuerOfPatientID")
 _STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "StudyDescription", "ReferringPhysicianName")
@@ -48,14 +48,20 @@ class DicomWriter:
     keep_identity: bool = False
 
     @classmethod
-    def of(cls, folder: Path, runs: Sequence[Path], key: bytes, keep_identity: bool) -> "DicomWriter":
-        """The writer of some runs' predictions; makes the folder. Raises BadCheckpoint without highdicom."""
+    def of(
+        cls, folder: Path, origins: Sequence[Mapping[str, Any]], key: bytes, keep_identity: bool
+    ) -> "DicomWriter":  # fmt: skip
+        """The writer of the predictions of runs of these `provenance.of_run`; makes the folder.
+
+        Raises:
+            BadCheckpoint: highdicom is not installed.
+        """
         try:
             import highdicom  # noqa: F401
         except ModuleNotFoundError:
             raise BadCheckpoint("--format dicom needs highdicom: pip install 'mammojax[dicom-out]'.") from None
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, provenance.of_run(runs[0]), [run.resolve().name for run in runs], key, keep_identity)
+        return cls(folder, origins[0], [origin["run"] for origin in origins], key, keep_identity)
 
     def write(self, source: Path, name: str, pixels: np.ndarray, whole: np.ndarray, p: float, side: str) -> None:
         """Write <name>_overlay.dcm and <name>_report.dcm.
@@ -215,16 +221,12 @@ def region(whole: np.ndarray) -> np.ndarray | None:
 
 
 def painted(pixels: np.ndarray, whole: np.ndarray, lines: list[str]) -> np.ndarray:
-    """The mammogram uint16 [H, W] in gray under its map [H, W] in red to yellow, text above: uint8 [h, w, 3]."""
-    scale = min(1.0, HEIGHT / pixels.shape[0])
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    gray = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) * (255 / max(1, int(pixels.max())))
-    share = np.clip(cv2.resize(whole.astype(np.float32), size, interpolation=cv2.INTER_AREA), 0, 1)[..., None]
-    colour = cv2.applyColorMap(np.round(share * 255).astype(np.uint8), cv2.COLORMAP_HOT)[..., ::-1]
-    picture = gray[..., None] * (1 - 0.5 * share) + colour * (0.5 * share)
-    letters = max(0.3, size[0] / 1400)
-    strip = np.zeros((round((len(lines) + 0.5) * 34 * letters), size[0], 3), np.uint8)  # above, to hide no tissue
+    """The mammogram uint16 [H, W] under its map [H, W], see `overlays.blended`, text above: uint8 [h, w, 3]."""
+    picture = overlays.blended(pixels, whole, LONGEST)
+    width = picture.shape[1]
+    letters = max(0.3, width / 1400)
+    strip = np.zeros((round((len(lines) + 0.5) * 34 * letters), width, 3), np.uint8)  # above, to hide no tissue
     for k, line in enumerate(lines):
         at = (round(12 * letters), round((k + 1) * 34 * letters))
         cv2.putText(strip, line, at, cv2.FONT_HERSHEY_SIMPLEX, letters, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([strip, np.clip(picture, 0, 255).astype(np.uint8)])
+    return np.concatenate([strip, picture])

@@ -153,9 +153,7 @@ def _flow(
         FlowStep([Box(*_split(workdir, config, facts["classes"], population, split)) for split in SPLITS], unmeasured),
         FlowStep([Box("Measured on the test split", measured)]),
     ]
-    text = (
-        "From the files of the data set to the images that the numbers above are of; beside a step what it leaves out."
-    )
+    text = "From the files of the data set to the images that were measured; beside a step what it leaves out."
     return Section("Flow of patients and images", text, flow=stages)
 
 

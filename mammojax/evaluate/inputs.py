@@ -1,7 +1,7 @@
 """The files that `mammojax predict` is given, the facts of each, and the tables that it writes of them."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
@@ -106,23 +106,26 @@ def progress(total: int, unit: str) -> Any:
     return tqdm(total=total, desc="predict", unit=unit, mininterval=every, delay=0 if watched else every)
 
 
-def finish(output: Path, rejected: Rejected, summary: str, done: int, runs: Sequence[Path], tta: str, ids: str) -> int:
+def finish(
+    output: Path, rejected: Rejected, summary: str, done: int, origins: Sequence[Mapping[str, Any]], tta: str, ids: str
+) -> int:  # fmt: skip
     """Write rejected.csv and predictions.json, print where the scores come from and the summary.
 
     Args:
         output, rejected: the folder, and (file, reason) of what was not scored.
         summary: for the console.
         done: the number of what was scored.
-        runs, tta, ids: of `predict.predict`.
+        origins: `provenance.of_run` of each run.
+        tta, ids: of `predict.predict`.
 
     Returns:
         The exit code.
     """
     with open_csv(output / "rejected.csv") as file:
         Writer(file, ("file", "reason")).rows(rejected)
-    provenance.write(output / ORIGIN, runs, tta=tta, ids=ids or "those of headers hashed, those of a manifest kept")
-    for run in runs:
-        print(provenance.sentence(provenance.of_run(run)))
+    provenance.write(output / ORIGIN, origins, tta=tta, ids=ids or "those of headers hashed, those of a manifest kept")
+    for origin in origins:
+        print(provenance.sentence(origin))
     if ids == "keep":
         print(f'"{output}" holds patient ids as they were given: it identifies patients')
     print(f"{summary} → {output}", flush=True)

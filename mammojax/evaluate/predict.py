@@ -10,13 +10,13 @@ import pandas as pd
 
 from mammojax import arguments
 from mammojax.data import archive
-from mammojax.data.breast import NoTissue, faces_right
+from mammojax.data.breast import NoTissue, Placement, faces_right
 from mammojax.data.cells import Writer
 from mammojax.data.exams import View
 from mammojax.data.identity import id_key
 from mammojax.data.projection import why_unused
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import by_patient, other_breast, overlays, table
+from mammojax.evaluate import by_patient, other_breast, overlays, provenance, table
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.dicom_out import DicomWriter
 from mammojax.evaluate.inputs import (
@@ -121,35 +121,38 @@ def predict_images(
     maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True)] if drawn else []
     listed, rejected, key = listing(source, output, ids)
     output.mkdir(parents=True, exist_ok=True)
-    dicoms = DicomWriter.of(output / "dicom", runs, id_key(output), dicom == "keep") if dicom else None
+    origins = [provenance.of_run(run) for run in runs]
+    dicoms = DicomWriter.of(output / "dicom", origins, id_key(output), dicom == "keep") if dicom else None
     size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
 
-    def load(item: tuple[Path, Facts]) -> tuple[Path, Facts, list[np.ndarray], str]:
-        """The facts of a file with its framed image for each network (and as stored, to draw on), or with the reason
-        for its rejection."""
+    def load(item: tuple[Path, Facts]) -> tuple[Path, Facts, list[np.ndarray], list[Placement], str]:
+        """The facts of a file with its framed image for each network (as stored, too, and where it lies in each frame,
+        to draw on it), or with the reason for its rejection."""
         path, facts = item
         try:
             mammogram = read(path, any_modality)
-            frames = [network.frame(mammogram.pixels) for network in networks]
-            return path, facts_of(mammogram, facts, key), [*frames, *([mammogram.pixels] if maps else [])], ""
+            places = [overlays.placed(network, mammogram.pixels) for network in networks]
+            frames = [place.image(mammogram.pixels) for place in places]
+            facts = facts_of(mammogram, facts, key)
+            return path, facts, [*frames, mammogram.pixels] if maps else frames, places if maps else [], ""
         except BadMammogram as error:
-            return path, facts, [], str(error)
+            return path, facts, [], [], str(error)
 
     rows: list[tuple[Facts, float]] = []
     calibration = _calibration(runs, tta)
     with open_csv(output / "predictions.csv") as file, progress(len(listed), "image") as bar:
         writer = Writer(file, (*IMAGE_COLUMNS, *(calibration.columns if calibration else ())))
         for batch in ahead(load, listed, size):
-            rejected += [(facts["image"], reason) for _, facts, _, reason in batch if reason]
-            framed = [(path, facts, frames) for path, facts, frames, reason in batch if not reason]
+            rejected += [(facts["image"], reason) for _, facts, *_, reason in batch if reason]
+            framed = [item[:-1] for item in batch if not item[-1]]
             scores = ensemble(  # batches are always full: rejected files must not change the shape
-                [network.score([frames[k] for *_, frames in framed], tta, size) for k, network in enumerate(networks)]
+                [network.score([item[2][k] for item in framed], tta, size) for k, network in enumerate(networks)]
             )
-            for (path, facts, frames), p in zip(framed, scores.tolist(), strict=True):
+            for (path, facts, frames, places), p in zip(framed, scores.tolist(), strict=True):
                 writer.row({**facts, "p_malignant": repr(p), **(calibration.cells(p) if calibration else {})})
                 rows.append((facts, p))
                 if maps:
-                    whole = overlays.mean_map(frames[-1], frames[:-1], networks, maps)
+                    whole = overlays.mean_map(places, frames[:-1], maps)
                 if with_overlays:
                     (output / "overlays").mkdir(exist_ok=True)
                     figure = overlays.over(frames[-1], whole, p)
@@ -162,7 +165,7 @@ def predict_images(
     by_patient.write_breasts(output / "breasts.csv", breasts)
     by_patient.write_exams(output / "exams.csv", breasts)
     by_patient.write_patients(output / "patients.csv", breasts)
-    return finish(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows), runs, tta, ids)
+    return finish(output, rejected, f"{len(rows)} predicted, {len(rejected)} rejected", len(rows), origins, tta, ids)
 
 
 def _calibration(runs: Sequence[Path], tta: str) -> Calibration | None:
@@ -239,7 +242,8 @@ def predict_exams(
             exam_file.flush()
             breast_file.flush()
     by_patient.write_patients(output / "patients.csv", breasts)
-    return finish(output, rejected, f"{done} exams predicted, {len(rejected)} images rejected", done, runs, tta, ids)
+    summary, origins = f"{done} exams predicted, {len(rejected)} images rejected", list(map(provenance.of_run, runs))
+    return finish(output, rejected, summary, done, origins, tta, ids)
 
 
 def _by_exam(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> dict[tuple[str, str], Listed]:

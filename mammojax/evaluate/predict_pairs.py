@@ -11,7 +11,7 @@ from mammojax.data import projection
 from mammojax.data.cells import Writer
 from mammojax.data.pairs import Pair, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import by_patient
+from mammojax.evaluate import by_patient, provenance
 from mammojax.evaluate.by_patient import Breast
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
@@ -99,7 +99,8 @@ def predict_pairs(
     by_patient.write_patients(output / "patients.csv", breasts)
     rejected = list(dict.fromkeys(rejected))  # with two breasts as a pair an image is in two pairs
     summary = f"{len(breasts)} breasts predicted, {len(rejected)} files rejected"
-    return finish(output, rejected, summary, len(breasts), runs, tta, ids)
+    origins = [provenance.of_run(run) for run in runs]
+    return finish(output, rejected, summary, len(breasts), origins, tta, ids)
 
 
 def _networks(runs: Sequence[Path]) -> list[ImagePredictor]:

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,13 @@ def _data_sets(run: Path, config: Any, facts: dict[str, Any]) -> list[str]:
     return names
 
 
-def sentence(facts: dict[str, Any]) -> str:
+def sentence(facts: Mapping[str, Any]) -> str:
     """`of_run` in a line for a console, a picture or a header."""
     learned = ", ".join(facts["trained_on"])
     return f"{facts['run']}: {facts['model']}; learned from {learned}; config {facts['config_sha256'][:12]}. {USE}"
 
 
-def write(path: Path, runs: Sequence[Path], /, **more: Any) -> None:
+def write(path: Path, origins: Sequence[Mapping[str, Any]], /, **more: Any) -> None:
     """Write `of_run` of some runs, and what else is to be said, as JSON beside an output."""
-    contents = {"use": USE, "runs": [of_run(run) for run in runs], **more}
+    contents = {"use": USE, "runs": list(origins), **more}
     path.write_text(json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mammojax import metrics
 from mammojax.data.dataset import Prepared
 from mammojax.errors import BadDataset, NotComparable, NotPrepared
-from mammojax.evaluate import calibration_report, figures, flow, model_card, paired, plots, populations, table
+from mammojax.evaluate import calibration_report, figures, flow, model_card, overlays, paired, plots, populations, table
 from mammojax.evaluate.measure import RUNS, both_classes, measure_breasts
 from mammojax.evaluate.report import TOO_FEW, Section, interval_text, png, replace_part, with_counts, write_page
 from mammojax.train.checkpoint import PATH_FIELDS
@@ -156,7 +156,7 @@ def _scores(workdir: Path, run: _Files) -> list[Section]:
         except NotComparable:  # there is no such column, or its values are no groups
             continue
         if len(groups) > 1:
-            by[column] = paired.subgroups([test], [column])[column]
+            by[column] = paired.subgroups([replace(test, name="AUC")], [column])[column]
     return [*calibration_report.of_run(workdir, task), *paired.sections([], by)]
 
 
@@ -281,12 +281,11 @@ def _gallery(items: Sequence[GalleryItem]) -> list[Section]:
         height, width = item.image.shape
         figure = Figure(figsize=(3 * panels, 3 * height / width), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, panels))
-        for panel in axes:
-            plots.image(panel, item.image, brightest=255)
+        plots.image(axes[0], item.image, brightest=255)
         if item.mask is not None:
             plots.outline(axes[0], item.mask, plots.OF_CLASS)
         if item.heatmap is not None:
-            plots.overlay(axes[1], item.heatmap, 0.55)
+            plots.image(axes[1], overlays.blended(item.image, item.heatmap))
         pictures.append((item.caption, png(figure, dpi=130, tight=False)))
     text = (
         "Left the mammogram with its outlined lesions (orange malignant, blue benign), right what the network takes "

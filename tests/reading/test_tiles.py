@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mammojax.reading.tiles import SIDE, Pyramid, heat, windowed
+from mammojax.reading.tiles import SIDE, Pyramid, windowed
 
 PIXELS = np.random.default_rng(0).integers(0, 65536, (1100, 700), dtype=np.uint16)
 
@@ -41,8 +41,3 @@ def test_the_breast_sets_the_window_and_the_side() -> None:
     low, high = pyramid.window
     assert 500 < low < high == 30000  # at its edge, tissue and background are averaged
     assert max(pyramid.levels[0].shape) <= SIDE
-
-
-def test_a_heatmap_shows_nothing_where_it_is_zero() -> None:
-    picture = _decoded(heat(np.array([[0.0, 0.5, 1.0]], np.float32)))
-    assert picture[0, :, 3].tolist() == [0, 127, 255]
