@@ -31,13 +31,13 @@ TITLES = {
     "prepare": "DICOM to data set, milliseconds of an image; the peer is pydicom and OpenCV writing PNGs",
     "input": "Input alone, milliseconds of a batch; the peer is a DataLoader on PNGs",
     "startup": "From the start of a process to the end of its first training step",
-    "memory": "Bytes of a training step (stage 2, Adam), by the compiler; and what the forward pass keeps for the backward pass",
+    "memory": "Bytes of a training step (stage 2, Adam) by the compiler, and what is kept for the backward pass",
     "convolutions": "Forward and backward pass of convolutions on a CPU, beside XLA's own and derived gradients",
 }
 REMARKS = {
     "memory": "`kept_bytes` are what the forward pass leaves for the backward pass, weights included, by JAX's own "
-    "account; XLA fuses operations, so that `bytes` of a plain step are fewer. remat leaves a quarter or less, and needs "
-    "besides what its largest block keeps while it is computed again. XLA's compiler for a CPU merges the second "
+    "account; XLA fuses operations, so that `bytes` of a plain step are fewer. remat leaves a quarter or less, and "
+    "needs besides what its largest block keeps while it is computed again. XLA's compiler for a CPU merges the second "
     "computation with the first one, so that its `bytes` do not fall. The goals were 1152×896 at batch 2 below 5 GB "
     "(6.1 GB plain by the compiler; with remat 1.7 GB and a block by JAX's account) and 4096×3328 within 24 GB (37 GB "
     "plain; with remat 10.3 GB and a block). No GPU's compiler has confirmed either.",
