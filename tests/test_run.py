@@ -21,7 +21,7 @@ from mammojax.models import classifiers
 from mammojax.tasks import images
 from mammojax.train.checkpoint import Latest, load_best, restore_best, save_best
 from mammojax.train.state import init_variables
-from tests.tiny import ROOT, command, environment, launch
+from tests.tiny import ROOT, command, compiled_by_epoch, environment, launch
 
 
 def _best(run: Path) -> dict[str, np.ndarray]:
@@ -65,6 +65,14 @@ def test_a_run_writes_the_documented_files(finished: Path) -> None:
     pictures = re.findall(r"p\(malignant\) = ([\d.]+), line (\d+) of predictions/test.csv</figcaption>", page)
     assert len({line for _, line in pictures}) == len(pictures) == 4  # no image stands in two groups
     assert all(float(p) == round(float(rows[int(line) - 2]["p_malignant"]), 2) for p, line in pictures)
+
+
+def test_nothing_is_compiled_after_the_first_epoch_of_a_stage(finished: Path) -> None:
+    """Neither for a step nor for validation: one program for each shape."""
+    stages = compiled_by_epoch(finished)
+    for first, second in (stages[name] for name in ("new layers", "all layers")):
+        assert first
+        assert not second
 
 
 def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:

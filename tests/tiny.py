@@ -1,6 +1,7 @@
 """Both quickstarts shrunk until they run in seconds: the same path, too small to learn anything."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,27 @@ def launch(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> subprocess.C
     """Run `command` to its end."""
     line = command(workdir, *extra, tiny=tiny)
     return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+
+def recorded(workdir: Path, tiny: list[str] = IMAGES) -> Path:
+    """Run `command` to its end, with what JAX compiles between the lines of its output, beside it in log.txt."""
+    with (workdir.parent / "log.txt").open("w") as log:
+        code = subprocess.call(
+            command(workdir, tiny=tiny), cwd=ROOT, env=environment() | {"JAX_LOG_COMPILES": "1"},
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    assert code == 0, (workdir.parent / "log.txt").read_text()[-3000:]
+    return workdir
+
+
+def compiled_by_epoch(workdir: Path) -> dict[str, list[list[str]]]:
+    """By the name of a stage, the programs compiled in each of its epochs of a `recorded` run, validation included."""
+    stages: dict[str, list[list[str]]] = {}
+    programs: list[str] = []
+    for line in (workdir.parent / "log.txt").read_text().splitlines():
+        if compiling := re.search(r"Compiling (\S+) with global shapes", line):
+            programs.append(compiling[1])
+        elif epoch := re.match(r"(.+?) +epoch +\d+/\d+ ", line):
+            stages.setdefault(epoch[1], []).append(programs)
+            programs = []
+    return stages

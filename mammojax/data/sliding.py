@@ -7,6 +7,7 @@ gives the published choice.
 """
 
 import random
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 PATCH, STRIDE = 256, 70
 CELL = 32  # pixels from one position of a trunk to the next
 WHOLE = 256
+AHEAD = 2
+"""Batches of patches that the device has while the host cuts the next one."""
 
 
 def starts(length: int, patch: int = PATCH, stride: int = STRIDE, rng: random.Random | None = None) -> np.ndarray:
@@ -50,8 +53,8 @@ def heatmaps(
 
     Args:
         image: [H, W], cropped and facing right; standardised here, as a whole, in float64.
-        classify: patches float32 [batch, patch, patch] → probabilities [batch, K]; always full batches, the last one
-            filled with zeros.
+        classify: patches float32 [batch, patch, patch] → probabilities [batch, K], perhaps before they are computed;
+            always full batches, the last one filled with zeros.
         patch, stride: in pixels; an image smaller than a patch is padded with zeros at its right and lower edge.
         batch: patches at a time.
         rng: see `starts`; rows are drawn before columns.
@@ -64,20 +67,44 @@ def heatmaps(
     x = np.pad(x, ((0, max(0, patch - height)), (0, max(0, patch - width))))
     rows, columns = (starts(side, patch, stride, rng) for side in x.shape)
     corners = [(int(top), int(left)) for left in columns for top in rows]
-    total, count = None, np.zeros((*x.shape, 1), np.float32)
+    waiting: deque[np.ndarray] = deque()
+    probabilities = []
     for first in range(0, len(corners), batch):
-        chosen = corners[first : first + batch]
         patches = np.zeros((batch, patch, patch), np.float32)
-        for k, (top, left) in enumerate(chosen):
+        for k, (top, left) in enumerate(corners[first : first + batch]):
             patches[k] = x[top : top + patch, left : left + patch]
-        probabilities = np.asarray(classify(patches), np.float32)
-        if total is None:
-            total = np.zeros((*x.shape, probabilities.shape[1]), np.float32)
-        for (top, left), probability in zip(chosen, probabilities, strict=False):
-            total[top : top + patch, left : left + patch] += probability[None, None]
-            count[top : top + patch, left : left + patch] += 1
-    assert total is not None  # noqa: S101  (every image has a patch)
-    return (total / count)[:height, :width]
+        waiting.append(classify(patches))
+        if len(waiting) > AHEAD:  # the device has the next ones to do
+            probabilities.append(np.asarray(waiting.popleft(), np.float32))
+    of_each = np.concatenate([*probabilities, *(np.asarray(rest, np.float32) for rest in waiting)])
+    return _mean(of_each, corners, rows, columns, x.shape, patch)[:height, :width]
+
+
+def _mean(
+    probabilities: np.ndarray, corners: list[tuple[int, int]], rows: np.ndarray, columns: np.ndarray,
+    shape: tuple[int, ...], patch: int,
+) -> np.ndarray:  # fmt: skip
+    """The mean over the patches of each pixel, float32 [*shape, K].
+
+    Between two edges of patches all pixels lie in the same ones: one sum stands for all of them.
+
+    Args:
+        probabilities: float32 [≥ N, K], of the patches and perhaps of what filled the last batch.
+        corners: N upper left corners, which are all pairs of rows and columns.
+        rows, columns: the starts of patches.
+        shape: (height, width) of the image.
+        patch: in pixels.
+    """
+    edges = [np.unique([*at, *(at + patch), 0, side]) for at, side in zip((rows, columns), shape, strict=True)]
+    total = np.zeros((len(edges[0]) - 1, len(edges[1]) - 1, probabilities.shape[1]), np.float32)
+    count = np.zeros((*total.shape[:2], 1), np.float32)
+    places = [{int(edge): k for k, edge in enumerate(every)} for every in edges]
+    for (top, left), probability in zip(corners, probabilities, strict=False):
+        part = np.s_[places[0][top] : places[0][top + patch], places[1][left] : places[1][left + patch]]
+        total[part] += probability
+        count[part] += 1
+    mean = total / count
+    return mean.repeat(np.diff(edges[0]), axis=0).repeat(np.diff(edges[1]), axis=1)
 
 
 def dense(image: np.ndarray, classify: Callable[[np.ndarray], np.ndarray], *, patch: int = PATCH) -> np.ndarray:

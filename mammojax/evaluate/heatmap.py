@@ -6,6 +6,7 @@ patch, and the heatmaps become further channels of the image.
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -210,8 +211,14 @@ def channels_of(data: Prepared, config: ml_collections.ConfigDict, facts: Mappin
     return folder(data, facts["heatmaps"], config.exam), order(config.exam)
 
 
-def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDict) -> Path:
+def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDict, threads: int = 2) -> Path:
     """Write the heatmaps of every image of a data set of exams, once; existing ones are kept.
+
+    Args:
+        data: of kind "exams".
+        net: the patch network.
+        exam: `config.exam`.
+        threads: images at a time: the device classifies patches of one, the host reads, cuts and writes the others.
 
     Returns:
         Their folder, inside the data set's, for `data.exams.Images`. It is named after the patch network's weights.
@@ -223,6 +230,18 @@ def write_channels(data: Prepared, net: PatchNet, exam: ml_collections.ConfigDic
         paths = [target / split / f"{index}.png" for index in range(len(data.table(split)))]
         missing += [(split, index, path) for index, path in enumerate(paths) if not path.is_file()]
     images = {split: exams.Images(data, split, {}) for split in ("train", "val", "test")}
-    for split, index, path in tqdm(missing, desc="heatmaps", unit="image", disable=None):
+
+    def write(image: tuple[str, int, Path]) -> None:
+        split, index, path = image
         exams.write_heatmaps(path, net.heatmaps(images[split].pixels(index), exam))
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done in tqdm(
+            as_completed([pool.submit(write, image) for image in missing]),
+            total=len(missing), desc="heatmaps", unit="image", disable=None,
+        ):  # fmt: skip
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
     return target

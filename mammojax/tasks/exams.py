@@ -70,7 +70,7 @@ def facts(config: ConfigDict, data: dataset.Prepared, starts: Mapping[str, Path]
     if "patch_run" not in starts:
         raise BadCheckpoint("config.patch_run is empty; name the run of the patch network that makes the heatmaps.")
     net = heatmap.PatchNet(starts["patch_run"])
-    heatmap.write_channels(data, net, config.exam)
+    heatmap.write_channels(data, net, config.exam, max(2, config.data.workers))
     return data.facts | {"heatmaps": net.digest}
 
 

@@ -257,7 +257,7 @@ def run_epoch(
                 raise Stopped(f"stopped at step {progress.step}; the same command goes on from there.")
         elif progress.stage_step % 20 == 0:
             seconds = time.perf_counter() - started
-            bar.set_postfix_str(f"loss {float(terms[0]):.3f}, {images / seconds:.0f} images/s")
+            bar.set_postfix_str(f"loss {float(np.asarray(terms)[0]):.3f}, {images / seconds:.0f} images/s")
     return state
 
 

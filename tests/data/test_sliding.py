@@ -86,3 +86,24 @@ def test_dense_is_the_mean_over_patches_a_cell_apart(shape: tuple[int, int]) -> 
 def test_an_image_smaller_than_a_patch_is_padded() -> None:
     maps = sliding.heatmaps(np.ones((10, 30), np.uint16), lambda p: np.ones((len(p), 2)), patch=16, stride=10, batch=3)
     assert maps.shape == (10, 30, 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(1, 8), st.integers(0, 1000))
+def test_its_numbers_are_those_of_adding_pixel_by_pixel(height: int, width: int, stride: int, seed: int) -> None:
+    """Bit for bit: the patches are added in the same order."""
+    rng = np.random.default_rng(seed)
+    image, given_out = rng.integers(0, 65536, (height, width), np.uint16), []
+
+    def classify(patches: np.ndarray) -> np.ndarray:
+        given_out.append(rng.random((len(patches), 2), np.float32))
+        return given_out[-1]
+
+    maps = sliding.heatmaps(image, classify, patch=8, stride=stride, batch=5, rng=random.Random(seed))
+    total, count, chooser = np.zeros((height, width, 2), np.float32), np.zeros((height, width, 1)), random.Random(seed)
+    rows, columns = (sliding.starts(side, 8, stride, chooser) for side in (height, width))
+    corners = [(top, left) for left in columns for top in rows]
+    for (top, left), probability in zip(corners, np.concatenate(given_out), strict=False):
+        total[top : top + 8, left : left + 8] += probability
+        count[top : top + 8, left : left + 8] += 1
+    np.testing.assert_array_equal(maps, total / count.astype(np.float32))

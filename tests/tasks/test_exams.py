@@ -20,15 +20,18 @@ from mammojax.evaluate import heatmap, table
 from mammojax.evaluate.measure import measure_breasts
 from mammojax.tasks import exams
 from mammojax.train.checkpoint import load_best, restore_best
-from tests.tiny import EXAMS, ROOT, command, environment, launch
+from tests.tiny import EXAMS, ROOT, command, compiled_by_epoch, environment, launch, recorded
 
 
 @pytest.fixture(scope="module")
 def exam_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("exams") / "run"
-    done = launch(workdir, tiny=EXAMS)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return workdir
+    return recorded(tmp_path_factory.mktemp("exams") / "run", EXAMS)
+
+
+def test_nothing_is_compiled_after_the_first_epoch(exam_run: Path) -> None:
+    *_, first, second = compiled_by_epoch(exam_run)["all layers"]  # of the exams; the runs inside have one epoch
+    assert first
+    assert not second
 
 
 def test_the_whole_path_writes_the_documented_files(exam_run: Path) -> None:
@@ -52,12 +55,13 @@ def test_heatmaps_are_written_once_and_gone_ones_again(exam_run: Path) -> None:
     data, net = dataset.of_run(exam_run), heatmap.PatchNet(exam_run / "patch")
     folder = heatmap.write_channels(data, net, config.exam)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-    gone = folder / "val" / "1.png"
-    content = gone.read_bytes()
-    gone.unlink()
-    heatmap.write_channels(data, net, config.exam)
-    assert {path for path in before if path.stat().st_mtime_ns != before[path]} == {gone}
-    assert gone.read_bytes() == content
+    gone = {folder / name: (folder / name).read_bytes() for name in ("val/1.png", "train/0.png", "test/2.png")}
+    for path in gone:
+        path.unlink()
+    heatmap.write_channels(data, net, config.exam, threads=3)
+    assert {path for path in before if path.stat().st_mtime_ns != before[path]} == set(gone)
+    assert all(path.read_bytes() == content for path, content in gone.items())
+    assert not list(folder.rglob("*.part"))
 
 
 def test_dense_heatmaps_are_those_of_the_patch_network(exam_run: Path) -> None:
