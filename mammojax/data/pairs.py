@@ -122,6 +122,13 @@ def examples(data: Prepared, split: str, model: ConfigDict) -> tuple[Any, list[d
     return pairs, pairs.table
 
 
+def by_view(value: Any) -> dict[str, Any]:
+    """An example's images or masks by the input that counts: the only one, both views, or the breast itself."""
+    if not isinstance(value, dict):
+        return {"": value}
+    return {"breast": value["breast"]} if "breast" in value else value
+
+
 def refuse(splits: dict[str, Pairs], pair: str) -> None:
     """Refuse data that nothing can be learned from or measured on, before hours of training.
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mammojax import arguments, metrics
 from mammojax.data import dataset, pairs
+from mammojax.data.pairs import by_view
 from mammojax.errors import BadCheckpoint
 from mammojax.evaluate import heatmap, saliency
 from mammojax.evaluate.report import interval_text
@@ -191,13 +192,6 @@ def localise(
         "tolerance": tolerance,
         "maps": {name: row.measured(np.array(patients), count, runs, name != "area") for name, row in rows.items()},
     }  # fmt: skip
-
-
-def by_view(value: Any) -> dict[str, Any]:
-    """An example's images or masks by the input that counts: the only one, both views, or the breast itself."""
-    if not isinstance(value, dict):
-        return {"": value}
-    return {"breast": value["breast"]} if "breast" in value else value
 
 
 def _is_outlined(masks: Any) -> bool:

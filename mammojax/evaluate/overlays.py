@@ -21,7 +21,8 @@ Map = Callable[[np.ndarray], np.ndarray]
 
 
 def map_of(run: Path, network: ImagePredictor) -> Map:
-    """The heatmap of a whole-image run: its head's, if that is one, else that of the patch run it started from.
+    """The heatmap of a whole-image or two-view run: its head's, if that is one, else that of the patch run it started
+    from.
 
     Raises:
         BadCheckpoint: it has neither.
@@ -83,6 +84,12 @@ def blended(pixels: np.ndarray, heatmap_: np.ndarray, longest: int = 0) -> np.nd
     colours = coloured(cv2.resize(heatmap_.astype(np.float32), size, interpolation=cv2.INTER_AREA)).astype(np.float32)
     cover = OPACITY * colours[..., 3:] / 255
     return np.clip(gray[..., None] * (1 - cover) + colours[..., :3] * cover + 0.5, 0, 255).astype(np.uint8)
+
+
+def save(output: Path, name: str, pixels: np.ndarray, whole: np.ndarray, p: float) -> None:
+    """Write OUTPUT/overlays/<name>.png; see `over`."""
+    (output / "overlays").mkdir(exist_ok=True)
+    over(pixels, whole, p).savefig(output / "overlays" / f"{name}.png", dpi=100, metadata={"Software": None})
 
 
 def over(pixels: np.ndarray, whole: np.ndarray, p: float) -> Figure:

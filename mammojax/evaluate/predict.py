@@ -73,9 +73,7 @@ def predict(
             "random10, --patch-run and --threshold are for exams; whole images take --tta none, flips or shifts9."
         )
     if task == "two_view":
-        if with_overlays:
-            raise BadCheckpoint("--overlays is for whole-image runs; leave it out for two-view runs.")
-        code = predict_pairs(runs, source, output, tta, any_modality, _calibration(runs, tta), ids)
+        code = predict_pairs(runs, source, output, tta, any_modality, _calibration(runs, tta), ids, with_overlays)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     code = predict_images(runs, source, output, tta, any_modality, with_overlays, ids, dicom)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
@@ -154,9 +152,7 @@ def predict_images(
                 if maps:
                     whole = overlays.mean_map(places, frames[:-1], maps)
                 if with_overlays:
-                    (output / "overlays").mkdir(exist_ok=True)
-                    figure = overlays.over(frames[-1], whole, p)
-                    figure.savefig(output / "overlays" / f"{len(rows)}.png", dpi=100, metadata={"Software": None})
+                    overlays.save(output, str(len(rows)), frames[-1], whole, p)
                 if dicoms:
                     dicoms.write(path, str(len(rows)), frames[-1], whole, p, facts["laterality"])
             file.flush()

@@ -9,9 +9,9 @@ import numpy as np
 
 from mammojax.data import projection
 from mammojax.data.cells import Writer
-from mammojax.data.pairs import Pair, pairs_of
+from mammojax.data.pairs import Pair, by_view, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import by_patient, provenance
+from mammojax.evaluate import by_patient, overlays, provenance
 from mammojax.evaluate.by_patient import Breast
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
@@ -37,7 +37,7 @@ ALONE = {
 
 def predict_pairs(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
-    calibration: Calibration | None = None, ids: str = "",
+    calibration: Calibration | None = None, ids: str = "", with_overlays: bool = False,
 ) -> int:  # fmt: skip
     """Score the breasts of a folder or of a manifest that have both images of a pair, see `pairs.pairs_of`.
 
@@ -45,7 +45,9 @@ def predict_pairs(
     exam where their folder and name are the same but for the words of side and view. Writes OUTPUT/breasts.csv
     (BREAST_COLUMNS, the label, empty where unknown, and the columns of `calibration`), OUTPUT/exams.csv and
     patients.csv (see `by_patient`), OUTPUT/predictions.json and OUTPUT/rejected.csv (file, reason). `ids`: see
-    `inputs.listing`.
+    `inputs.listing`. `with_overlays` draws OUTPUT/overlays/<row of breasts.csv>_CC.png and _MLO.png, the first row
+    being 1, or <row>_breast.png where a breast is paired with the other one: each full mammogram, and over it the
+    heatmap of the patch classifier that the run started from; the score above them is the breast's.
 
     Returns:
         0, or 3 when no breast could be predicted.
@@ -54,6 +56,7 @@ def predict_pairs(
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
     networks = _networks(runs)
+    maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True) if with_overlays]
     kind = networks[0].config.model.get("pair", "views")
     listed, rejected, key = listing(source, output, ids)
     images = _with_facts(listed, rejected, key, kind, any_modality)
@@ -63,8 +66,8 @@ def predict_pairs(
     output.mkdir(parents=True, exist_ok=True)
     size = max(1, min(*(network.config.eval_batch for network in networks), len(pairs)))
 
-    def load(pair: Pair) -> tuple[Pair, list[Any], Rejected]:
-        """A pair with its framed images for each network, or with the reasons for its rejection."""
+    def load(pair: Pair) -> tuple[Pair, dict[str, np.ndarray], list[Any], Rejected]:
+        """A pair with its images, as stored and framed for each network, or with the reasons for its rejection."""
         pixels, reasons = {}, []
         for name, k in zip(PAIRS[kind], pair.images, strict=True):
             path, facts = images[k]
@@ -75,24 +78,28 @@ def predict_pairs(
         if reasons:
             names = {name for name, _ in reasons}
             others = [images[k][1]["image"] for k in pair.images if images[k][1]["image"] not in names]
-            return pair, [], reasons + [(name, "the other image of its pair cannot be read") for name in others]
-        return pair, [network.frame(pixels) for network in networks], []
+            return pair, {}, [], reasons + [(name, "the other image of its pair cannot be read") for name in others]
+        return pair, pixels if maps else {}, [network.frame(pixels) for network in networks], []
 
     breasts: list[Breast] = []
     with open_csv(output / "breasts.csv") as file, progress(len(pairs), "breast") as bar:
         writer = Writer(file, (*BREAST_COLUMNS, "label", *(calibration.columns if calibration else ())))
         for batch in ahead(load, pairs, size):
-            rejected += [reason for _, _, reasons in batch for reason in reasons]
-            framed = [(pair, frames) for pair, frames, reasons in batch if not reasons]
+            rejected += [reason for *_, reasons in batch for reason in reasons]
+            framed = [item[:3] for item in batch if not item[3]]
             scores = ensemble(
-                [network.score([frames[k] for _, frames in framed], tta, size) for k, network in enumerate(networks)]
+                [network.score([frames[k] for *_, frames in framed], tta, size) for k, network in enumerate(networks)]
             )
-            for (pair, _), p in zip(framed, np.asarray(scores).tolist(), strict=True):
+            for (pair, pixels, frames), p in zip(framed, np.asarray(scores).tolist(), strict=True):
                 breast = Breast(pair.exam_id, pair.patient_id, pair.laterality, pair.views, p)
                 more = calibration.cells(p).values() if calibration else ()
                 label = pair.label if pair.label >= 0 else ""
                 writer.row([*breast[:4], "", repr(p), label, *more])
                 breasts.append(breast)
+                for name, image in by_view(pixels).items():
+                    places = [overlays.placed(network, image) for network in networks]
+                    whole = overlays.mean_map(places, [of_network[name] for of_network in frames], maps)
+                    overlays.save(output, f"{len(breasts)}_{name}", image, whole, p)
             file.flush()
             bar.update(len(batch))
     by_patient.write_exams(output / "exams.csv", breasts)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mammojax import extension, start
 from mammojax.data import dataset, pipeline
+from mammojax.data.pairs import by_view
 from mammojax.data.recipe import Recipe, patch_side
 from mammojax.evaluate import heatmap, localise, run_report, table
 from mammojax.evaluate import measure as measures
@@ -193,7 +194,7 @@ def write_report(
         title, notes: of the page.
     """
     label = predictions["label"]
-    masks = [localise.by_view(source[k]["masks"]).values() for k in range(len(label))]
+    masks = [by_view(source[k]["masks"]).values() for k in range(len(label))]
     lesions = [[bool(any((mask == kind).any() for mask in of)) for of in masks] for kind in (1, 2)]
     benign = np.array(lesions[0], bool) & ~np.array(lesions[1], bool)
     patients = [row["patient_id"] for row in rows]
