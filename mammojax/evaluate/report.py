@@ -47,6 +47,7 @@ class Section:
         commands: lines of a shell.
         details: (heading, text) of each folded part.
         part: the name by which `replace_part` finds it in a written page.
+        folded: what stands in place of the table until it is clicked; "": the table is open.
     """
 
     heading: str
@@ -61,6 +62,7 @@ class Section:
     details: Sequence[tuple[str, str]] = ()
     flow: Sequence[FlowStep] = ()
     part: str = ""
+    folded: str = ""
 
 
 def write_page(

@@ -25,7 +25,7 @@ NO_FLIPS = (
     f"{SCIREP}: Table 3: whole images, VGG16 patch classifiers",
 )
 """Tables whose A-AUC column (averaged flips) is missing in all our copies."""
-HEADER = ("row", "published", "source", "ours", "ours, flips", "best epoch", "data, seeds", "status")
+HEADER = ("row", "published", "source", "ours", "ours, flips", "best epoch", "data, seeds", "status", "command")
 NOTES = (
     "Published figures of CBIS-DDSM are of the authors' own random split of the official training images, whose lists"
     " are not public; on the official test split others measured 0.69 to 0.75 for the released models.",
@@ -46,15 +46,21 @@ NOTES = (
 def sections(
     runs: Sequence[PaperRun], readers: Path | None = None, root: Path = Path("runs")
 ) -> list[report.Section]:  # fmt: skip
-    """A section for each table, with a row of text cells for each row of the paper. `readers` and `root` are for other
-    papers' tables."""
+    """A section for each table, with a row of text cells for each row of the paper; `root` gets the runs of the
+    commands, `readers` are for another paper's tables."""
     result = []
     for heading, rows in rows_of("shen2019").items():
         if heading == "Differences":
             result.append(_differences(runs, rows))
             continue
         cells = [
-            [row.label, _published(row), row.where or "–", *(_ensemble if _is_ensemble(row) else _ours)(runs, row)]
+            [
+                row.label,
+                _published(row),
+                row.where or "–",
+                *(_ensemble if _is_ensemble(row) else _ours)(runs, row),
+                _command_of(runs, row, root),
+            ]
             for row in rows
         ]
         measure = "AUC by image" if rows[0].measure == "auc" else "accuracy, five classes"
@@ -203,23 +209,35 @@ def to_do(runs: Sequence[PaperRun], root: Path) -> ToDo:
     return [("\n## To fill the rows that are not run on the paper's data\n\n" + "\n".join(lines), section)]
 
 
+def _command_of(runs: Sequence[PaperRun], row: Row, root: Path) -> str:
+    """The command that fills a row, for the cell beside it; a dash where a run on the paper's data does."""
+    if all(_finished(runs, member, row.data, int(row.patients or 0)) for member in members(row.row)):
+        return "–"
+    return "computed from the rows of its members" if _is_ensemble(row) else _command(runs, row, root)
+
+
+def _command(runs: Sequence[PaperRun], row: Row, root: Path) -> str:
+    kind, _, argument = row.row.partition(":")
+    if kind == "two_step":
+        whole = _place(runs, f"whole_resnet:{PLAIN}", root)
+        patch = _place(runs, "patch_resnet:s10", root)
+        return f"mammojax two-step --run {whole} --patch-run {patch} --output {root / 'two_step'}"
+    config = row.row
+    if kind == "inbreast":
+        config = f"{'label_efficiency' if row.patients else 'inbreast'}:{argument}"
+    return _launch(config, root) + _init(runs, row.row, root)
+
+
 def commands(runs: Sequence[PaperRun], root: Path = Path("runs")) -> list[str]:
     """The commands for the rows that no run on the paper's data fills, in an order that works; `root` gets the runs."""
     lines: dict[str, list[str]] = {"patch": [], "whole": [], "inbreast": [], "rest": []}
     for row in (row for rows in rows_of("shen2019").values() for row in rows if not row.minus):
-        kind, _, argument = row.row.partition(":")
+        kind, _, _ = row.row.partition(":")
         if all(_finished(runs, member, row.data, int(row.patients or 0)) for member in members(row.row)):
             continue  # ensembles are computed here once their members are run
-        start = "" if kind in ("ensemble", "two_step") else _init(runs, row.row, root)
-        if kind == "two_step":
-            whole = _place(runs, f"whole_resnet:{PLAIN}", root)
-            patch = _place(runs, "patch_resnet:s10", root)
-            lines["rest"].append(f"mammojax two-step --run {whole} --patch-run {patch} --output {root / 'two_step'}")
-        elif kind == "inbreast":
-            sweep = "label_efficiency" if row.patients else "inbreast"
-            lines["inbreast"].append(_launch(f"{sweep}:{argument}", root) + start)
-        elif kind != "ensemble":
-            lines["patch" if kind.startswith("patch") else "whole"].append(_launch(row.row, root) + start)
+        group = {"two_step": "rest", "inbreast": "inbreast"}.get(kind, "patch" if kind.startswith("patch") else "whole")
+        if kind != "ensemble":
+            lines[group].append(_command(runs, row, root))
     return [line for group in lines.values() for line in dict.fromkeys(group)]
 
 

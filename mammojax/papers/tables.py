@@ -126,8 +126,27 @@ def write(paper: str, folder: Path, output: Path | None = None, readers: Path | 
         print(text, flush=True)
         sections.append(section)
     if output:
-        report.write_page(output, module.TITLE, module.NOTES, sections)
+        pages = [replace(section, folded=f"{len(section.rows)} rows, none run") if _run(section) == 0 else section
+                 for section in sections]  # fmt: skip
+        report.write_page(output, module.TITLE, module.NOTES, [_coverage(sections), *pages])
         print(f"\n→ {output}", flush=True)
+
+
+def _run(section: report.Section) -> int | None:
+    """How many rows of a table some run fills; None for a table that says nothing of runs."""
+    if "status" not in section.header or not section.rows:
+        return None
+    at = section.header.index("status")
+    return sum(not row[at].startswith("not run") for row in section.rows)
+
+
+def _coverage(sections: Sequence[report.Section]) -> report.Section:
+    """How many rows of each table are filled."""
+    rows = [[section.heading, str(n), str(len(section.rows))] for section in sections
+            if (n := _run(section)) is not None]  # fmt: skip
+    filled, every = (sum(int(row[k]) for row in rows) for k in (1, 2))
+    text = f"{filled} of {every} rows have a run. Tables without one are folded."
+    return report.Section("Coverage", text, ("table", "rows with a run", "rows"), rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Published numbers are lines of a CSV: a line more is a row more."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -52,3 +53,15 @@ def test_inbreast_starts_from_the_four_best() -> None:
     (four,) = [row for row in rows["Scientific Reports 2019: Table 4: INbreast, by labelled patients"]
                if row.row.startswith("ensemble:")]  # fmt: skip
     assert [starts_from(row) for row in members(four.row)] == members(best.row)
+
+
+def test_the_page_says_the_coverage_first_and_folds_what_no_run_fills(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    page = tmp_path / "page.html"
+    assert cli.main(["reproduce", "shen2019", "--runs", str(tmp_path / "runs"), "--output", str(page)]) == 0
+    text = page.read_text()
+    assert text.index("<h2>Coverage</h2>") < text.index("Table 1: patch classifiers</h2>")
+    assert re.search(r"<p class=\"soft\">0 of \d+ rows have a run", text)
+    assert "<details><summary>6 rows, none run</summary><table" in text
+    (row,) = re.findall(r"<tr><td[^>]*>VGG16, S10, ImageNet</td>.*?</tr>", text)
+    assert "configs/patch_vgg.py:s10 " in row  # the command stands beside its row
