@@ -139,7 +139,7 @@ def _flow(
     """The diagram: listed, prepared, split, measured, and beside each step what is left out."""
     every, facts = population.rows(), data.facts
     listed = len(every) + len(population.left_out)
-    out = Box("Left out", _reasons(population.left_out)) if population.left_out else None
+    out = Box("Left out", reasons(population.left_out)) if population.left_out else None
     prepared = _sizes(every)
     if population.patches:
         prepared.append(f"{sum(int(row['classes'].total()) for row in every):,} patches")
@@ -157,7 +157,7 @@ def _flow(
     return Section("Flow of patients and images", text, flow=stages)
 
 
-def _reasons(left_out: Sequence[tuple[str, str]]) -> list[str]:
+def reasons(left_out: Sequence[tuple[str, str]]) -> list[str]:
     """How many were left out, and the commonest reasons, without names of files, which may be of people."""
     names = {name for name, _ in left_out}
     counted = Counter(_nameless(reason, names) for _, reason in left_out)

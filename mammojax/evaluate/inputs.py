@@ -13,14 +13,23 @@ from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
 from mammojax.errors import BadMammogram
-from mammojax.evaluate import provenance
+from mammojax.evaluate import predict_report, provenance
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")
 """Columns of breasts.csv; p_benign is of exam networks only."""
 ORIGIN = "predictions.json"
 """Which runs the tables come from, and what they may be used for."""
-_OUTPUTS = ("predictions.csv", "breasts.csv", "exams.csv", "patients.csv", "rejected.csv", ORIGIN, KEY)
+_OUTPUTS = (
+    "predictions.csv",
+    "breasts.csv",
+    "exams.csv",
+    "patients.csv",
+    "rejected.csv",
+    ORIGIN,
+    predict_report.FILE,
+    KEY,
+)
 _FOLDERS = ("overlays", "dicom")
 Facts = dict[str, str]
 Listed = list[tuple[Path, Facts]]
@@ -109,7 +118,7 @@ def progress(total: int, unit: str) -> Any:
 def finish(
     output: Path, rejected: Rejected, summary: str, done: int, origins: Sequence[Mapping[str, Any]], tta: str, ids: str
 ) -> int:  # fmt: skip
-    """Write rejected.csv and predictions.json, print where the scores come from and the summary.
+    """Write rejected.csv, predictions.json and predictions.html, print where the scores come from and the summary.
 
     Args:
         output, rejected: the folder, and (file, reason) of what was not scored.
@@ -124,6 +133,7 @@ def finish(
     with open_csv(output / "rejected.csv") as file:
         Writer(file, ("file", "reason")).rows(rejected)
     provenance.write(output / ORIGIN, origins, tta=tta, ids=ids or "those of headers hashed, those of a manifest kept")
+    predict_report.write(output, rejected, origins, tta)
     for origin in origins:
         print(provenance.sentence(origin))
     if ids == "keep":

@@ -101,7 +101,8 @@ def predict_images(
     2019, "Augmented prediction and model averaging"). Writes OUTPUT/predictions.csv (IMAGE_COLUMNS; label empty where
     unknown), OUTPUT/breasts.csv (BREAST_COLUMNS; the mean over a breast's views, of images whose side and view are
     known), OUTPUT/exams.csv and patients.csv (see `by_patient`), OUTPUT/predictions.json (the runs and their training
-    data) and OUTPUT/rejected.csv (file, reason): each file is in predictions.csv or there. Ids from DICOM headers
+    data), OUTPUT/predictions.html (see `predict_report`) and OUTPUT/rejected.csv (file, reason): each file is there or
+    in predictions.csv. Ids from DICOM headers
     become keyed hashes (the key: OUTPUT/.id_key) and a manifest's are kept, unless `ids` says otherwise, see
     `inputs.listing`. Files that are no mammograms are rejected, by Modality too unless `any_modality`. `with_overlays`
     draws OUTPUT/overlays/<row of predictions.csv>.png, the first row being 1.png: the full mammogram, and its heatmap
