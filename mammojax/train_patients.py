@@ -13,9 +13,8 @@ import ml_collections
 from mammojax.data import dataset
 from mammojax.data.recipe import PHANTOMS, Recipe
 from mammojax.errors import BadCheckpoint, BadDataset, NotPrepared
-from mammojax.train.checkpoint import read_config
-
-FILE = "train_patients.txt"
+from mammojax.train import checkpoint
+from mammojax.train.checkpoint import TRAIN_PATIENTS, read_config
 
 
 class TrainPatients(NamedTuple):
@@ -29,7 +28,7 @@ def write(workdir: Path, config: ml_collections.ConfigDict, data: dataset.Prepar
     """Write train_patients.txt, a line "data set, tab, patient id" for each patient of the run and of its `starts`."""
     own = {(_name(config), patient) for patient in _trained_on(config, data)}
     learned = own.union(*(read(start).patients for start in starts))
-    (workdir / FILE).write_text("".join(f"{name}\t{patient}\n" for name, patient in sorted(learned)))
+    (workdir / TRAIN_PATIENTS).write_text("".join(f"{name}\t{patient}\n" for name, patient in sorted(learned)))
 
 
 def read(run: Path) -> TrainPatients:
@@ -52,11 +51,10 @@ def _read(run: Path, visited: set[Path]) -> TrainPatients:
     if "learned_from" in facts:  # converted published weights, of a public data set
         return TrainPatients(set(), [run])
     patients, missing = set(), []
-    if (run / FILE).is_file():
-        lines = [line for line in (run / FILE).read_text().splitlines() if line]
-        if all("\t" in line for line in lines):
-            return TrainPatients({(name, patient) for name, _, patient in (line.partition("\t") for line in lines)}, [])
-        patients = {("", line) for line in lines}  # only the run's own
+    if (listed := checkpoint.train_patients(run)) is not None:
+        if all(name for name, _ in listed):
+            return TrainPatients(listed, [])
+        patients = listed  # only the run's own
     else:
         try:
             patients = {(_name(config), patient) for patient in _trained_on(config, dataset.of_run(run))}
@@ -97,8 +95,8 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: data
                 " from whom its validation patients are drawn; start on other data, or measure them as they are:"
                 " mammojax predict, mammojax matrix."
             )
-        if exams and not (run / FILE).is_file() and read_config(run)[1].get("name") != "nyu":
-            raise BadCheckpoint(f'"{run}" does not say whom it has learned from ({FILE}); train it again.')
+        if exams and not (run / TRAIN_PATIENTS).is_file() and read_config(run)[1].get("name") != "nyu":
+            raise BadCheckpoint(f'"{run}" does not say whom it has learned from ({TRAIN_PATIENTS}); train it again.')
         shared = {patient for name, patient in learned if exams or name in ("", _name(config))} & ours
         if shared:
             raise BadCheckpoint(

@@ -90,7 +90,7 @@ def test_older_run_folders_are_asked_by_their_data_and_their_starts(
     whole = _run(tmp_path / "whole", _config()) if not (tmp_path / "whole").exists() else tmp_path / "whole"
     (whole / "config.json").write_text((patch / "config.json").read_text())
     later = _run(tmp_path / "later", _config(init_from=str(whole)))
-    (later / train_patients.FILE).write_text("l\nm")
+    (later / "train_patients.txt").write_text("l\nm")
     data_of = {patch: _data(train="p"), whole: _data(train="w")}
 
     def of_run(run: Path) -> Any:

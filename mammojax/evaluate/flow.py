@@ -20,6 +20,7 @@ from mammojax.data.dataset import ASIDE, Prepared
 from mammojax.data.manifest import SPLITS, merged
 from mammojax.evaluate import table
 from mammojax.evaluate.report import Box, FlowStep, Section
+from mammojax.train.checkpoint import train_patients
 
 MOST_REASONS = 6
 MOST_VALUES = 10
@@ -30,7 +31,6 @@ _OF_IMAGES = {"side": ("laterality",), "view": ("view",), "density": ("density",
               "BI-RADS": ("birads",), "source of the label": ("label_source",)}  # fmt: skip
 """What the table says of images: its name, and the columns that may hold it."""
 _OF_LESIONS = re.compile("lesion|mask|finding")  # such a remark of rejected.csv is not of an image
-_TRAIN_PATIENTS = "train_patients.txt"
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,9 @@ def _split(
 
 def _learned_from(workdir: Path, patients: set[str]) -> tuple[int, int]:
     """How many of the training patients the run has learned from, and how many others those it started from have."""
-    file = workdir / _TRAIN_PATIENTS
-    if not file.is_file():
+    learned = train_patients(workdir)
+    if learned is None:
         return len(patients), 0
-    learned = {tuple(line.partition("\t")[::2]) for line in file.read_text().splitlines() if line}
     own = {patient for _, patient in learned} & patients
     return len(own), len([patient for _, patient in learned if patient not in patients])
 

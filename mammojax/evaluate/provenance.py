@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mammojax.train.checkpoint import read_config
+from mammojax.train.checkpoint import read_config, train_patients
 
 USE = "Research use only; not a medical device."
 _TASKS = {
@@ -49,9 +49,7 @@ def _data_sets(run: Path, config: Any, facts: dict[str, Any]) -> list[str]:
     name = facts.get("learned_from", facts.get("name", "unknown"))
     folder = facts.get("folder", "")
     names = [f"{name} ({folder})" if folder else str(name)]
-    file = Path(run) / "train_patients.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    earlier = {line.partition("\t")[0] for line in lines if "\t" in line}
+    earlier = {other for other, _ in train_patients(Path(run)) or () if other}
     names += sorted(other for other in earlier if other.split(" ")[0] != name)
     if pretrained := config.model.get("pretrained", ""):
         names.append(f"weights {Path(pretrained).name}")

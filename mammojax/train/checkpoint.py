@@ -25,6 +25,8 @@ from mammojax.errors import BadCheckpoint
 Tree = Any
 PATH_FIELDS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
 """Fields of a config that name a file or folder."""
+TRAIN_PATIENTS = "train_patients.txt"
+"""A file of a run folder, see `train_patients`."""
 _DIGESTS = "sha256.json"
 logging.getLogger("absl").addFilter(lambda record: "OCDBT" not in record.getMessage())  # a notice at every save
 
@@ -248,6 +250,18 @@ def started_from(run: Path, init_from: str, inside: str = "patch") -> Path | Non
     if (run / inside / "config.json").is_file():
         return run / inside
     return Path(init_from) if init_from else None
+
+
+def train_patients(run: Path) -> set[tuple[str, str]] | None:
+    """(data set, patient id) of whom a run and those before it have learned from, as its train_patients.txt says.
+
+    Files of old runs name no data set, "", and only the run's own patients. None without such a file.
+    """
+    file = run / TRAIN_PATIENTS
+    if not file.is_file():
+        return None
+    cells = [line.rpartition("\t") for line in file.read_text().splitlines() if line]
+    return {(name, patient) for name, _, patient in cells}
 
 
 def patch_run(run: Path, init_from: str) -> Path | None:
