@@ -13,13 +13,14 @@ bench() { # seconds, file, name, arguments
 }
 "$python" -c 'import jax, sys; sys.exit(jax.default_backend() != "gpu")' || { echo "JAX sees no GPU here" >&2; exit 2; }
 rm -rf docs/speed/gpu
-bench 330 patch_train patch_train --trunk resnet50 vgg16 efficientnet_lite0 --batch 256 32
-bench 270 whole_train whole_train --batch 2 8 32 --stage 2 1
+bench 300 patch_train patch_train --trunk resnet50 vgg16 efficientnet_lite0 --batch 256 32
+bench 250 whole_train whole_train --batch 2 8 32 --stage 2 1
 bench 90 exam_train exam_train --shrink 1 --batch 4
 bench 120 inference inference --trunk resnet50 vgg16 efficientnet_lite0 --batch 64
 bench 60 heatmap heatmap --size 2677 1942 --batch 64
 bench 50 prepare prepare --workers 8 --source-size 3000 2400
 bench 50 input input --workers 8 --size 1152x896:8
+bench 90 input_stages input_stages --workers 8
 bench 60 startup startup --repeats 1 --network patch_resnet
-bench 150 memory memory
+bench 120 memory memory
 "$python" docs/make_speed.py

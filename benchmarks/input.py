@@ -25,7 +25,7 @@ BATCHES = 24
 """Batches of one turn: many more than either keeps ahead."""
 
 
-class _Long:
+class Long:
     """A data set as long as a real one: grain's shuffle is slow on a few dozen examples, 0.4 ms each on 44."""
 
     def __init__(self, source: Any, times: int) -> None:
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
             recipe = Recipe("phantom", "whole", Path(folder) / "data", source=source, size=size, split="all")
             (path,) = prepare(recipe)
             train = dataset.Prepared(path).source("train", masks=False)
-            long = _Long(train, 50)
+            long = Long(train, 50)
             processes = pipeline.reading_processes(args.workers, len(long), size[0] * size[1])
             devices = mesh.data_mesh(batch)
             stream = pipeline.train_batches(long, batch=batch, seed=0, workers=processes, mesh=devices)

@@ -30,6 +30,7 @@ TITLES = {
     "heatmap": "The heatmap of one mammogram, beside the sliding window in PyTorch",
     "prepare": "DICOM to data set, milliseconds of an image; the peer is pydicom and OpenCV writing PNGs",
     "input": "Input alone, milliseconds of a batch; the peer is a DataLoader on PNGs",
+    "input_stages": "Input by stage, images a second: one core's reading, decoding, windows; the pipeline; the step",
     "startup": "From the start of a process to the end of its first training step",
     "memory": "Bytes of a training step (stage 2, Adam) by the compiler, and what is kept for the backward pass",
     "convolutions": "Forward and backward pass of convolutions on a CPU, beside XLA's own and derived gradients",
