@@ -119,8 +119,9 @@ def random_variables(variables: Any, seed: int) -> Any:
 
 
 def localise(
-    run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000, saliency_too: bool = True
-) -> dict[str, Any]:
+    run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000, saliency_too: bool = True,
+    outlined: Sequence[bool] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Measure a run's saliency, its patch run's heatmap and that of its own head, if it has them.
 
     The views of a two-view run's pair are images of their own, each marked by its part of the pair's map; of two
@@ -136,6 +137,7 @@ def localise(
         tolerance: of the pointing game, pixels of the framed image.
         runs: bootstrap draws of patients.
         saliency_too: False leaves out the saliency maps, which take most of the time.
+        outlined: of each example, whether a malignant lesion is outlined; None: its mask is decoded to see.
 
     Returns:
         {"split", "images" (malignant), "others", "lesions", "tolerance", "maps": {name: {"share", "pointing", "froc":
@@ -152,8 +154,9 @@ def localise(
         raise BadCheckpoint(f'"{run}" is {what}; localise needs the run of a whole-image or two-view classifier.')
     data = dataset.of_run(run)
     source, table = pairs.examples(data, split, config.model)
-    outlined = (k for k, row in enumerate(table) if row["label"] == "1" and _is_outlined(source[k]["masks"]))
-    malignant = list(islice(outlined, limit or None))
+    positive = (k for k, row in enumerate(table) if row["label"] == "1")
+    with_outline = (k for k in positive if (outlined[k] if outlined else _is_outlined(source[k]["masks"])))
+    malignant = list(islice(with_outline, limit or None))
     if not malignant:
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
     others = list(islice((k for k, row in enumerate(table) if row["label"] == "0"), limit or None))

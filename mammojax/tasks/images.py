@@ -202,9 +202,10 @@ def write_report(
     if benign.any():
         score = predictions["scores"][:, 1]
         abilities = measures.abilities(score, label, benign, patients, config.bootstrap_runs)
-    outlined = any(malignant for malignant, of in zip(lesions[1], label, strict=True) if of == 1)
-    if outlined and (patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)):
-        places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False)
+    if any(malignant for malignant, of in zip(lesions[1], label, strict=True) if of == 1) and (
+        patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)
+    ):
+        places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False, outlined=lesions[1])
     run_report.write_image_report(
         workdir, title=title, notes=notes, gallery=_gallery(config, workdir, source, predictions), abilities=abilities,
         places=places, data=data,
