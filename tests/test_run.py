@@ -61,6 +61,8 @@ def test_a_run_writes_the_documented_files(finished: Path) -> None:
     kinds = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in kinds if r["kind"] == "val"] == [1, 2, 1, 2]
     page = (finished / "report.html").read_text()
+    assert "surest not malignant" in page
+    assert "surest benign" not in page  # a normal breast would be called benign
     assert str(finished.parent) not in page
     pictures = re.findall(r"p\(malignant\) = ([\d.]+), line (\d+) of predictions/test.csv</figcaption>", page)
     assert len({line for _, line in pictures}) == len(pictures) == 4  # no image stands in two groups

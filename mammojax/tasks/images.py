@@ -207,12 +207,14 @@ def write_report(
     ):
         places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False, outlined=lesions[1])
     run_report.write_image_report(
-        workdir, title=title, notes=notes, gallery=_gallery(config, workdir, source, predictions), abilities=abilities,
-        places=places, data=data,
+        workdir, title=title, notes=notes, abilities=abilities, places=places, data=data,
+        gallery=_gallery(config, workdir, source, predictions, data.facts["classes"]),
     )  # fmt: skip
 
 
-def _gallery(config: ConfigDict, workdir: Path, source: Any, predictions: Predictions) -> list[run_report.GalleryItem]:
+def _gallery(
+    config: ConfigDict, workdir: Path, source: Any, predictions: Predictions, classes: Sequence[str]
+) -> list[run_report.GalleryItem]:  # fmt: skip
     """The surest and the worst test examples, each with the network's own heatmap or its patch network's.
 
     The images of a pair are shown beside each other.
@@ -222,10 +224,10 @@ def _gallery(config: ConfigDict, workdir: Path, source: Any, predictions: Predic
     malignant, others = [i for i in order[::-1] if label[i] == 1], [i for i in order if label[i] == 0]  # surest first
     halves = [min(config.gallery, (len(indices) + 1) // 2) for indices in (malignant, others)]  # no image twice
     groups = {
-        "surest malignant": malignant[: halves[0]],
-        "surest benign": others[: halves[1]],
-        "malignant scored lowest": malignant[halves[0] :][::-1],
-        "benign scored highest": others[halves[1] :][::-1],
+        f"surest {classes[1]}": malignant[: halves[0]],
+        f"surest {classes[0]}": others[: halves[1]],
+        f"{classes[1]} scored lowest": malignant[halves[0] :][::-1],
+        f"{classes[0]} scored highest": others[halves[1] :][::-1],
     }
     folder = patch_run(workdir, config.init_from)
     own = restore_best(workdir) if heatmap.is_map(config.model.head) else None
