@@ -9,7 +9,7 @@ from mammojax.data.recipe import Recipe
 from mammojax.errors import BadDataset
 
 TRIED = 4
-"""Images with lesions, and as many without, from which a data set's size is estimated."""
+"""Images with lesions, and as many without, from which a data set's size is estimated; of a small one fewer."""
 MARGIN = 0.7
 """A data set is refused if this share of its estimated size does not fit."""
 
@@ -22,7 +22,8 @@ def bytes_needed(recipe: Recipe, images: Sequence[Image]) -> int:
     total = 0.0
     for has_lesions in (False, True):
         alike = [image for image in images if bool(image.lesions) == has_lesions]
-        tried = alike[:: max(1, len(alike) // TRIED)][:TRIED]
+        count = min(TRIED, 1 + len(alike) // 32)
+        tried = alike[:: max(1, len(alike) // count)][:count]
         sizes = [sum(map(_size, examples_of(image, recipe)[0])) for image in tried]
         total += len(alike) * sum(sizes) / max(len(sizes), 1)
     return round(total)
