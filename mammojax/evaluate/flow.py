@@ -111,13 +111,14 @@ def _number(unit: str, rows: Sequence[Mapping[str, Any]]) -> int:
     return len({_KEYS[unit](row) for row in rows} - {None})
 
 
-def _words(n: int, noun: str) -> str:
+def words(n: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2 images"."""
     return f"{n:,} {noun}" + ("s" if n != 1 else "")
 
 
 def _sizes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The numbers of patients, exams, breasts and images; those that the data do not name are left out."""
-    return [_words(n, unit) for unit in _UNITS if (n := _number(unit, rows))]
+    return [words(n, unit) for unit in _UNITS if (n := _number(unit, rows))]
 
 
 def sections(workdir: Path, config: Mapping[str, Any], results: Mapping[str, Any], data: Prepared) -> list[Section]:
@@ -144,7 +145,7 @@ def _flow(
     if population.patches:
         prepared.append(f"{sum(int(row['classes'].total()) for row in every):,} patches")
     if population.remarks:
-        prepared.append(f"{_words(len(population.remarks), 'remark')} on lesions of images that are used")
+        prepared.append(f"{words(len(population.remarks), 'remark')} on lesions of images that are used")
     measured, unmeasured = _measured(workdir, config, results, data, population)
     name = "Images that gave patches, or were left out" if population.patches else "Files and rows read"
     stages = [
@@ -192,12 +193,12 @@ def _split(
     if split == "train":
         own, others = _learned_from(workdir, patients)
         if own < len(patients):
-            lines.append(f"learned from {_words(own, 'patient')} of these")
+            lines.append(f"learned from {words(own, 'patient')} of these")
         if others:
-            lines.append(f"runs before it learned from {_words(others, 'further patient')}")
+            lines.append(f"runs before it learned from {words(others, 'further patient')}")
     if split == "val" and (workdir / ASIDE).is_file():
         aside = patients & set((workdir / ASIDE).read_text().splitlines())
-        lines.append(f"{_words(len(aside), 'patient')} set aside for calibration")
+        lines.append(f"{words(len(aside), 'patient')} set aside for calibration")
     use = {"train": "learned from", "val": "chooses the epoch", "test": "measured"}
     if config.get("monitor") == "last":
         use["val"] = "chooses nothing"
@@ -223,7 +224,7 @@ def _measured(
     unit = "image" if "image" in frame else "exam" if column == "birads" else "breast"
     unit = "patch" if population.patches else unit
     plural = {"patch": "patches", "breast": "breasts", "image": "images", "exam": "exams"}
-    lines = [f"{len(labelled):,} {plural[unit]} of {_words(labelled['patient_id'].nunique(), 'patient')}"]
+    lines = [f"{len(labelled):,} {plural[unit]} of {words(labelled['patient_id'].nunique(), 'patient')}"]
     if "malignant" in frame:
         positive = {name: int((labelled[name] == "1").sum()) for name in ("malignant", "benign")}
         lines += [f"{name}: {n:,}" for name, n in positive.items()]
@@ -239,7 +240,7 @@ def _measured(
     if unit in ("breast", "exam") and "exam_id" in frame and config["model"]["task"] != "two_view":
         missing = len({(r["exam_id"] or r["patient_id"]) for r in population.images["test"]} - set(frame["exam_id"]))
         if missing:
-            left.append(f"{_words(missing, 'test exam')} without the views that the network needs")
+            left.append(f"{words(missing, 'test exam')} without the views that the network needs")
     return lines, Box("Not measured", left) if left else None
 
 

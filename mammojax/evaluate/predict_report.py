@@ -13,7 +13,7 @@ from mammojax.evaluate.report import Box, FlowStep, Section, png, write_page
 
 FILE = "predictions.html"
 HIGHEST = 10
-_TABLES = {"predictions.csv": "images", "breasts.csv": "breasts", "exams.csv": "exams", "patients.csv": "patients"}
+_TABLES = {"predictions.csv": "image", "breasts.csv": "breast", "exams.csv": "exam", "patients.csv": "patient"}
 
 
 def write(
@@ -28,11 +28,12 @@ def write(
         tta: the test-time augmentation.
     """
     frames = {what: table.read_csv(output / name) for name, what in _TABLES.items() if (output / name).is_file()}
-    unit = next(iter(frames))
-    first = frames[unit] if "p_malignant" in frames[unit] else frames["breasts"]
-    unit = unit if first is frames[unit] else "breasts"
-    score = first["p_malignant"].map(float).to_numpy() if len(first) else np.zeros(0)
-    counts = [f"{len(frame):,} {what}" for what, frame in frames.items()]
+    one = next(iter(frames))
+    one = one if "p_malignant" in frames[one] else "breast"
+    unit, first = f"{one}s", frames[one]
+    first = first[first["p_malignant"] != ""]  # an exam's breast may have no score
+    score = first["p_malignant"].map(float).to_numpy(np.float64)
+    counts = [flow.words(len(first if what == one else frame), what) for what, frame in frames.items()]
     out = Box("Not scored", flow.reasons(rejected)) if rejected else None
     cards = [(f"{unit} scored", f"{len(first):,}", f"{len(rejected):,} files or rows not, see rejected.csv")]
     if "decision" in first and len(first):
@@ -44,7 +45,7 @@ def write(
     where = [[origin["run"], origin["model"], ", ".join(origin["trained_on"]), origin["config_sha256"][:12]]
              for origin in origins]  # fmt: skip
     sections = [
-        Section("Flow", flow=[FlowStep([Box("Files and rows given", [_given(first, rejected)])], out),
+        Section("Flow", flow=[FlowStep([Box("Files and rows given", [_given(frames[one], rejected)])], out),
                               FlowStep([Box("Scored", counts)])]),
         *([_scores(score, unit), _highest(first, unit)] if len(score) else []),
         Section("Where the scores come from", header=("run", "network", "learned from", "config"), rows=where,
