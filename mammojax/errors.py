@@ -70,6 +70,12 @@ class Stopped(UserError):
     exit_code = 143
 
 
+class ProcessLost(UserError):
+    """Another process of this run has ended, so that this one cannot go on; the same command may be tried again."""
+
+    exit_code = 75
+
+
 class BadPlace(UserError):
     """A path where nothing can be written or read: a file in place of a folder, no permission, a full disk."""
 

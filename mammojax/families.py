@@ -14,7 +14,7 @@ import matplotlib
 import ml_collections
 from matplotlib.figure import Figure
 
-from mammojax import run
+from mammojax import processes, run
 from mammojax.data.dataset import of_patients
 from mammojax.data.recipe import data_dir
 from mammojax.errors import BadConfig
@@ -24,6 +24,8 @@ from mammojax.evaluate.report import interval_text
 
 def launch(config: ml_collections.ConfigDict, workdir: Path) -> Any:
     """Run a config: a sweep if it has `patients_labelled`, several runs if it has `members`, else one run."""
+    if processes.several() and ("patients_labelled" in config or "members" in config):
+        raise BadConfig("several runs in one config are trained one after the other; start them with one process.")
     if "patients_labelled" in config:
         return sweep(config, workdir)
     if "members" in config:

@@ -16,7 +16,9 @@ from mammojax.errors import UserError, files_as_sentences
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run folder; runs/<config>,<field>=<value>… where not given.")
-
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of a run over several processes.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "The number of processes of this run.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
 
 HELP = """\
 usage: {program} --config FILE[:ROW] [--config.FIELD=VALUE ...] [--workdir DIR]
@@ -34,14 +36,19 @@ FILE:ROW        a row of its table where it has several, such as configs/whole_r
                   --config.model.blocks=(2,2,2,2)    several numbers; quote them for your shell
                   --config.data.prepare=True         yes or no
 --workdir       the run folder; runs/<config>,<field>=<value>... where not given
+--coordinator=HOST:PORT --num_processes=N --process_id=K
+                one run over N processes, on one machine or many: the same command N times, K from 0 to N-1; not needed
+                where SLURM, Open MPI or Kubernetes starts them; --num_processes=1 alone: a run of its own there too
 """
 
 
 def launch(argv: list[str]) -> int:
-    """Run one experiment; exit code 0, 2 for a command or config that cannot work, 143 after SIGTERM.
+    """Run one experiment; exit code 0, 2 for a command or config that cannot work, 143 after SIGTERM, 75 if another
+    process of the run was lost.
 
     Args:
-        argv: the program's name, then --config=FILE[:ARGUMENT], --config.FIELD=VALUE …, --workdir=DIR.
+        argv: the program's name, then --config=FILE[:ARGUMENT], --config.FIELD=VALUE …, --workdir=DIR, and the three
+            flags of `processes.start`.
     """
     program = Path(argv[0]).name
     if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
@@ -64,7 +71,15 @@ def launch(argv: list[str]) -> int:
         return 2
     file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
 
-    from mammojax import families, run_folder  # after the flags: a mistyped flag is refused before JAX is imported
+    from mammojax import processes  # after the flags: a mistyped flag is refused before JAX is imported
+
+    try:
+        processes.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+
+    from mammojax import families, run_folder
 
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     workdir = Path(WORKDIR.value or run_folder.default(Path(file).stem, argument, overrides))
@@ -73,7 +88,7 @@ def launch(argv: list[str]) -> int:
         return 2
     print(f"run folder: {workdir}", flush=True)
     try:
-        with files_as_sentences():
+        with files_as_sentences(), processes.losses_as_sentences():
             families.launch(CONFIG.value, workdir)
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """One experiment from its config: data → start → train → score → report."""
 
 import argparse
+import contextlib
 import itertools
 import json
 import tempfile
@@ -10,13 +11,13 @@ from typing import Any
 
 import ml_collections
 
-from mammojax import arguments, compilation, config_values, plan, run_folder, start, tasks, train_patients
+from mammojax import arguments, compilation, config_values, plan, processes, run_folder, start, tasks, train_patients
 from mammojax.data.dataset import ASIDE, Prepared, find, of_run, set_aside
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import PHANTOMS, Recipe
 from mammojax.errors import BadConfig, BadDataset, Diverged
 from mammojax.evaluate import report
-from mammojax.train import loop, stages
+from mammojax.train import loop, mesh, stages
 from mammojax.train.checkpoint import restore_best
 from mammojax.train.state import abstract_variables
 
@@ -35,10 +36,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         UserError: with a sentence for the user; Stopped after SIGTERM.
     """
     compilation.keep()
+    processes.refuse_different(f"{workdir.absolute()} {config.to_json_best_effort()}")
     config = check(config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with run_folder.lock(workdir):
-        run_folder.check(workdir, config)
+    with contextlib.ExitStack() as locks:
+        with processes.in_turn() as is_first:
+            if is_first:
+                workdir.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(run_folder.lock(workdir))
+            run_folder.check(workdir, config)
         return experiment(config, workdir, dataset(config, workdir))
 
 
@@ -54,12 +59,13 @@ def experiment(
         aside = set_aside(data, config.get("calibration", 0.0), config.seed)
     starts = {field: folder for field in start.starts(config) if (folder := _start(config, field, workdir, aside))}
     train_patients.refuse(starts.values(), config, data)
-    facts = task.facts(config, data, starts)
-    run_folder.write(workdir, config, facts | {"folder": data.path.parent.name})
-    train_patients.write(workdir, config, data, starts.values())
-
-    if aside:
-        (workdir / ASIDE).write_text("".join(f"{patient}\n" for patient in sorted(aside)))
+    with processes.in_turn() as is_first:
+        facts = task.facts(config, data, starts)
+        if is_first:
+            run_folder.write(workdir, config, facts | {"folder": data.path.parent.name})
+            train_patients.write(workdir, config, data, starts.values())
+            if aside:
+                (workdir / ASIDE).write_text("".join(f"{patient}\n" for patient in sorted(aside)))
     choosing = {row["patient_id"] for row in data.table("val")} - aside
     if aside and not choosing:
         raise BadDataset(
@@ -77,15 +83,21 @@ def experiment(
     loop.train(config, model, variables, batches, validate, workdir, task.loss(config, facts))
 
     _, _, best = restore_best(workdir)
-    results, predictions = {}, {}
-    for tta, split in itertools.product(task.ttas(config), ("val", "test")):
-        name = split if tta == "none" else f"{split}_{tta}"
-        predictions[name] = score(best, split, tta)
-        results[name] = task.measure(config, workdir, name, predictions[name], data, split)
-    (workdir / "metrics.json").write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n")
-    task.report(config, workdir, data, predictions["test"], _notes(config))
-    _print_table(results, workdir / "report.html")
-    return results
+    scored = {
+        split if tta == "none" else f"{split}_{tta}": (split, score(best, split, tta))
+        for tta, split in itertools.product(task.ttas(config), ("val", "test"))
+    }
+    file = workdir / "metrics.json"
+    with processes.in_turn() as is_first:
+        if is_first:
+            results = {
+                name: task.measure(config, workdir, name, predictions, data, split)
+                for name, (split, predictions) in scored.items()
+            }
+            file.write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n")
+            task.report(config, workdir, data, scored["test"][1], _notes(config))
+            _print_table(results, workdir / "report.html")
+    return results if is_first else json.loads(file.read_text())
 
 
 def evaluate(workdir: Path, split: str, tta: str) -> dict[str, Any]:
@@ -115,6 +127,9 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         for stage in of_part:
             stages.labels(stage, shapes["params"])
         _check_parts(part, of_part)
+        mesh.of_config(part)
+        if processes.several():
+            _refuse_alone(part, of_part)
     if config.get("memory", ""):
         _fit(config, config.memory, "config")
     return config
@@ -128,6 +143,20 @@ def _check_parts(config: ml_collections.ConfigDict, of_config: list[stages.Stage
         raise BadConfig(f"config.accumulate is {parts}, which does not divide the batch of {batches[-1]}.")
     if parts > 1 and any(stage.cache for stage in of_config):
         raise BadConfig("config.accumulate and a stage's cache exclude each other; write accumulate=1 or cache=0.")
+
+
+def _refuse_alone(config: ml_collections.ConfigDict, plan: list[stages.Stage]) -> None:
+    """Refuse what only a single process can do."""
+    for stage in plan:
+        if stage.cache:
+            raise BadConfig(
+                f"config.stages.{stage.key}.cache keeps outputs in one process; write 0, or start one process."
+            )
+    if config.model.task == "exam" and config.exam.random == "published":
+        raise BadConfig(
+            'config.exam.random="published" draws all windows one after the other in one process; write "exam", or '
+            "start one process."
+        )
 
 
 def _fit(config: ml_collections.ConfigDict, memory: str, name: str) -> None:
@@ -171,7 +200,9 @@ def dataset(config: ml_collections.ConfigDict, workdir: Path) -> Prepared:
         kinds = [part.data.kind for part in _with_inner(config)]
         if config.model.get("auxiliary_classes", 0):
             kinds.append(config.auxiliary.kind)
-        prepare(recipe, kinds, config.data.workers)
+        with processes.in_turn() as is_first:
+            if is_first:
+                prepare(recipe, kinds, config.data.workers)
     return find(recipe)
 
 

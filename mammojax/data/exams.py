@@ -210,20 +210,22 @@ class Images:
 
 
 def read_ahead(
-    data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: Heatmaps | None = None, threads: int = 4
-) -> Iterator[tuple[Exam, dict[str, list[View]]]]:
+    data: Prepared, split: str, sizes: Mapping[str, Sequence[int]], heatmaps: Heatmaps | None = None, threads: int = 4,
+    only: Sequence[Exam] | None = None,
+) -> Iterator[tuple[Exam, dict[str, list[View]]]]:  # fmt: skip
     """The exams of a split with the images of their views, in the order of VIEWS, read ahead by threads.
 
     Args:
         data, split, sizes, heatmaps: see `Images`.
         threads: that read ahead.
+        only: those of the split's exams that are read; None: all.
     """
     images = Images(data, split, sizes, heatmaps)
 
     def read(exam: Exam) -> tuple[Exam, dict[str, list[View]]]:
         return exam, {name: [images.view(k) for k in exam.images[name]] for name in VIEWS if name in exam.images}
 
-    every = iter(exams_of(data, split))
+    every = iter(exams_of(data, split) if only is None else only)
     with ThreadPoolExecutor(threads) as pool:
         ahead = deque(pool.submit(read, exam) for exam in islice(every, threads + 1))  # all images would not fit
         while ahead:

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from absl import flags
 
+from mammojax import processes
 from mammojax.data.exams import Windows
+from mammojax.errors import BadConfig
 
 Batch = dict[str, Any]
 WORTH_PROCESSES = 1_000_000_000
@@ -44,7 +46,8 @@ class Batches(Iterator[Batch]):
     Each batch is {"image": uint16 [B, H, W, 1], "label": int32 [B], "weight": float32 [B] (0 for padding),
     "image_id": list of B names}; "exam_patches" are float32, standardised; exams are examples of `exams.Windows`, each
     view [B, h, w, C], "label" [B, R]. With a mesh the arrays lie on its devices, split over `data`, and the next batch
-    travels to them while the current one is used. The state counts the batches handed out, not those fetched ahead, and
+    travels to them while the current one is used; of several processes each reads its own rows, and "image_id" has
+    those alone. The state counts the batches handed out, not those fetched ahead, and
     does not depend on the workers: a run may be resumed with another number of them.
     """
 
@@ -159,12 +162,10 @@ def train_batches(
         mesh: the devices that get the batches; None leaves NumPy arrays.
 
     Raises:
-        ValueError: the batch does not divide among the devices, or the source is empty.
+        BadConfig: the batch does not divide among the devices. ValueError: the source is empty.
     """
     if mesh is not None and batch % mesh.shape["data"]:
-        raise ValueError(
-            f"config.batch is {batch}, which {mesh.shape['data']} devices cannot share; take a multiple of it."
-        )
+        raise BadConfig(f"a batch of {batch} cannot be shared by {mesh.shape['data']} devices; take a multiple of it.")
     indices = np.arange(len(source)) if only is None else np.asarray(only)
     if not len(indices):
         raise ValueError("the split has no examples; prepare the data set with more patients or another split.")
@@ -172,24 +173,51 @@ def train_batches(
         indices = np.resize(indices, batch)
     steps = len(indices) // batch
     dataset = grain.MapDataset.source(_Subset(source, indices)).seed(seed).shuffle()
-    dataset = dataset.slice(slice(0, steps * batch)).map(_Parse()).batch(batch, batch_fn=_stack)
-    return Batches(dataset.repeat(), steps, workers, mesh)
+    dataset = dataset.slice(slice(0, steps * batch)).map(_Parse())
+    return Batches(_batched(dataset.repeat(), batch), steps, workers, mesh)
 
 
 def exam_batches(windows: Windows, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
     """The stream of `exams.Windows`, in its own order, with `windows.per_epoch` examples per epoch."""
-    dataset = grain.MapDataset.source(windows).map(_Parse()).batch(batch, batch_fn=_stack)
-    return Batches(dataset, windows.per_epoch // batch, workers, mesh)
+    dataset = grain.MapDataset.source(windows).map(_Parse())
+    return Batches(_batched(dataset, batch), windows.per_epoch // batch, workers, mesh)
+
+
+def _batched(dataset: grain.MapDataset, batch: int) -> grain.MapDataset:
+    """Batches of examples; of several processes each gets, and reads, its rows of every batch alone."""
+    count = jax.process_count()
+    rows = dataset if count == 1 else grain.MapDataset.source(_Rows(dataset, batch, count, jax.process_index()))
+    return rows.batch(batch // count, batch_fn=_stack)
+
+
+class _Rows:
+    """The examples of a stream that stand in process `index`'s rows of its batches."""
+
+    def __init__(self, dataset: grain.MapDataset, batch: int, count: int, index: int) -> None:
+        self._dataset, self._batch, self._rows = dataset, batch, batch // count
+        self._first = index * self._rows
+
+    def __len__(self) -> int:
+        return len(self._dataset) // self._batch * self._rows
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        step, row = divmod(int(index), self._rows)
+        return self._dataset[step * self._batch + self._first + row]
 
 
 def eval_batches(source: Any, *, batch: int, workers: int = 0, mesh: jax.sharding.Mesh | None = None) -> Batches:
-    """One pass in order; repeats of weight 0 fill the last batch, so that all batches have one shape."""
+    """One pass in order over the examples, or, of several processes, over this one's share of them (`processes.share`).
+
+    Repeats of weight 0 fill the last batch, so that all batches have one shape.
+    """
     if mesh is not None and batch % mesh.shape["data"]:
-        raise ValueError(
+        raise BadConfig(
             f"config.eval_batch is {batch}, which {mesh.shape['data']} devices cannot share; take a multiple."
         )
-    steps = -(-len(source) // batch)
-    dataset = grain.MapDataset.source(_Subset(source, np.arange(steps * batch))).map(_Parse())
+    own = processes.share(len(source))
+    steps = max(-(-len(own) // batch), 1 if len(source) else 0)
+    padded = np.concatenate([np.array(own, np.int64), np.full(steps * batch - len(own), len(source))])
+    dataset = grain.MapDataset.source(_Subset(source, padded)).map(_Parse())
     return Batches(dataset.batch(batch, batch_fn=_stack), steps, workers, mesh)
 
 

@@ -4,10 +4,10 @@ Shen et al. 2019 average four flips of an image ("Augmented prediction and model
 of each view of an exam.
 """
 
+import contextlib
 import hashlib
 import json
 import random
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from mammojax import compilation
+from mammojax import compilation, processes
 from mammojax.data import exams
 from mammojax.data.breast import Framing, crop, faces_right, warn_if_whole
 from mammojax.data.dataset import Prepared
@@ -153,11 +153,11 @@ class ImagePredictor:
         """Score one pass over a data set.
 
         Args:
-            batches: from `data.pipeline.eval_batches`; the padding of the last one is dropped.
+            batches: from `data.pipeline.eval_batches`, each process its own; the padding of the last one is dropped.
             tta: see `predict`.
 
         Returns:
-            {"scores": float32 [N, K], "label": int [N], "image_id": N names}.
+            {"scores": float32 [N, K], "label": int [N], "image_id": N names}, of all processes.
         """
         scores, labels, names = [], [], []
         for batch in batches:
@@ -165,7 +165,9 @@ class ImagePredictor:
             scores.append(self._probabilities(batch["image"], tta)[real])
             labels.append(np.asarray(batch["label"])[real])
             names += [name for name, keep in zip(batch["image_id"], real, strict=True) if keep]
-        return {"scores": np.concatenate(scores), "label": np.concatenate(labels), "image_id": names}
+        arrays = {"scores": np.concatenate(scores), "label": np.concatenate(labels)}
+        gathered = {name: processes.gather(values) for name, values in arrays.items()}
+        return gathered | {"image_id": processes.gather_texts(names)}
 
     def _probabilities(self, images: Any, tta: str) -> np.ndarray:
         """Probabilities float32 [B, K] of images [B, H, W, 1], or such by input: the mean over `variations`."""
@@ -426,8 +428,8 @@ class ExamPredictor:
     def score_split(
         self, data: Prepared, split: str, tta: str = "none", heatmaps: exams.Heatmaps | None = None, threads: int = 4,
         batch: int = 1,
-    ) -> Iterator[tuple[exams.Exam, np.ndarray]]:  # fmt: skip
-        """The exams of a split that the network can score, with the images that it used, and their `probabilities`.
+    ) -> list[tuple[exams.Exam, np.ndarray]]:  # fmt: skip
+        """The exams of a split that the network can score, with the images it used, and their `probabilities`.
 
         Args:
             data, split, heatmaps: see `data.exams.Images`.
@@ -435,16 +437,14 @@ class ExamPredictor:
             threads: that read ahead.
             batch: see `each`.
         """
-        scored: deque[exams.Exam] = deque()
-
-        def several() -> Iterator[tuple[Mapping[str, Sequence[View]], str]]:
-            for exam, views in exams.read_ahead(data, split, self.sizes, heatmaps, threads):
-                try:
-                    used = {view: exam.images[view] for view in self.used(exam.images)}
-                except BadMammogram:
-                    continue
-                scored.append(replace(exam, images=used))
-                yield views, exam.exam_id
-
-        for probabilities in self.each(several(), tta, batch):
-            yield scored.popleft(), probabilities
+        usable, used = [], []
+        for exam in exams.exams_of(data, split):
+            with contextlib.suppress(BadMammogram):
+                used.append({view: exam.images[view] for view in self.used(exam.images)})
+                usable.append(exam)
+        own = [usable[k] for k in processes.share(len(usable))]
+        read = exams.read_ahead(data, split, self.sizes, heatmaps, threads, own)
+        scores = list(self.each(((views, exam.exam_id) for exam, views in read), tta, batch))
+        shape = (1, 3) if self.config.model.target == "birads" else (4, 2)
+        every = processes.gather(np.array(scores, np.float64).reshape(-1, *shape))
+        return [(replace(exam, images=images), p) for exam, images, p in zip(usable, used, every, strict=True)]

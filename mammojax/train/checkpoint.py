@@ -1,16 +1,19 @@
 """Checkpoints on disk: the latest state, to resume from, and the best weights, to use.
 
 Layout of a run: `checkpoints/latest/<step>`, the last two of them (state and the host's part: stage, iterator,
-best so far), and `checkpoints/best` (params and batch_stats alone). Everything is saved as NumPy arrays, so a run
-restores on any devices. Each checkpoint holds the SHA-256 of its own files and gets its name by a rename, so it is
+best so far), and `checkpoints/best` (params and batch_stats alone). Everything is restored as NumPy arrays, so a run
+goes on with any number of devices or processes. Several processes write a checkpoint together, each its part of the
+arrays. Each checkpoint holds the SHA-256 of its own files and gets its name by a rename, so it is
 there whole or not at all. A checkpoint that a disk or a copy has changed is refused; orbax keeps no checksum of arrays.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from mammojax import processes
 from mammojax.errors import BadCheckpoint
 
 Tree = Any
@@ -35,8 +39,9 @@ class _Damaged(ValueError):
     """A checkpoint whose arrays cannot be read or are not those saved."""
 
 
-def _numpy(tree: Tree) -> Tree:
-    return jax.tree.map(np.asarray, jax.device_get(tree))
+def _stored(tree: Tree) -> Tree:
+    """The leaves as orbax gets them: NumPy arrays, or of several processes the arrays that these share."""
+    return jax.tree.map(lambda x: x if isinstance(x, jax.Array) and not x.is_fully_addressable else np.asarray(x), tree)
 
 
 def _named(tree: Tree) -> dict[str, Any]:
@@ -46,14 +51,27 @@ def _named(tree: Tree) -> dict[str, Any]:
 
 
 def _write(folder: Path, tree: Tree, metadata: dict[str, Any]) -> None:
-    """Write a tree of NumPy arrays as a checkpoint, with the digests of its files; `folder` is overwritten."""
-    ocp.save(folder, tree, overwrite=True, custom_metadata=metadata)
+    """Write a tree of arrays as a checkpoint, with the digests of its files; `folder` is overwritten."""
+    ocp.save(folder, _stored(tree), overwrite=True, custom_metadata=metadata)
+    if not processes.first():
+        return
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
     with (folder / _DIGESTS).open("w") as file:
         json.dump(digests, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Inside, orbax reads without waiting for the other processes: each reads when it needs to."""
+    context, own = ocp.Context(), jax.process_index()
+    if processes.several():
+        context.multiprocessing.primary_host, context.multiprocessing.active_processes = own, {own}
+        context.multiprocessing.barrier_sync_key_prefix = f"process_{own}"
+    with context:
+        yield
 
 
 def _sha256(path: Path) -> str:
@@ -73,7 +91,9 @@ def _read(folder: Path) -> tuple[Tree, dict[str, Any]]:
             for name, digest in json.loads((folder / _DIGESTS).read_text()).items():
                 if _sha256(folder / name) != digest:
                     raise _Damaged(f"{name} is not what was written")
-        tree, metadata = ocp.load(folder), ocp.metadata(folder).custom_metadata
+        with _alone():
+            saved = ocp.metadata(folder)
+            tree = ocp.load(folder, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved.metadata))
     except _Damaged:
         raise
     except Exception as error:  # a damaged file makes json, orbax or tensorstore raise errors of any kind
@@ -81,7 +101,7 @@ def _read(folder: Path) -> tuple[Tree, dict[str, Any]]:
     for name, array in _named(tree).items():
         if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
             raise _Damaged(f"{name} holds a number that is not finite")
-    return tree, metadata or {}
+    return tree, saved.custom_metadata or {}
 
 
 def differences(saved: Tree, expected: Tree) -> list[str]:
@@ -119,10 +139,15 @@ class Latest:
         self._host, self._leaves = _newest(self._folder)
 
     def save(self, step: int, state: Tree, host: dict[str, Any]) -> None:
-        """Save the state (any pytree of arrays) and the host's part (JSON) as one checkpoint; the last two are kept."""
-        leaves = {f"{i:04d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(jax.device_get(state)))}
+        """Save the state (any pytree of arrays) and the host's part (JSON) as one checkpoint; the last two are kept.
+
+        All processes call it; the host's part is the first one's.
+        """
+        leaves = {f"{i:04d}": x for i, x in enumerate(jax.tree.leaves(state))}
         fresh, target = self._folder / "new", self._folder / str(step)
         _write(fresh, leaves, {"host": json.dumps(host)})
+        if not processes.first():
+            return
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
         for old in _steps(self._folder)[2:]:
@@ -184,10 +209,15 @@ def _newest(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]
 
 
 def save_best(workdir: Path, variables: Tree) -> None:
-    """Write the best weights, whole or not at all: a folder beside them is filled, then replaces them."""
+    """Write the best weights, whole or not at all: a folder beside them is filled, then replaces them.
+
+    All processes call it.
+    """
     folder = (workdir / "checkpoints").absolute()
     fresh, old, best = folder / "best.new", folder / "best.old", folder / "best"
-    _write(fresh, _numpy(variables), {})
+    _write(fresh, variables, {})
+    if not processes.first():
+        return
     shutil.rmtree(old, ignore_errors=True)
     if best.exists():
         best.rename(old)

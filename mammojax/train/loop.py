@@ -17,6 +17,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from mammojax import processes
 from mammojax.data.pipeline import Batches, Paired
 from mammojax.errors import BadConfig, Diverged, Stopped
 from mammojax.train import mesh, stages
@@ -72,12 +73,13 @@ def train(
             )
         stages.labels(stage, variables["params"])  # a bad pattern is refused before hours of training, not after
     # Start order: own checkpoint → init_from → pretrained file → random. The last three are run.py's `variables`.
-    latest = Latest(workdir)
-    saved = latest.host()
-    progress = Progress(**saved) if saved else Progress()
+    with processes.in_turn() as is_first:
+        latest = Latest(workdir)
+        saved = latest.host()
+        progress = Progress(**saved) if saved else Progress()
+        log = _Log(workdir, progress.log_bytes, progress.step, Tracker(config, workdir)) if is_first else _Silence()
     if saved:
         batches.set_state(progress.batches)
-    log = _Log(workdir, progress.log_bytes, progress.step, Tracker(config, workdir))
     with _sigterm() as stop_signals, contextlib.closing(log):
         run = _Run(config, model, batches, validate, workdir, loss, latest, log, progress, stop_signals)
         if progress.stage < len(plan) - 1 or progress.stage_step < plan[-1].epochs * batches.steps_per_epoch:
@@ -85,8 +87,8 @@ def train(
         if not saved:
             log.text("config", json.dumps(json.loads(config.to_json_best_effort()), indent=2))
         params, batch_stats = jax.device_put((variables["params"], variables["batch_stats"]), run.devices)
-        key = jax.random.key_data(jax.random.key(config.seed))
-        carried = _Carried(jnp.int32(progress.step), params, batch_stats, key)
+        key = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+        carried = _Carried(np.int32(progress.step), params, batch_stats, key)
         for index in range(progress.stage, len(plan)):
             carried = run_stage(run, plan[index], index, carried, resumed=bool(saved) and index == progress.stage)
     return run.progress.best or {}
@@ -94,7 +96,8 @@ def train(
 
 def _say_plan(run: "_Run", plan: Sequence[stages.Stage]) -> None:
     """Print what is trained on which device, and what the marks behind the epochs mean."""
-    print(f"device: {jax.device_count()} × {jax.devices()[0].device_kind}", flush=True)
+    of = f", of {jax.process_count()} processes" if processes.several() else ""
+    print(f"device: {jax.device_count()} × {jax.devices()[0].device_kind}{of}", flush=True)
     for stage in plan:
         words = f"{stage.epochs} epochs of {run.batches.steps_per_epoch} steps, rate {stage.learning_rate:g}"
         print(f"  {stage.name}: at most {words}" if stage.patience else f"  {stage.name}: {words}")
@@ -142,7 +145,7 @@ class _Run:
     workdir: Path
     loss: Loss
     latest: Latest
-    log: "_Log"
+    log: "_Log | _Silence"
     progress: Progress
     stop_signals: list[bool]
     began: float = 0.0  # of a stage whose first step is not done
@@ -159,10 +162,10 @@ class _Run:
 class _Carried:
     """The state that passes from stage to stage, without the optimizer's moments: every stage has its own."""
 
-    step: jax.Array
+    step: Any
     params: Tree
     batch_stats: Tree
-    key: jax.Array
+    key: Any
 
 
 def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, resumed: bool) -> _Carried:
@@ -237,7 +240,8 @@ def run_epoch(
         waiting = terms
         progress.stage_step, progress.step = progress.stage_step + 1, progress.step + 1
         bar.update()
-        last, stopping = k + 1 == length, bool(run.stop_signals)
+        last = k + 1 == length
+        stopping = processes.told_to_stop() if processes.several() else bool(run.stop_signals)
         if run.first_step is not None and progress.stage_step == run.timed_from[0] + 1 + TIMED:
             jax.block_until_ready(terms)
             each = (time.perf_counter() - run.timed_from[1]) / TIMED
@@ -252,7 +256,7 @@ def run_epoch(
             if last:
                 _end_epoch(run, stage, epoch + 1, state, images, started)
             progress.log_bytes, progress.batches = run.log.position(), run.batches.get_state()
-            run.latest.save(progress.step, on_host, asdict(progress))
+            run.latest.save(progress.step, state if processes.several() else on_host, asdict(progress))
             if stopping:
                 raise Stopped(f"stopped at step {progress.step}; the same command goes on from there.")
         elif progress.stage_step % 20 == 0:
@@ -279,7 +283,7 @@ def _end_epoch(run: _Run, stage: stages.Stage, epoch: int, state: TrainState, im
         learned["first_step_s"], run.first_step = run.first_step, None
     run.log.write({"kind": "train", **common, **learned, "images_per_s": images_per_s, "seconds": seconds})
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    measured, best = run.validate(variables), progress.best
+    measured, best = processes.of_first(run.validate(processes.local(variables))), progress.best
     if not np.isfinite(measured["loss"]):
         raise _diverged("the validation loss", stage, epoch)
     monitor = best.get("monitor", run.config.monitor) if best else run.config.monitor
@@ -339,8 +343,14 @@ def _better(monitor: str, value: float, best: dict[str, Any] | None) -> bool:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[list[bool]]:
-    """A list that gets an item on SIGTERM; the previous handler is restored at the end."""
+    """A list that gets an item on SIGTERM; the previous handler is restored at the end.
+
+    Of several processes JAX's own handler stays: all stop at the same step, whichever got the signal.
+    """
     stop_signals: list[bool] = []
+    if processes.several():
+        yield stop_signals
+        return
     try:
         previous = signal.signal(signal.SIGTERM, lambda *_: stop_signals.append(True))
     except ValueError:  # only the main thread may set handlers; a notebook's worker has none
@@ -350,6 +360,21 @@ def _sigterm() -> Iterator[list[bool]]:
         yield stop_signals
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+class _Silence:
+    """The log of a process that is not the first."""
+
+    def write(self, row: dict[str, Any]) -> None: ...
+
+    def text(self, name: str, words: str) -> None: ...
+
+    def examples(self, images: Any) -> None: ...
+
+    def position(self) -> int:
+        return 0
+
+    def close(self) -> None: ...
 
 
 class _Log:

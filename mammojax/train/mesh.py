@@ -19,19 +19,29 @@ def data_mesh(batch: int, bands: int = 1) -> jax.sharding.Mesh:
     """A mesh over as many of the devices as divide the batch, axis `data`.
 
     A batch of 2 on eight devices uses two of them: the paper's whole-image batch is small (Shen et al. 2019). With
-    `bands` above 1 that many devices share each image, axis `height`: such a batch uses 2 × `bands` devices.
+    `bands` above 1 that many devices share each image, axis `height`: such a batch uses 2 × `bands` devices. Of several
+    processes each has equally many of these devices, and rows of a batch that follow each other; an image's bands
+    stay within a process.
 
     Raises:
-        BadConfig: there are fewer devices than bands.
+        BadConfig: a process has fewer devices than bands, or there are processes that would get no part of a batch.
     """
-    devices = jax.devices()
-    if bands < 1 or bands > len(devices):
-        raise BadConfig(f"config.bands is {bands}, but there are {len(devices)} devices to share an image; lower it.")
-    count = max(n for n in range(1, len(devices) // bands + 1) if batch % n == 0)
+    processes = jax.process_count()
+    if batch % processes:
+        raise BadConfig(
+            f"a batch of {batch} cannot be shared by {processes} processes; take a multiple of {processes}, or start "
+            "fewer processes."
+        )
+    own = [[device for device in jax.devices() if device.process_index == k] for k in range(processes)]
+    least = min(len(devices) for devices in own)
+    if bands < 1 or bands > least:
+        raise BadConfig(f"config.bands is {bands}, but there are {least} devices to share an image; lower it.")
+    each = max(n for n in range(1, least // bands + 1) if batch % (n * processes) == 0)
+    devices, count = [device for of_one in own for device in of_one[: each * bands]], each * processes
     if bands == 1:
-        return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
+        return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
     shape, axes = (count, bands), ("data", "height")
-    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * 2, devices=devices[: count * bands])
+    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def of_config(config: ConfigDict) -> jax.sharding.Mesh:
