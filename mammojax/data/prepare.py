@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mammojax import arguments, extension
-from mammojax.data import exams, shards, source
+from mammojax.data import beam, exams, shards, source
 from mammojax.data.breast import CROPS
 from mammojax.data.builder import MammogramConfig
 from mammojax.data.cells import Writer, read_table
@@ -27,10 +27,12 @@ from mammojax.data.manifest import SPLITS
 from mammojax.data.phantom import write_phantom
 from mammojax.data.phantom_exams import write_exams
 from mammojax.data.recipe import DATA_SETS, EXAM_KINDS, FORMAT_VERSION, PHANTOMS, WITHOUT_PATCHES, Recipe
-from mammojax.errors import BadDataset
+from mammojax.errors import BadConfig, BadDataset
 
 
-def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list[Path]:
+def prepare(
+    recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1, runner: beam.Runner | None = None
+) -> list[Path]:
     """Prepare a data set: each kind once, in its recipe's folder. A second call does nothing.
 
     Args:
@@ -38,6 +40,7 @@ def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list
         kinds: the kinds to prepare; (): the recipe's own. With patches of whole images "whole" is always prepared, as
             the mean gray value comes from it.
         workers: processes; the result does not depend on their number.
+        runner: of Beam, in place of those processes; the result is the same.
 
     Returns:
         The folders, in the order of the kinds, "whole" first.
@@ -60,7 +63,7 @@ def prepare(recipe: Recipe, kinds: Sequence[str] = (), workers: int = 1) -> list
                 if recipe.name in PHANTOMS:
                     _write_phantom(recipe, workers)
                 whole = None if recipe.kind in ("whole", *EXAM_KINDS) else Prepared(paths[0])
-                _build(recipe, workers, whole)
+                _build(recipe, workers, whole, runner)
     return paths
 
 
@@ -128,19 +131,25 @@ def _builder(cls: type[tfds.core.DatasetBuilder], recipe: Recipe, workers: int) 
     return builder
 
 
-def _build(recipe: Recipe, workers: int, whole: Prepared | None) -> None:
+def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Runner | None = None) -> None:
     """Prepare one kind: its examples are written, then dataset.json marks it complete.
 
     Args:
         recipe: of the kind.
         workers: processes.
         whole: the whole images of the same data set, whose mean the patches use; None: the mean of the examples.
+        runner: of Beam.
+
+    Raises:
+        BadConfig: the user's own builder is to run on Beam.
     """
     data_set, path = f"{recipe.name}/{recipe.config_name}", recipe.path
     _ = recipe.origin  # raises without a source, before anything is removed
     logging.getLogger("absl").setLevel(logging.ERROR)  # it would print the source's path and the whole config
     cls = source.outside_builder(recipe)
-    written = shards.write(recipe, workers) if cls is None else _write_outside(cls, recipe, workers)
+    if cls and runner:
+        raise BadConfig(f"{recipe.name} has a TFDS builder of its own, which --beam-runner does not run; leave it out.")
+    written = shards.write(recipe, workers, runner) if cls is None else _write_outside(cls, recipe, workers)
     counts, rejected = written.counts, written.rejected
     if not sum(counts["train"].values()):
         shutil.rmtree(path)
@@ -271,6 +280,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map", default="", help="a manifest's words for pathologies, such as 0=BENIGN,1=MALIGNANT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    beam.add_arguments(parser)
     parser.add_argument("--patients", type=int, default=340, help="of the phantom")
     parser.add_argument("--exams", type=int, default=300, help="of the phantom exams")
     parser.add_argument(
@@ -297,6 +307,6 @@ def main(args: argparse.Namespace) -> int:
         patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
         phantom_seed=args.phantom_seed, contrast=args.contrast, digital=args.digital,
     )  # fmt: skip
-    for path in prepare(recipe, kinds, args.workers):
+    for path in prepare(recipe, kinds, args.workers, beam.of(args)):
         print(path)
     return 0

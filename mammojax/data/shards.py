@@ -28,6 +28,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
 from mammojax.data import disk, source
+from mammojax.data.beam import Runner
 from mammojax.data.builder import features_of
 from mammojax.data.cells import Writer
 from mammojax.data.dataset import COLUMNS
@@ -99,14 +100,16 @@ class Written:
     levels: dict[str, list[float]] = field(default_factory=dict)
 
 
-def write(recipe: Recipe, workers: int) -> Written:
+def write(recipe: Recipe, workers: int, runner: Runner | None = None) -> Written:
     """Write the examples of a recipe and their index.csv into its folder; what a stopped call has finished is kept.
 
     Args:
         recipe: of the data set.
         workers: processes; the files do not depend on their number.
+        runner: of Beam, whose machines write the shards in place of those processes; they are the same files.
 
     Raises:
+        BadConfig: see `Runner.each`.
         BadDataset, BadManifest: the source cannot be used, one of its splits has no usable file, or the disk is too
             small.
     """
@@ -122,6 +125,9 @@ def write(recipe: Recipe, workers: int) -> Written:
     if done:
         print(f"{recipe.kind}: {done} images are prepared already", flush=True)
     disk.refuse_full(recipe, [image for shard in missing for image in shard.images])
+    if runner:
+        runner.each(_write, missing)
+        missing = []
     with tqdm(total=done + sum(len(s.images) for s in missing), initial=done, desc=recipe.kind, disable=None) as bar:
         for shard in _each(missing, workers):
             bar.update(len(shard.images))
