@@ -123,6 +123,9 @@ def _launch(arguments: list[str]) -> None:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "", flag_values=values, lock_config=True)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    for name in ("num_processes", "process_id"):
+        flags.DEFINE_integer(name, None, "", flag_values=values)
     sys.argv = ["launch.py", *arguments]  # where config_flags finds the fields that are set
     assert values(sys.argv) == ["launch.py"]
     assert values.config is not None
