@@ -145,9 +145,9 @@ def _check_parts(config: ml_collections.ConfigDict, of_config: list[stages.Stage
         raise BadConfig("config.accumulate and a stage's cache exclude each other; write accumulate=1 or cache=0.")
 
 
-def _refuse_alone(config: ml_collections.ConfigDict, plan: list[stages.Stage]) -> None:
+def _refuse_alone(config: ml_collections.ConfigDict, of_config: list[stages.Stage]) -> None:
     """Refuse what only a single process can do."""
-    for stage in plan:
+    for stage in of_config:
         if stage.cache:
             raise BadConfig(
                 f"config.stages.{stage.key}.cache keeps outputs in one process; write 0, or start one process."
