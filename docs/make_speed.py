@@ -43,10 +43,10 @@ REMARKS = {
     "computation with the first one, so that its `bytes` do not fall. The goals were 1152×896 at batch 2 below 5 GB "
     "(6.1 GB plain by the compiler; with remat 1.7 GB and a block by JAX's account) and 4096×3328 within 24 GB (37 GB "
     "plain; with remat 10.3 GB and a block). No GPU's compiler has confirmed either.",
-    "devices": "Images of noise, batches of 4. In float64 the differences fall ten-millionfold: they are rounding, as sums "
-    "over a batch are added in another order. BatchNorm that learns from batches of 4 makes them grow from step to step, here until "
-    "the networks have nothing in common; with fixed statistics they stay below 3e-6. The same number of devices gives "
-    "the same numbers to the last bit; a mode that is exact on any number is not offered.",
+    "devices": "Images of noise, batches of 4. In float64 the differences fall ten-millionfold: they are rounding, as "
+    "sums over a batch are added in another order. BatchNorm that learns from batches of 4 makes them grow from step "
+    "to step, here until the networks have nothing in common; with fixed statistics they stay below 3e-6. The same "
+    "number of devices gives the same numbers to the last bit; a mode that is exact on any number is not offered.",
     "convolutions": "3×3 convolutions are written so only for inputs of 8 MB and more with 64 channels and more, in "
     "float32 on one CPU device: below that XLA's own are as fast or faster.",
 }

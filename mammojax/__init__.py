@@ -50,6 +50,7 @@ def prepare(
 
     >>> (folder,) = mammojax.prepare("phantom", data_dir=data_dir, kinds=["whole"], size=(96, 64), patients=24,
     ...                              split="all", patch_size=32)
+    whole: about ... of the disk are free
     prepared phantom/whole_all_96x64_s0_n24p0: train 44 ...
     >>> folder.parent.name
     'whole_all_96x64_s0_n24p0'

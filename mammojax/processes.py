@@ -56,8 +56,9 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         if not _on_cluster():
             return
     elif missing:
+        lacking = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         raise BadConfig(
-            f"{' and '.join(missing)} is missing; give --{', --'.join(FLAGS)} together, or none of them where SLURM, "
+            f"{lacking}; give --{', --'.join(FLAGS)} together, or none of them where SLURM, "
             "Open MPI or Kubernetes has started the processes."
         )
     else:

@@ -98,6 +98,19 @@ MISTAKES = [
         "mammojax train quickstart --config.loss=mine:loss",
         'config.loss: "mine" cannot be imported (…); put its folder on PYTHONPATH.',
     ),
+    # Several processes
+    (
+        "mammojax train quickstart --num_processes=2 --process_id=0",
+        "--coordinator is missing; give --coordinator, --num_processes, --process_id together, …",
+    ),
+    (
+        "mammojax train quickstart --coordinator=node001 --num_processes=2 --process_id=0",
+        '--coordinator="node001" is no HOST:PORT; write for example node001:9876.',
+    ),
+    (
+        "mammojax train quickstart --coordinator=node001:9876 --num_processes=2 --process_id=2",
+        "--process_id=2 is not one of the 2 of --num_processes, 0 to 1.",
+    ),
     # Where a run starts and where it goes
     (
         "mammojax train quickstart --config.init_from=nowhere",
@@ -313,6 +326,9 @@ def in_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flags, "FLAGS", fresh)
     monkeypatch.setattr(launch, "CONFIG", config)
     monkeypatch.setattr(launch, "WORKDIR", workdir)
+    monkeypatch.setattr(launch, "COORDINATOR", flags.DEFINE_string("coordinator", None, "", flag_values=fresh))
+    for name in ("num_processes", "process_id"):
+        monkeypatch.setattr(launch, name.upper(), flags.DEFINE_integer(name, None, "", flag_values=fresh))
     monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("it was not refused"))
 
 

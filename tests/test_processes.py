@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("node001:9876", None, None), "--num_processes and --process_id is missing"),
+        (("node001:9876", None, None), "--num_processes and --process_id are missing"),
         ((None, 2, 0), "--coordinator is missing; give --coordinator, --num_processes, --process_id together"),
         (("node001", 2, 0), '--coordinator="node001" is no HOST:PORT'),
         (("node001:99999", 2, 0), "is no HOST:PORT"),
@@ -47,7 +47,7 @@ def test_launch_says_it_in_one_line() -> None:
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (words,) = done.stderr.splitlines()
-    assert words.startswith("launch.py: --coordinator and --num_processes is missing; ")
+    assert words.startswith("launch.py: --coordinator and --num_processes are missing; ")
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,10 @@ def test_folder_and_command_are_as_ever(
     assert recipe.command == f"mammojax prepare {before}--data-dir 'my data' --kinds{after}"
     if recipe.source is None and not name.startswith("phantom"):
         return
-    calls: list[tuple[Recipe, tuple[str, ...], int]] = []
+    calls: list[tuple[Recipe, tuple[str, ...], int, None]] = []
     monkeypatch.setattr("mammojax.data.prepare.prepare", lambda *arguments: calls.append(arguments) or [])
     assert cli.main(shlex.split(recipe.command)[1:]) == 0
-    ((commanded, kinds, _),) = calls
+    ((commanded, kinds, _, _),) = calls
     assert kinds == (kind,)
     assert commanded.path == recipe.path
 
