@@ -71,6 +71,7 @@ def score(two_view: Path, folder: Path) -> float:
     return float(row["p_malignant"])
 
 
+@pytest.mark.slow
 def test_a_mammogram_scores_alike_as_dicom_and_as_png(
     two_view: Path, images: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

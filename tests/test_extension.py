@@ -22,6 +22,7 @@ def examples(folder: Path) -> list[str]:
     return [name for name, _ in blocks]
 
 
+@pytest.mark.slow
 def test_the_examples_train_a_network(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"my_trunk", "my_head", "my_loss"} <= set(examples(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -77,6 +77,7 @@ def test_nothing_is_compiled_after_the_first_epoch_of_a_stage(finished: Path) ->
         assert not second
 
 
+@pytest.mark.slow
 def test_a_finished_run_started_again_trains_nothing(finished: Path) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     done = launch(finished)

@@ -122,6 +122,7 @@ def test_processes_read_where_an_epoch_is_long_enough_to_pay_for_their_start() -
     assert pipeline.reading_processes(0, 10**9, 10**9) == 0
 
 
+@pytest.mark.slow
 def test_worker_processes_read_a_prepared_data_set(tmp_path: Path) -> None:
     phantom.write_phantom(tmp_path / "source", patients=20, image_size=(96, 64))
     recipe = Recipe(

@@ -124,6 +124,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(exam_run: Path) -> None:
         assert (again / name).read_bytes() == (exam_run / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_start_that_has_seen_the_test_patients_is_refused(exam_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "birads"
     shutil.copytree(exam_run / "birads", other)

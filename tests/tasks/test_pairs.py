@@ -192,6 +192,7 @@ def test_a_saliency_figure_shows_both_images_of_a_breast(finished: Path) -> None
         figures.heatmaps(finished)
 
 
+@pytest.mark.slow
 def test_a_run_is_fine_tuned_on_other_breasts(finished: Path, tmp_path: Path) -> None:
     phantom.write_phantom(tmp_path / "films", patients=12, seed=7, image_size=(192, 128), both_breasts=True)
     data_dir = str(tmp_path / "data")

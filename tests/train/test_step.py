@@ -198,6 +198,7 @@ def test_rematerialised_blocks_have_the_same_gradients() -> None:
     np.testing.assert_allclose(of_again, terms, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rematerialised_network_keeps_less_than_half_for_its_backward_pass() -> None:
     model, on = classifiers.build(_whole().model), (contextlib.nullcontext, rematerialised)
     variables, images = init_variables(model, (64, 64), 1, 0), jnp.ones((2, 64, 64, 1))
