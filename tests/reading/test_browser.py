@@ -72,6 +72,8 @@ def visit(browser: Any) -> Iterator[Any]:
 
     def start(*arguments: str) -> Any:
         line = [sys.executable, "-m", "mammojax.cli", "view", *arguments]
+        # a program in the background of a script ignores Ctrl-C, and so would what it starts
+        line = ["env", "--default-signal=INT", *line]
         server = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
         servers.append(server)
         address = next(printed.strip() for printed in server.stdout if printed.startswith("http://127.0.0.1:"))
