@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mammojax import processes
@@ -388,6 +387,9 @@ class _Log:
         path.touch()
         with path.open("r+b") as file:
             file.truncate(kept_bytes)
+        # It imports PyTorch, where that is installed: two seconds that a prediction need not wait.
+        from tensorboardX import SummaryWriter
+
         self._file, self._tracker = path.open("a"), tracker
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step or None)
 
