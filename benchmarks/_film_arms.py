@@ -340,11 +340,12 @@ def forest(fold: Fold) -> None:
 def whole(fold: Fold, begin: Path | None = None) -> None:
     """End to end without patches, in as many updates as the patch net and the network from it have together."""
     config, _ = fold.configs()
-    if begin:
+    if begin:  # at the recipe's rates: with ten times the trunk's, all images of a fold ended with one score
         config.init_from, config.model.pretrained = str(begin), ""
     else:  # the Dense layer is new, too
         config.stages.stage1.update(learn=("head/.*",), freeze=("trunk/.*",), learning_rate=3e-3)
-    config.stages.stage2.update(epochs=config.stages.stage2.epochs * 10 // 3, slow_factor=0.03)
+        config.stages.stage2.slow_factor = 0.03
+    config.stages.stage2.epochs = config.stages.stage2.epochs * 10 // 3
     finish(config, fold.folder)
 
 
