@@ -5,6 +5,7 @@ write their part of checkpoints. Every function here but `start` does nothing sp
 must be called by all processes in the same order where there are several.
 """
 
+import argparse
 import contextlib
 import importlib.util
 import itertools
@@ -75,6 +76,18 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         ) from None
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command that can run over several processes, for `start`."""
+    group = parser.add_argument_group(
+        "several processes",
+        "the same command N times, K from 0; not needed where SLURM, Open MPI or Kubernetes starts them; "
+        "--num_processes=1 alone: a call of its own there too",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
+    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process_id", type=int, metavar="K", help="the number of this one")
 
 
 def _refuse(coordinator: str, count: int, index: int) -> None:
@@ -204,7 +217,7 @@ def refuse_different(command: str) -> None:
     """
     if len(set(exchange(command.encode()))) > 1:
         raise BadConfig(
-            "the processes were started with different configs or run folders; start all with the same command, "
+            "the processes were started with different configs, folders or options; start all with the same command, "
             "but for --process_id."
         )
 
@@ -219,7 +232,7 @@ def losses_as_sentences() -> Iterator[None]:
         if not several() or not any(word in str(error).lower() for word in words):
             raise
         raise ProcessLost(
-            f"another process of this run has ended or cannot be reached ({_line(error)}); start all again: the run "
+            f"another process of this run has ended or cannot be reached ({_line(error)}); start all again: a training "
             "goes on from its last checkpoint."
         ) from None
 

@@ -214,6 +214,10 @@ MISTAKES = [
         "mammojax predict --run RUN --input films.zip --output out",
         "films.zip: the .zip is broken (BadZipFile); copy it again.",
     ),
+    (
+        "mammojax predict --run RUN --input films.zip --output out --beam-runner DirectRunner",
+        "Beam's workers see no .zip that is unpacked here; unpack it and give the folder.",
+    ),
     # Finished runs
     (
         "mammojax predict --run nowhere --input A_CC.png --output out",

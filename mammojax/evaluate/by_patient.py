@@ -14,7 +14,7 @@ from mammojax.data.cells import Writer
 from mammojax.evaluate.inputs import BREAST_COLUMNS, Facts, open_csv
 
 EXAM_COLUMNS = ("exam_id", "patient_id", "breasts", "p_malignant")
-"""Columns of exams.csv of runs on mammograms; exam networks have those of `predict.EXAM_COLUMNS`."""
+"""Columns of exams.csv of runs on mammograms; exam networks have those of `predict_exams.EXAM_COLUMNS`."""
 PATIENT_COLUMNS = ("patient_id", "exams", "p_malignant")
 
 

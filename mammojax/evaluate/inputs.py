@@ -1,19 +1,20 @@
 """The files that `mammojax predict` is given, the facts of each, and the tables that it writes of them."""
 
-import sys
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
+from mammojax import processes
 from mammojax.data.cells import Writer
 from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
-from mammojax.errors import BadMammogram
-from mammojax.evaluate import predict_report, provenance
+from mammojax.errors import BadConfig, BadMammogram
+from mammojax.evaluate import parts, predict_report, provenance
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant")
@@ -46,8 +47,20 @@ def listing(source: Path, output: Path, ids: str = "") -> tuple[Listed, Rejected
             "hash": both are hashed.
 
     Raises:
-        BadMammogram: the source does not exist. BadManifest: the manifest cannot be read.
+        BadMammogram: the source does not exist. BadManifest: the manifest cannot be read. BadConfig: the processes of
+            a run see different files.
     """
+    with processes.in_turn() as first:  # the first makes the key of the ids
+        if first:
+            shutil.rmtree(output / parts.FOLDER, ignore_errors=True)  # of a call that was killed
+        result = _listing(source, output, ids)
+    names = json.dumps([facts["image"] for _, facts in result[0]])
+    if len(set(processes.exchange(hashlib.sha256(names.encode()).digest()))) > 1:
+        raise BadConfig("the processes see different files; give an --input on a disk that all share.")
+    return result
+
+
+def _listing(source: Path, output: Path, ids: str) -> tuple[Listed, Rejected, bytes]:
     if not source.exists():
         raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
     if source.suffix.lower() in TABLES:
@@ -62,11 +75,14 @@ def listing(source: Path, output: Path, ids: str = "") -> tuple[Listed, Rejected
         return listed, [*manifest.rejected], b""
     if source.is_dir():
         own = {output.resolve() / name for name in _OUTPUTS}
-        inside = [output.resolve() / name for name in _FOLDERS]
+        inside, work = [output.resolve() / name for name in _FOLDERS], output.resolve() / parts.FOLDER
         files = sorted(
             path
             for path in source.rglob("*")
-            if path.is_file() and path.resolve() not in own and path.resolve().parent not in inside
+            if path.is_file()
+            and path.resolve() not in own
+            and path.resolve().parent not in inside
+            and work not in path.resolve().parents
         )
         listed = [(p, {"image": p.relative_to(source).as_posix(), "label": ""}) for p in files]
     else:
@@ -87,16 +103,29 @@ def facts_of(mammogram: Mammogram, facts: Facts, key: bytes) -> Facts:
     return facts
 
 
-def with_headers(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> Iterator[tuple[Path, Facts]]:
-    """The files with the side, view and ids of their headers where they have none; `rejected` gets unreadable ones."""
-    for path, facts in listed:
+def with_headers(listed: Listed, rejected: Rejected, key: bytes, any_modality: bool) -> Listed:
+    """The files with the side, view and ids of their headers where they have none; `rejected` gets unreadable ones.
+
+    Each process of a run reads the headers of its share.
+    """
+
+    def read(path: Path, facts: Facts) -> tuple[Facts, str]:
         if not (facts.get("laterality") and facts.get("view") and "patient_id" in facts):
             try:
                 facts = facts_of(read_facts(path, any_modality), facts, key)
             except BadMammogram as error:
-                rejected.append((facts["image"], str(error)))
-                continue
-        yield path, facts
+                return facts, str(error)
+        return facts, ""
+
+    own = [json.dumps(read(*listed[k])) for k in processes.share(len(listed))]
+    images: Listed = []
+    for (path, _), text in zip(listed, processes.gather_texts(own), strict=True):
+        facts, reason = json.loads(text)
+        if reason:
+            rejected.append((facts["image"], reason))
+        else:
+            images.append((path, facts))
+    return images
 
 
 def ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:
@@ -106,13 +135,6 @@ def ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterat
         for start in range(size, len(items) + size, size):
             batch, following = following, [pool.submit(load, item) for item in items[start : start + size]]
             yield [future.result() for future in batch]
-
-
-def progress(total: int, unit: str) -> Any:
-    """A bar with the time that is left; where nobody watches a terminal, a line of it every half a minute."""
-    watched = sys.stderr.isatty()
-    every = 0.1 if watched else 30.0
-    return tqdm(total=total, desc="predict", unit=unit, mininterval=every, delay=0 if watched else every)
 
 
 def finish(

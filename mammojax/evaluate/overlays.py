@@ -88,7 +88,7 @@ def blended(pixels: np.ndarray, heatmap_: np.ndarray, longest: int = 0) -> np.nd
 
 def save(output: Path, name: str, pixels: np.ndarray, whole: np.ndarray, p: float) -> None:
     """Write OUTPUT/overlays/<name>.png; see `over`."""
-    (output / "overlays").mkdir(exist_ok=True)
+    (output / "overlays").mkdir(parents=True, exist_ok=True)
     over(pixels, whole, p).savefig(output / "overlays" / f"{name}.png", dpi=100, metadata={"Software": None})
 
 

@@ -1,17 +1,17 @@
 """`mammojax predict` with two-view runs: breasts from two files each; each file is in a pair or in rejected.csv."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from mammojax.data import projection
+from mammojax.data import beam, projection
 from mammojax.data.cells import Writer
 from mammojax.data.pairs import Pair, by_view, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import by_patient, overlays, provenance
+from mammojax.evaluate import by_patient, overlays, parts, provenance
 from mammojax.evaluate.by_patient import Breast
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
@@ -22,7 +22,6 @@ from mammojax.evaluate.inputs import (
     finish,
     listing,
     open_csv,
-    progress,
     with_headers,
 )
 from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
@@ -38,6 +37,7 @@ ALONE = {
 def predict_pairs(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
     calibration: Calibration | None = None, ids: str = "", with_overlays: bool = False,
+    runner: beam.Runner | None = None,
 ) -> int:  # fmt: skip
     """Score the breasts of a folder or of a manifest that have both images of a pair, see `pairs.pairs_of`.
 
@@ -47,7 +47,8 @@ def predict_pairs(
     patients.csv (see `by_patient`), OUTPUT/predictions.json and OUTPUT/rejected.csv (file, reason). `ids`: see
     `inputs.listing`. `with_overlays` draws OUTPUT/overlays/<row of breasts.csv>_CC.png and _MLO.png, the first row
     being 1, or <row>_breast.png where a breast is paired with the other one: each full mammogram, and over it the
-    heatmap of the patch classifier that the run started from; the score above them is the breast's.
+    heatmap of the patch classifier that the run started from; the score above them is the breast's. `runner`: see
+    `parts.run`.
 
     Returns:
         0, or 3 when no breast could be predicted.
@@ -55,8 +56,8 @@ def predict_pairs(
     Raises:
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
-    networks = _networks(runs)
-    maps = [overlays.map_of(run, network) for run, network in zip(runs, networks, strict=True) if with_overlays]
+    opening = tuple(runs), with_overlays
+    networks, maps = opened = _networks(*opening)
     kind = networks[0].config.model.get("pair", "views")
     listed, rejected, key = listing(source, output, ids)
     images = _with_facts(listed, rejected, key, kind, any_modality)
@@ -66,58 +67,88 @@ def predict_pairs(
     output.mkdir(parents=True, exist_ok=True)
     size = max(1, min(*(network.config.eval_batch for network in networks), len(pairs)))
 
-    def load(pair: Pair) -> tuple[Pair, dict[str, np.ndarray], list[Any], Rejected]:
-        """A pair with its images, as stored and framed for each network, or with the reasons for its rejection."""
-        pixels, reasons = {}, []
-        for name, k in zip(PAIRS[kind], pair.images, strict=True):
-            path, facts = images[k]
+    def write(results: Iterator[_ScoredPair]) -> int:
+        breasts: list[Breast] = []
+        left_out = rejected
+        with open_csv(output / "breasts.csv") as file:
+            writer = Writer(file, (*BREAST_COLUMNS, "label", *(calibration.columns if calibration else ())))
+            for position, p, reasons in results:
+                left_out += [(name, reason) for name, reason in reasons]
+                if p is None:
+                    continue
+                pair = pairs[position]
+                breast = Breast(pair.exam_id, pair.patient_id, pair.laterality, pair.views, p)
+                more = calibration.cells(p).values() if calibration else ()
+                label = pair.label if pair.label >= 0 else ""
+                writer.row([*breast[:4], "", repr(p), label, *more])
+                file.flush()
+                breasts.append(breast)
+                for name in (*PAIRS["views"], "breast") if maps else ():
+                    parts.place(output, f"overlays/{{}}_{name}.png", position, len(breasts))
+        by_patient.write_exams(output / "exams.csv", breasts)
+        by_patient.write_patients(output / "patients.csv", breasts)
+        left_out = list(dict.fromkeys(left_out))  # with two breasts as a pair an image is in two pairs
+        summary = f"{len(breasts)} breasts predicted, {len(left_out)} files rejected"
+        origins = [provenance.of_run(run) for run in runs]
+        return finish(output, left_out, summary, len(breasts), origins, tta, ids)
+
+    work = parts.Work(_networks, opening, _score, (kind, tta, any_modality, output / parts.FOLDER))
+    items = [(pair, [images[k] for k in pair.images]) for pair in pairs]
+    return parts.run(work, opened, items, size, output, "breast", write, runner)
+
+
+_ScoredPair = tuple[int, float | None, Rejected]
+"""A pair's position among the pairs, and its score or, without one, the reasons."""
+
+
+def _score(
+    opened: tuple[list[ImagePredictor], list[overlays.Map]], pairs: parts.Numbered, size: int, kind: str, tta: str,
+    any_modality: bool, drawn: Path,
+) -> Iterator[_ScoredPair]:  # fmt: skip
+    """Score pairs with their images, `size` at a time; `drawn` is the folder of overlays, if there are any."""
+    networks, maps = opened
+
+    def load(item: tuple[int, tuple[Pair, Listed]]) -> tuple[dict[str, np.ndarray], list[Any], Rejected]:
+        """The images of a pair, as stored and framed for each network, or the reasons for its rejection."""
+        images, pixels, reasons = item[1][1], {}, []
+        for name, (path, facts) in zip(PAIRS[kind], images, strict=True):
             try:
                 pixels[name] = read(path, any_modality).pixels
             except BadMammogram as error:
                 reasons.append((facts["image"], str(error)))
         if reasons:
             names = {name for name, _ in reasons}
-            others = [images[k][1]["image"] for k in pair.images if images[k][1]["image"] not in names]
-            return pair, {}, [], reasons + [(name, "the other image of its pair cannot be read") for name in others]
-        return pair, pixels if maps else {}, [network.frame(pixels) for network in networks], []
+            others = [facts["image"] for _, facts in images if facts["image"] not in names]
+            return {}, [], reasons + [(name, "the other image of its pair cannot be read") for name in others]
+        return pixels if maps else {}, [network.frame(pixels) for network in networks], []
 
-    breasts: list[Breast] = []
-    with open_csv(output / "breasts.csv") as file, progress(len(pairs), "breast") as bar:
-        writer = Writer(file, (*BREAST_COLUMNS, "label", *(calibration.columns if calibration else ())))
-        for batch in ahead(load, pairs, size):
-            rejected += [reason for *_, reasons in batch for reason in reasons]
-            framed = [item[:3] for item in batch if not item[3]]
-            scores = ensemble(
-                [network.score([frames[k] for *_, frames in framed], tta, size) for k, network in enumerate(networks)]
-            )
-            for (pair, pixels, frames), p in zip(framed, np.asarray(scores).tolist(), strict=True):
-                breast = Breast(pair.exam_id, pair.patient_id, pair.laterality, pair.views, p)
-                more = calibration.cells(p).values() if calibration else ()
-                label = pair.label if pair.label >= 0 else ""
-                writer.row([*breast[:4], "", repr(p), label, *more])
-                breasts.append(breast)
-                for name, image in by_view(pixels).items():
-                    places = [overlays.placed(network, image) for network in networks]
-                    whole = overlays.mean_map(places, [of_network[name] for of_network in frames], maps)
-                    overlays.save(output, f"{len(breasts)}_{name}", image, whole, p)
-            file.flush()
-            bar.update(len(batch))
-    by_patient.write_exams(output / "exams.csv", breasts)
-    by_patient.write_patients(output / "patients.csv", breasts)
-    rejected = list(dict.fromkeys(rejected))  # with two breasts as a pair an image is in two pairs
-    summary = f"{len(breasts)} breasts predicted, {len(rejected)} files rejected"
-    origins = [provenance.of_run(run) for run in runs]
-    return finish(output, rejected, summary, len(breasts), origins, tta, ids)
+    for start, batch in zip(range(0, len(pairs), size), ahead(load, pairs, size), strict=True):
+        framed = [frames for _, frames, reasons in batch if not reasons]
+        scores = ensemble(
+            [network.score([frames[k] for frames in framed], tta, size) for k, network in enumerate(networks)]
+        )
+        following = iter(np.asarray(scores).tolist())
+        for (position, _), (pixels, frames, reasons) in zip(pairs[start:], batch, strict=False):
+            if reasons:
+                yield position, None, reasons
+                continue
+            p = next(following)
+            for name, image in by_view(pixels).items():
+                places = [overlays.placed(network, image) for network in networks]
+                whole = overlays.mean_map(places, [of_network[name] for of_network in frames], maps)
+                overlays.save(drawn, f"{position}_{name}", image, whole, p)
+            yield position, p, []
 
 
-def _networks(runs: Sequence[Path]) -> list[ImagePredictor]:
+def _networks(runs: Sequence[Path], drawn: bool) -> tuple[list[ImagePredictor], list[overlays.Map]]:
+    """The networks of two-view runs and, to draw them, their heatmaps."""
     networks = [ImagePredictor.restore(run) for run in runs]
     for run, network in zip(runs, networks, strict=True):
         if network.config.model.task != "two_view":
             raise BadCheckpoint(f'"{run}" is no two-view run; give only such runs, or only whole-image ones.')
     if len({network.config.model.get("pair", "views") for network in networks}) > 1:
         raise BadCheckpoint("some of these runs pair views, others breasts; give runs of one kind.")
-    return networks
+    return networks, [overlays.map_of(run, net) for run, net in zip(runs, networks, strict=True) if drawn]
 
 
 def _with_facts(

@@ -23,7 +23,7 @@ from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
 from mammojax.errors import BadMammogram
 from mammojax.evaluate import table
-from mammojax.evaluate.predict import EXAM_COLUMNS
+from mammojax.evaluate.predict_exams import EXAM_COLUMNS
 from mammojax.evaluate.predictor import ExamPredictor
 from mammojax.models import multi_view
 from mammojax.train.checkpoint import save_best
