@@ -32,16 +32,18 @@ class Prepared:
             _, self._rows = read_table(file)
         self._builder = tfds.builder_from_directory(path)
 
-    def source(self, split: str, masks: bool = True) -> Any:
+    def source(self, split: str, masks: bool = True, images: bool = True) -> Any:
         """Random access to the examples of "train", "val" or "test"; see `builder.MammogramBuilder`.
 
-        Without `masks`, the masks of whole images stay undecoded, which saves a tenth of the reading time.
+        Without `masks`, the masks of whole images stay undecoded, which saves a tenth of the reading time; without
+        `images` the images do.
         """
         if not self.table(split):
             return []
-        has_masks = self.facts["kind"] in WITHOUT_PATCHES
-        skip = {"masks": tfds.decode.SkipDecoding()} if has_masks and not masks else None
-        return self._builder.as_data_source(split, decoders=skip)
+        skip = {} if images else {"image": tfds.decode.SkipDecoding()}
+        if not masks and self.facts["kind"] in WITHOUT_PATCHES:
+            skip["masks"] = tfds.decode.SkipDecoding()
+        return self._builder.as_data_source(split, decoders=skip or None)
 
     def table(self, split: str) -> list[dict[str, str]]:
         """One row per example, in the source's order: COLUMNS and, for exams, their facts as JSON."""

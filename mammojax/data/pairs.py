@@ -71,8 +71,8 @@ def pairs_of(table: Sequence[dict[str, str]], pair: str) -> tuple[list[Pair], in
 class Pairs:
     """Random access to the pairs of a split of a data set of kind "whole".
 
-    An example is {"image": {input: uint16 [H, W, 1]}, "label", "image_id": patient, exam and side, between tabs} and,
-    with masks, "masks": {input: uint8 [H, W, 1]}; the inputs are those of PAIRS.
+    An example is {"label", "image_id": patient, exam and side, between tabs} and, with images, "image": {input: uint16
+    [H, W, 1]}, with masks, "masks": {input: uint8 [H, W, 1]}; the inputs are those of PAIRS.
 
     Attributes:
         pairs: the breasts.
@@ -84,15 +84,17 @@ class Pairs:
         split: "train", "val" or "test".
         pair: a key of PAIRS.
         masks: decode the masks too.
+        images: decode the images.
     """
 
-    def __init__(self, data: Prepared, split: str, pair: str, masks: bool = False) -> None:
+    def __init__(self, data: Prepared, split: str, pair: str, masks: bool = False, images: bool = True) -> None:
         self.pairs, self.left_out = pairs_of(data.table(split), pair)
         self.table = [
             {"exam_id": p.exam_id, "patient_id": p.patient_id, "laterality": p.laterality, "views": p.views,
              "label": str(p.label)} for p in self.pairs
         ]  # fmt: skip
-        self._source, self._inputs, self._masks = data.source(split, masks=masks), PAIRS[pair], masks
+        self._source, self._inputs = data.source(split, masks=masks, images=images), PAIRS[pair]
+        self._parts = [part for part, used in (("image", images), ("masks", masks)) if used]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -100,25 +102,27 @@ class Pairs:
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         pair = self.pairs[int(index)]
         examples = [self._source[k] for k in pair.images]
-        parts = ("image", *(("masks",) if self._masks else ()))
-        arrays = {p: {name: e[p] for name, e in zip(self._inputs, examples, strict=True)} for p in parts}
+        arrays = {p: {name: e[p] for name, e in zip(self._inputs, examples, strict=True)} for p in self._parts}
         return arrays | {
             "label": np.int64(pair.label),
             "image_id": f"{pair.patient_id}\t{pair.exam_id}\t{pair.laterality}",
         }
 
 
-def examples(data: Prepared, split: str, model: ConfigDict) -> tuple[Any, list[dict[str, str]]]:
-    """What a network gives one score for, with masks, and its table: the split's images, or its pairs.
+def examples(
+    data: Prepared, split: str, model: ConfigDict, masks: bool = True, images: bool = True
+) -> tuple[Any, list[dict[str, str]]]:
+    """What a network gives one score for, and its table: the split's images, or its pairs.
 
     Args:
         data: of kind "whole".
         split: "train", "val" or "test".
         model: `config.model` of a whole-image or two-view run.
+        masks, images: which of them are decoded.
     """
     if model.task != "two_view":
-        return data.source(split), data.table(split)
-    pairs = Pairs(data, split, model.get("pair", "views"), masks=True)
+        return data.source(split, masks, images), data.table(split)
+    pairs = Pairs(data, split, model.get("pair", "views"), masks, images)
     return pairs, pairs.table
 
 

@@ -18,6 +18,7 @@ import cv2
 import jax
 import ml_collections
 import numpy as np
+from scipy.sparse import coo_array
 from skimage.feature import peak_local_max
 from tqdm import tqdm
 
@@ -32,6 +33,9 @@ from mammojax.train.checkpoint import patch_run, restore_best
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # false marks per image at which FROC is read
 MARKS = 10  # the most maxima of a map that count as marks
+BENIGN, MALIGNANT = 1, 2  # of a mask's pixels
+Outlines = dict[str, coo_array]
+"""An example's masks by view, [H, W], of which only the pixels of lesions are kept; see `outlines`."""
 
 
 def share(map_: np.ndarray, mask: np.ndarray) -> float:
@@ -120,7 +124,7 @@ def random_variables(variables: Any, seed: int) -> Any:
 
 def localise(
     run: Path, split: str = "test", limit: int = 0, tolerance: int = 0, runs: int = 1000, saliency_too: bool = True,
-    outlined: Sequence[bool] | None = None,
+    masks: Sequence[Outlines] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a run's saliency, its patch run's heatmap and that of its own head, if it has them.
 
@@ -137,7 +141,7 @@ def localise(
         tolerance: of the pointing game, pixels of the framed image.
         runs: bootstrap draws of patients.
         saliency_too: False leaves out the saliency maps, which take most of the time.
-        outlined: of each example, whether a malignant lesion is outlined; None: its mask is decoded to see.
+        masks: `outlines` of each example of the split, where they are read already; None: they are decoded.
 
     Returns:
         {"split", "images" (malignant), "others", "lesions", "tolerance", "maps": {name: {"share", "pointing", "froc":
@@ -153,9 +157,9 @@ def localise(
         what = "a network for exams" if config.model.task == "exam" else "a patch classifier"
         raise BadCheckpoint(f'"{run}" is {what}; localise needs the run of a whole-image or two-view classifier.')
     data = dataset.of_run(run)
-    source, table = pairs.examples(data, split, config.model)
+    source, table = pairs.examples(data, split, config.model, masks=masks is None)
     positive = (k for k, row in enumerate(table) if row["label"] == "1")
-    with_outline = (k for k in positive if (outlined[k] if outlined else _is_outlined(source[k]["masks"])))
+    with_outline = (k for k in positive if outlined(masks[k] if masks else outlines(source[k]["masks"]), MALIGNANT))
     malignant = list(islice(with_outline, limit or None))
     if not malignant:
         raise BadCheckpoint(f'"{run}": no malignant image of its {split} split has a lesion mask to compare with.')
@@ -171,17 +175,18 @@ def localise(
     for k in tqdm(malignant + others, desc="localise", unit="image", disable=None):
         example = source[k]
         images = jax.tree.map(lambda image: image[None], example["image"])
-        masks = {view: mask[..., 0] == 2 for view, mask in by_view(example["masks"]).items()}
+        marked = masks[k] if masks else outlines(example["masks"])
+        lesions = {view: mask.toarray() == MALIGNANT for view, mask in marked.items()}
         if table[k]["label"] == "1":
-            masks = {view: mask for view, mask in masks.items() if mask.any()}
-            count += len(masks)
-        patients += [table[k]["patient_id"]] * len(masks)
+            lesions = {view: mask for view, mask in lesions.items() if mask.any()}
+            count += len(lesions)
+        patients += [table[k]["patient_id"]] * len(lesions)
         for name, weights in nets.items():
             maps = by_view(saliency.saliency(config, facts, weights, images))
             log_weight = float(log_p(weights, images))
-            for view, mask in masks.items():
+            for view, mask in lesions.items():
                 rows[name].add(maps[view][0], mask, tolerance, log_weight)
-        for view, mask in masks.items():
+        for view, mask in lesions.items():
             image = by_view(images)[view]
             if patch:
                 grid = np.asarray(heatmap.heatmap(*patch, image)[0])
@@ -197,9 +202,14 @@ def localise(
     }  # fmt: skip
 
 
-def _is_outlined(masks: Any) -> bool:
-    """Whether a malignant lesion is outlined in one of an example's masks."""
-    return any(bool((mask == 2).any()) for mask in by_view(masks).values())
+def outlines(masks: Any) -> Outlines:
+    """An example's masks, uint8 [H, W, 1] or such by input, without what is no lesion: thousands fit into memory."""
+    return {view: coo_array(mask[..., 0]) for view, mask in by_view(masks).items()}
+
+
+def outlined(marked: Outlines, kind: int) -> bool:
+    """Whether a lesion of a kind, BENIGN or MALIGNANT, is outlined in one of an example's masks."""
+    return any(bool((mask.data == kind).any()) for mask in marked.values())
 
 
 def _log_p(config: ml_collections.ConfigDict, mean: float) -> Any:

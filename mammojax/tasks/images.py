@@ -11,8 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mammojax import extension, start
-from mammojax.data import dataset, pipeline
-from mammojax.data.pairs import by_view
+from mammojax.data import dataset, pairs, pipeline
 from mammojax.data.recipe import Recipe, patch_side
 from mammojax.evaluate import heatmap, localise, run_report, table
 from mammojax.evaluate import measure as measures
@@ -194,18 +193,17 @@ def write_report(
         title, notes: of the page.
     """
     label = predictions["label"]
-    masks = [by_view(source[k]["masks"]).values() for k in range(len(label))]
-    lesions = [[bool(any((mask == kind).any() for mask in of)) for of in masks] for kind in (1, 2)]
-    benign = np.array(lesions[0], bool) & ~np.array(lesions[1], bool)
+    marked, _ = pairs.examples(data, "test", config.model, images=False)
+    masks = [localise.outlines(marked[k]["masks"]) for k in range(len(label))]
+    malignant = np.array([localise.outlined(of, localise.MALIGNANT) for of in masks], bool)
+    benign = np.array([localise.outlined(of, localise.BENIGN) for of in masks], bool) & ~malignant
     patients = [row["patient_id"] for row in rows]
     abilities, places = {}, None
     if benign.any():
         score = predictions["scores"][:, 1]
         abilities = measures.abilities(score, label, benign, patients, config.bootstrap_runs)
-    if any(malignant for malignant, of in zip(lesions[1], label, strict=True) if of == 1) and (
-        patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)
-    ):
-        places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False, outlined=lesions[1])
+    if malignant[label == 1].any() and (patch_run(workdir, config.init_from) or heatmap.is_map(config.model.head)):
+        places = localise.localise(workdir, tolerance=heatmap.STRIDE // 2, saliency_too=False, masks=masks)
     run_report.write_image_report(
         workdir, title=title, notes=notes, abilities=abilities, places=places, data=data,
         gallery=_gallery(config, workdir, source, predictions, data.facts["classes"]),

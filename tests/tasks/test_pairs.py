@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from ml_collections import ConfigDict
+from tensorflow_datasets.core.features import Image
 
 import mammojax
 from mammojax import cli, configs, finetune, run
 from mammojax.data import dataset, phantom
 from mammojax.data.pairs import Pairs
 from mammojax.errors import BadCheckpoint, BadConfig
-from mammojax.evaluate import compare, figures, localise, table
+from mammojax.evaluate import compare, figures, localise, run_report, table
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.predict import predict
-from mammojax.tasks import pairs
+from mammojax.tasks import images, pairs
 from mammojax.train.checkpoint import load_best, patch_run, read_config
 
 
@@ -181,6 +183,28 @@ def test_localise_counts_each_view(finished: Path) -> None:
     result: dict[str, Any] = localise.localise(finished, limit=1, runs=10)
     assert (result["images"], result["others"]) == (2, 2)
     assert set(result["maps"]) == {"saliency", "saliency, random weights", "heatmap", "area"}
+
+
+def test_the_report_reads_each_test_mask_once(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = read_config(finished)[0], dataset.of_run(finished)
+    source = Pairs(data, "test", "views")
+    config.gallery = 0  # its few images are read again
+    read: Counter[str] = Counter()
+    maps: list[str] = []
+    decode = Image.decode_example_np
+
+    def counted(self: Image, example: bytes) -> np.ndarray:
+        read[np.dtype(self.np_dtype).name] += 1
+        return np.asarray(decode(self, example))
+
+    monkeypatch.setattr(Image, "decode_example_np", counted)
+    monkeypatch.setattr(run_report, "write_image_report", lambda *_, **parts: maps.extend(parts["places"]["maps"]))
+    predictions = {"label": data.labels("test")[[pair.images[0] for pair in source.pairs]],
+                   "scores": np.full((len(source), 2), 0.5)}  # fmt: skip
+    images.write_report(config, finished, data, source, source.table, predictions, "", [])
+    assert read["uint8"] == 2 * len(source)  # masks, of two views each
+    assert 0 < read["uint16"] <= 2 * len(source)
+    assert "heatmap" in maps
 
 
 def test_a_saliency_figure_shows_both_images_of_a_breast(finished: Path) -> None:
