@@ -320,11 +320,11 @@ def _small(pixels: np.ndarray, interpolation: int) -> np.ndarray:
     return pixels if factor >= 1 else cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=interpolation)
 
 
-def exam_figure(pictures: Sequence[ExamPicture], panels: Sequence[str] = ()) -> Figure:
+def exam_figure(pictures: Sequence[ExamPicture], panels: Sequence[str] = (), of: plots.Colours = plots.OF_WU) -> Figure:
     """One exam above the other: its images; beside them the same with lesions filled, or, where there are heatmaps,
-    with each of them laid over (`plots.exam_view`). `panels` selects some of the panels; (): all."""
+    with each of them laid over (`plots.exam_view`), in the colours `of`. `panels` selects some; (): all."""
     panels = panels or pictures[0].panels
-    headings = {"image": "image", "lesions": "lesions: malignant red, benign green"}
+    headings = {"image": "image", "lesions": f"lesions: {', '.join(f'{n} {plots.WORDS[of[n]]}' for n in of)}"}
     # Positions in inches: constrained layout of figures within figures differs from call to call.
     side, panel_width = 1.6, 3.4
     texts = [0.6 + 0.17 * picture.caption.count("\n") if picture.caption else 0.3 for picture in pictures]
@@ -350,7 +350,7 @@ def exam_figure(pictures: Sequence[ExamPicture], panels: Sequence[str] = ()) -> 
                         left = (k * panel_width + column * (side + 0.03)) / width
                         axes = figure.add_axes((left, below / height, side / width, high / height))
                         arrays = picture.images[view], picture.lesions[view], picture.heatmaps.get(view)
-                        plots.exam_view(axes, view, panel, *arrays)
+                        plots.exam_view(axes, view, panel, *arrays, of)
         top = below
     return figure
 

@@ -17,10 +17,13 @@ import numpy as np
 
 from mammojax.data.cells import read_table
 from mammojax.data.dataset import ASIDE, Prepared
+from mammojax.data.exams import exams_of
 from mammojax.data.manifest import SPLITS, merged
+from mammojax.data.pairs import pairs_of
 from mammojax.evaluate import table
 from mammojax.evaluate.report import Box, FlowStep, Section
 from mammojax.train.checkpoint import train_patients
+from mammojax.vocabulary import VIEWS
 
 MOST_REASONS = 6
 MOST_VALUES = 10
@@ -147,13 +150,15 @@ def _flow(
     if population.remarks:
         prepared.append(f"{words(len(population.remarks), 'remark')} on lesions of images that are used")
     measured, unmeasured = _measured(workdir, config, results, data, population)
+    unused = [*_not_learned_from(config["model"], data), *unmeasured]
     name = "Images that gave patches, or were left out" if population.patches else "Files and rows read"
     stages = [
         FlowStep([Box(name, [f"{listed:,}, of “{facts['name']}”, split “{facts['split']}”"])], out),
         FlowStep([Box("Prepared", prepared)]),
-        FlowStep([Box(*_split(workdir, config, facts["classes"], population, split)) for split in SPLITS], unmeasured),
+        FlowStep([Box(*_split(workdir, config, facts["classes"], population, split)) for split in SPLITS],
+                 Box("Not used", unused) if unused else None),
         FlowStep([Box("Measured on the test split", measured)]),
-    ]
+    ]  # fmt: skip
     text = "From the files of the data set to the images that were measured; beside a step what it leaves out."
     return Section("Flow of patients and images", text, flow=stages)
 
@@ -216,7 +221,7 @@ def _learned_from(workdir: Path, patients: set[str]) -> tuple[int, int]:
 
 def _measured(
     workdir: Path, config: Mapping[str, Any], results: Mapping[str, Any], data: Prepared, population: Population
-) -> tuple[list[str], Box | None]:
+) -> tuple[list[str], list[str]]:
     """What the test split's numbers are of, and what of it was not measured."""
     frame = table.read_csv(workdir / "predictions" / "test.csv")
     column = next((name for name in ("label", "malignant", "birads") if name in frame), "")
@@ -241,7 +246,28 @@ def _measured(
         missing = len({(r["exam_id"] or r["patient_id"]) for r in population.images["test"]} - set(frame["exam_id"]))
         if missing:
             left.append(f"{words(missing, 'test exam')} without the views that the network needs")
-    return lines, Box("Not measured", left) if left else None
+    return lines, left
+
+
+def _not_learned_from(model: Mapping[str, Any], data: Prepared) -> list[str]:
+    """What of the training and validation splits a network cannot take, as a view or a label is missing."""
+    lines = []
+    for split in ("train", "val"):
+        if model["task"] == "two_view":
+            if alone := pairs_of(data.table(split), model.get("pair", "views"))[1]:
+                lines.append(f"{alone:,} {split} breasts with one of two images")
+        elif model["task"] == "exam":
+            views = {view for view in VIEWS if view[2:] in model["angles"]}
+            exams = exams_of(data, split)
+            whole = [exam for exam in exams if views <= set(exam.images)]
+            if lacking := len(exams) - len(whole):
+                lines.append(f"{words(lacking, f'{split} exam')} without the views that the network needs")
+            birads = model.get("target") == "birads"
+            unknown = sum(exam.birads < 0 if birads else bool((exam.label < 0).any()) for exam in whole)
+            if split == "train" and unknown:
+                missing = "a BI-RADS category" if birads else "a label of both breasts"
+                lines.append(f"{words(unknown, 'train exam')} without {missing}")
+    return lines
 
 
 def _table(data: Prepared, population: Population) -> Section:

@@ -25,10 +25,12 @@ RUNS = (ACCENT, "#d08c2e", "#6a8f3c", "#8b5a9f", "#4f6d9a", "#a3563d")
 """Colours of several runs, in their order."""
 MARKS = {"benign": 1, "malignant": 2}
 """Values of a lesion mask."""
-OF_CLASS = {"malignant": "#d55e00", "benign": "#56b4e9"}
+Colours = Mapping[str, str]
+OF_CLASS: Colours = {"malignant": "#d55e00", "benign": "#56b4e9"}
 """One colour a class on every page; Okabe and Ito 2008, "Color Universal Design": told apart by the colour-blind."""
 OF_SHEN = {"malignant": "#4fa3ff", "benign": "#62d26f"}  # the outlines of Shen et al. 2019, Fig. 4
-OF_WU = {"malignant": "#ff2d2d", "benign": "#2ecc40"}  # Wu et al. 2019, Fig. 2 and 6
+OF_WU: Colours = {"malignant": "#ff2d2d", "benign": "#2ecc40"}  # Wu et al. 2019, Fig. 2 and 6
+WORDS = {"#d55e00": "orange", "#56b4e9": "blue", "#ff2d2d": "red", "#2ecc40": "green"}
 
 
 def roc(axes: Axes, label: np.ndarray, score: np.ndarray, patient: np.ndarray, title: str = "ROC") -> None:
@@ -260,8 +262,9 @@ def overlay(axes: Axes, probability: np.ndarray, alpha: float = 0.6) -> AxesImag
 
 
 def exam_view(
-    axes: Axes, view: str, panel: str, pixels: np.ndarray, lesions: np.ndarray, heatmaps: np.ndarray | None
-) -> None:
+    axes: Axes, view: str, panel: str, pixels: np.ndarray, lesions: np.ndarray, heatmaps: np.ndarray | None,
+    of: Colours = OF_WU,
+) -> None:  # fmt: skip
     """A view as it hangs for reading, right breasts mirrored.
 
     Args:
@@ -272,6 +275,7 @@ def exam_view(
         pixels: facing right.
         lesions: of `pixels`; outlined where there are heatmaps.
         heatmaps: float [H, W, 2] by FINDINGS, or None.
+        of: the colour of each of FINDINGS.
     """
 
     def hung(array: np.ndarray) -> np.ndarray:
@@ -287,14 +291,14 @@ def exam_view(
     if panel == "lesions":
         for name, value in MARKS.items():
             if (lesions == value).any():
-                axes.imshow(_tint(OF_WU[name], 0.5 * (lesions == value)))
+                axes.imshow(_tint(of[name], 0.5 * (lesions == value)))
         return
     if heatmaps is None:
         return
     if panel in FINDINGS:
-        axes.imshow(_tint(OF_WU[panel], 0.75 * hung(heatmaps)[..., FINDINGS.index(panel)]))
+        axes.imshow(_tint(of[panel], 0.75 * hung(heatmaps)[..., FINDINGS.index(panel)]))
     white = dict.fromkeys(MARKS, "white")  # an outline would vanish on a heatmap of its colour
-    outline(axes, lesions, OF_WU if panel == "image" else white)
+    outline(axes, lesions, of if panel == "image" else white)
 
 
 def _tint(colour: str, alpha: np.ndarray) -> np.ndarray:

@@ -411,7 +411,7 @@ def _exams(workdir: Path) -> list[Section]:
     for exam in exams:
         heading, *lines = exam.caption.split("\n")
         bare = replace(exam, caption="")
-        pictures = [(panel, png(figures.exam_figure([bare], [panel]))) for panel in exam.panels]
+        pictures = [(panel, png(figures.exam_figure([bare], [panel], plots.OF_CLASS))) for panel in exam.panels]
         text = "".join(f"{line[0].upper()}{line[1:]}. " for line in lines) + "Occult findings have no outline."
         sections.append(Section(heading, text, figures=pictures))
     return sections

@@ -110,6 +110,32 @@ def test_patches_are_counted_by_the_images_they_come_from(tmp_path: Path) -> Non
     assert {row[0]: list(row[1:]) for row in population.rows}["images"] == ["1", "0", "1"]
 
 
+def test_examples_that_a_network_of_several_views_cannot_take_are_counted(tmp_path: Path) -> None:
+    def row(split: str, patient: str, side: str, view: str, malignant: int = 0) -> tuple[Any, ...]:
+        facts = json.dumps({"columns": {}, "malignant": malignant, "benign": malignant})
+        return (split, f"{split}{patient}{side}{view}", patient, "E", side, view, max(malignant, 0), facts)
+
+    whole = [row("train", "P1", side, view) for side in "LR" for view in ("CC", "MLO")]
+    unknown = [row("train", "P2", side, view, -1) for side in "LR" for view in ("CC", "MLO")]
+    part = [row("train", "P3", "L", "CC"), row("val", "P4", "R", "MLO"), row("test", "P5", "L", "MLO")]
+    data = _data(tmp_path / "data", [*whole, *unknown, *part], [])
+    run = _run(tmp_path / "run", [])
+    exam = {"model": {"task": "exam", "angles": ("CC", "MLO"), "target": "cancer"}}
+    out = flow.sections(run, exam, {"test": {}}, data)[0].flow[2].out
+    assert out is not None
+    assert out.lines == [
+        "1 train exam without the views that the network needs", "1 train exam without a label of both breasts",
+        "1 val exam without the views that the network needs",
+    ]  # fmt: skip
+    pairs = {"model": {"task": "two_view", "pair": "views"}}
+    out = flow.sections(run, pairs, {"test": {"breasts_left_out": 1}}, data)[0].flow[2].out
+    assert out is not None
+    assert out.lines == [
+        "1 train breasts with one of two images", "1 val breasts with one of two images",
+        "1 test breasts with one of two images",
+    ]  # fmt: skip
+
+
 def test_a_part_of_a_written_page_is_replaced_at_its_place(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     old = [Section("first", "1"), Section("old", "a <b>", part="x"), Section("older", part="x"), Section("last")]
