@@ -15,7 +15,7 @@ from mammojax.data.breast import Framing
 from mammojax.data.concerns import CANNOT, NOTE, WARNING, Concern
 from mammojax.data.manifest import Image, Table
 from mammojax.data.survey import Seen, survey
-from mammojax.errors import BadMammogram, NotPrepared, UserError
+from mammojax.errors import BadMammogram, NotPrepared, UserError, near_file
 from mammojax.evaluate.check_report import SPLIT_HEADER, VERDICTS, Checked, split_rows, write_check
 from mammojax.evaluate.inputs import TABLES
 from mammojax.evaluate.text_table import WIDTH, text_table
@@ -65,7 +65,8 @@ def check(source: Path, run: Path | None = None, words: str = "") -> Checked:
 def _table(source: Path, words: str) -> tuple[Table, bool]:
     """The images of a manifest, or of a folder, and whether it is a manifest."""
     if not source.exists():
-        raise BadMammogram(f'"{source}": there is no such file or folder; give a manifest, a folder or an image.')
+        remedy = "give a manifest, a folder or an image."
+        raise BadMammogram(f'"{source}": there is no such file or folder; {near_file(source, remedy)}')
     if (source / "manifest.csv").is_file() or source.suffix.lower() in TABLES:
         with tempfile.TemporaryDirectory() as keys:  # ids of headers only group images here
             return manifest.read_manifest(source, manifest.read_map(words), Path(keys)), True

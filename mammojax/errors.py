@@ -1,8 +1,10 @@
 """Errors that end a command with a sentence instead of a traceback; it names the file or field, and the remedy."""
 
 import contextlib
+import difflib
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 _REMEDIES = {
     errno.EACCES: "give a place that you may read and write",
@@ -78,6 +80,19 @@ class ProcessLost(UserError):
 
 class BadPlace(UserError):
     """A path where nothing can be written or read: a file in place of a folder, no permission, a full disk."""
+
+
+def near_file(path: str | Path, remedy: str) -> str:
+    """The end of a sentence about a path that does not exist: the name beside it that is nearly so, else a remedy."""
+    path = Path(path)
+    while not path.parent.exists():  # the first part of the path that is not there
+        path = path.parent
+    try:
+        names = [] if path.exists() else [other.name for other in path.parent.iterdir()]
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, 1, 0.75)
+    return f'did you mean "{near[0]}"?' if near else remedy
 
 
 @contextlib.contextmanager

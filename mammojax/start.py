@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mammojax.data.recipe import data_dir
 from mammojax.data.sliding import PATCH
 from mammojax.data.window import SIZES
-from mammojax.errors import BadConfig
+from mammojax.errors import BadConfig, near_file
 from mammojax.models import published, weights
 from mammojax.models.trunk_names import EFFICIENTNETS
 from mammojax.train.checkpoint import read_config, restore_best
@@ -204,7 +204,8 @@ def _run(config: ConfigDict, field: str, tasks: tuple[str, ...], prefix: str) ->
     """The config of the finished run that a field names, a plain dictionary."""
     folder = Path(config[field])
     if not (folder / "config.json").is_file():
-        raise BadConfig(f'{prefix}{field}: "{folder}" is not a run folder; name a finished run\'s --workdir.')
+        did = near_file(folder, "name a finished run's --workdir.")
+        raise BadConfig(f'{prefix}{field}: "{folder}" is not a run folder; {did}')
     saved = read_config(folder)[0].to_dict()
     task = _get(saved, "model.task")
     if task and task not in tasks:

@@ -140,6 +140,10 @@ MISTAKES = [
     ("mammojax train quickstart --workdir=A_CC.png", '"A_CC.png": file exists; it is a file; give another path.'),
     # Tables of images
     (
+        "mammojax check manifst.csv",
+        '"manifst.csv": there is no such file or folder; did you mean "manifest.csv"?',
+    ),
+    (
         "mammojax check nowhere.csv",
         '"nowhere.csv": there is no such file or folder; give a manifest, a folder or an image.',
     ),
@@ -220,6 +224,10 @@ MISTAKES = [
     ),
     # Finished runs
     (
+        "mammojax predict --run RUNN --input A_CC.png --output out",
+        '"RUNN" is not a run folder: it has no config.json; did you mean "RUN"?',
+    ),
+    (
         "mammojax predict --run nowhere --input A_CC.png --output out",
         '"nowhere" is not a run folder: it has no config.json; name the --workdir of a run.',
     ),
@@ -249,7 +257,7 @@ MISTAKES = [
     ),
     (
         "mammojax predict --run EXAMS --input A_CC.png --output out --overlays",
-        "--overlays is for whole-image runs; leave it out for exams.",
+        "these exam networks take no heatmaps, which --overlays would draw; leave it out.",
     ),
     (
         "mammojax calibrate RUN",

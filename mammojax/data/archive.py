@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mammojax.errors import BadMammogram
+from mammojax.errors import BadMammogram, near_file
 
 MOST = 200  # times its own size that an archive may unpack to: blank film compresses so, a bomb a thousandfold
 
@@ -31,7 +31,7 @@ def unpack(path: Path, folder: Path) -> None:
         BadMammogram: it is no .zip, broken, encrypted, or holds more than `MOST` times its size or the disk's space.
     """
     if not path.is_file():
-        raise BadMammogram(f'"{path}": there is no such file; check its path.')
+        raise BadMammogram(f'"{path}": there is no such file; {near_file(path, "check its path.")}')
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -12,7 +12,7 @@ from mammojax.data import outline
 from mammojax.data.cells import plain
 from mammojax.data.identity import copies, hashed, id_key, patient_in
 from mammojax.data.sheet import read_rows
-from mammojax.errors import BadManifest
+from mammojax.errors import BadManifest, near_file
 
 SPLITS = ("train", "val", "test")
 WORSE = {"": -1, "NORMAL": 0, "BENIGN": 1, "MALIGNANT": 2}
@@ -175,7 +175,8 @@ def read_manifest(
     if path.is_dir():
         path = path / "manifest.csv"
     if not path.is_file():
-        raise BadManifest(f'"{path.name}": there is no such manifest; give the path of a CSV or of its folder.')
+        did = near_file(path, "give the path of a CSV or of its folder.")
+        raise BadManifest(f'"{path.name}": there is no such manifest; {did}')
     typed, wrong = read_rows(path, _REQUIRED, _KNOWN[len(_REQUIRED) :])
     # An id copied from one of our tables may begin with an apostrophe; file names stay as they are.
     rows = [(line, {c: v if c in ("image", "mask") else plain(v) for c, v in row.items()}) for line, row in typed]

@@ -12,7 +12,7 @@ from typing import Any
 from mammojax import extension
 from mammojax.data import manifest
 from mammojax.data.breast import ITERATIONS, Framing
-from mammojax.errors import BadDataset
+from mammojax.errors import BadDataset, near_file
 from mammojax.vocabulary import EXAM_PATCH_CLASSES, PATCH_CLASSES
 
 PHANTOMS = ("phantom", "phantom_exams")
@@ -265,7 +265,8 @@ class Recipe:
         source = self.source or Path()
         file = source / "manifest.csv" if self.source and source.is_dir() else source
         if not file.is_file():
-            raise BadDataset(f'there is no manifest at "{self.source}"; give a CSV, or a folder with a manifest.csv.')
+            did = near_file(file, "give a CSV, or a folder with a manifest.csv.")
+            raise BadDataset(f'there is no manifest at "{self.source}"; {did}')
         return file
 
 

@@ -63,8 +63,11 @@ class DicomWriter:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder, origins[0], [origin["run"] for origin in origins], key, keep_identity)
 
-    def write(self, source: Path, name: str, pixels: np.ndarray, whole: np.ndarray, p: float, side: str) -> None:
-        """Write <name>_overlay.dcm and <name>_report.dcm.
+    def write(
+        self, source: Path, name: str, pixels: np.ndarray, whole: np.ndarray | None, p: float, side: str,
+        of: str = "whole image",
+    ) -> None:  # fmt: skip
+        """Write <name>_overlay.dcm and <name>_report.dcm; without a heatmap the report alone, without a region.
 
         A de-identified picture of a mammogram whose header says that names are burned in would show them: of that only
         the report is written.
@@ -73,18 +76,19 @@ class DicomWriter:
             source: the mammogram's file.
             name: of the files.
             pixels: uint16 [H, W], as stored.
-            whole: its heatmap, float32 [H, W], 0 … 1.
-            p: its malignant probability.
+            whole: its heatmap, float32 [H, W], 0 … 1, or None.
+            p: the malignant probability.
             side: "L", "R" or "".
+            of: what `p` is of: "whole image" or, where several views give one score, "breast".
 
         A picture that is no DICOM has no study to belong to; nothing is written of it.
         """
         if not pydicom.misc.is_dicom(source):
             return
         reference = self._reference(pydicom.dcmread(source, stop_before_pixels=True), pixels.shape)
-        if self.keep_identity or reference.get("BurnedInAnnotation") != "YES":
-            self._overlay(reference, pixels, whole, p).save_as(self.folder / f"{name}_overlay.dcm")
-        self._report(reference, whole, p, side).save_as(self.folder / f"{name}_report.dcm")
+        if whole is not None and (self.keep_identity or reference.get("BurnedInAnnotation") != "YES"):
+            self._overlay(reference, pixels, whole, p, of).save_as(self.folder / f"{name}_overlay.dcm")
+        self._report(reference, whole, p, side, of).save_as(self.folder / f"{name}_report.dcm")
 
     @property
     def _words(self) -> str:
@@ -120,12 +124,13 @@ class DicomWriter:
         digest = hmac.new(self.key, uid.encode(), hashlib.sha256).digest()
         return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
-    def _overlay(self, reference: Dataset, pixels: np.ndarray, whole: np.ndarray, p: float) -> Dataset:
+    def _overlay(self, reference: Dataset, pixels: np.ndarray, whole: np.ndarray, p: float, of: str) -> Dataset:
         """The mammogram under its heatmap, in colour, with the score and the use written into it."""
         import highdicom
 
+        score = f"p(malignant){' of the breast' if of == 'breast' else ''} {p:.2f}"
         picture = highdicom.sc.SCImage.from_ref_dataset(
-            reference, painted(pixels, whole, [f"p(malignant) {p:.2f}", *self._words.split("; ")]),
+            reference, painted(pixels, whole, [score, *self._words.split("; ")]),
             photometric_interpretation="RGB", bits_allocated=8, coordinate_system="PATIENT",
             series_instance_uid=generate_uid(), series_number=901, sop_instance_uid=generate_uid(), instance_number=1,
             manufacturer="mammojax", patient_orientation=_orientation(reference),
@@ -133,7 +138,7 @@ class DicomWriter:
         )  # fmt: skip
         return self._described(picture, reference, "Heatmap, research use only")
 
-    def _report(self, reference: Dataset, whole: np.ndarray, p: float, side: str) -> Dataset:
+    def _report(self, reference: Dataset, whole: np.ndarray | None, p: float, side: str, of: str) -> Dataset:
         """A TID 1500 report: the image's score, and the region where the heatmap is highest with its highest value."""
         from highdicom import sr
 
@@ -151,14 +156,14 @@ class DicomWriter:
 
         groups: list[Any] = [
             sr.MeasurementsAndQualitativeEvaluations(
-                tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="whole image"),
+                tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier=of),
                 measurements=[probability(p)],
                 source_images=[sr.SourceImageForMeasurementGroup(*uids)],
                 algorithm_id=algorithm,
                 finding_sites=[breast],
             )
         ]
-        if (outline := region(whole)) is not None:
+        if whole is not None and (outline := region(whole)) is not None:
             highest = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="highest place of the map"),
                 referenced_region=sr.ImageRegion("POLYLINE", outline, sr.SourceImageForRegion(*uids)),

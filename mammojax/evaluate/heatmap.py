@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mammojax import extension
 from mammojax.data import exams, sliding
+from mammojax.data.breast import crop
 from mammojax.data.dataset import Prepared
 from mammojax.data.recipe import patch_side
 from mammojax.errors import BadCheckpoint
@@ -186,6 +187,25 @@ class PatchNet:
             side = exam.patch // sliding.CELL
             return sliding.dense(pixels, lambda x: self._classify_all(x, side), patch=exam.patch)
         return sliding.heatmaps(pixels, self._classify, patch=exam.patch, stride=exam.stride, batch=BATCH, rng=rng)
+
+
+def of_view(
+    view: exams.View, exam: ml_collections.ConfigDict, pixels: np.ndarray, faces_right: bool,
+    settings: Mapping[str, Any],
+) -> np.ndarray:  # fmt: skip
+    """The heatmap of malignant that a view carries, on its image's own pixels: float32 [H, W], 0 outside the crop.
+
+    Args:
+        view: of `ExamPredictor.view`, with heatmaps.
+        exam: `config.exam` of the network that it was made for.
+        pixels, faces_right: the image, uint16 [H, W], as that function got them.
+        settings: of the crop, `facts["crop"]`.
+    """
+    inner = view.channels[1 + list(exam.heatmaps).index("malignant")]
+    top, bottom, left, right = crop(pixels, faces_right, **settings).box
+    whole = np.zeros(pixels.shape, np.float32)
+    whole[top:bottom, left:right] = inner if faces_right else inner[:, ::-1]
+    return whole
 
 
 def order(exam: ml_collections.ConfigDict) -> list[int]:

@@ -13,7 +13,7 @@ from mammojax.data.cells import Writer
 from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
-from mammojax.errors import BadConfig, BadMammogram
+from mammojax.errors import BadConfig, BadMammogram, near_file
 from mammojax.evaluate import parts, predict_report, provenance
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xls")  # taken as manifests; all but CSVs are then refused
@@ -62,7 +62,7 @@ def listing(source: Path, output: Path, ids: str = "") -> tuple[Listed, Rejected
 
 def _listing(source: Path, output: Path, ids: str) -> tuple[Listed, Rejected, bytes]:
     if not source.exists():
-        raise BadMammogram(f'"{source}": there is no such file or folder; check --input.')
+        raise BadMammogram(f'"{source}": there is no such file or folder; {near_file(source, "check --input.")}')
     if source.suffix.lower() in TABLES:
         manifest = read_manifest(source, id_folder=output)
         columns = ("image", "patient_id", "exam_id", "laterality", "view", "horizontal_flip")

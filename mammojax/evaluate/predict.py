@@ -12,12 +12,11 @@ from mammojax import arguments, processes
 from mammojax.data import archive, beam
 from mammojax.data.breast import Placement
 from mammojax.data.cells import Writer
-from mammojax.data.identity import id_key
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import by_patient, other_breast, overlays, parts, provenance, table
+from mammojax.evaluate import by_patient, other_breast, overlays, parts, pictures, provenance, table
 from mammojax.evaluate.calibration import Calibration
-from mammojax.evaluate.dicom_out import DicomWriter
 from mammojax.evaluate.inputs import Facts, ahead, facts_of, finish, listing, open_csv
+from mammojax.evaluate.pictures import Pictures
 from mammojax.evaluate.predict_exams import predict_exams
 from mammojax.evaluate.predict_pairs import predict_pairs
 from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
@@ -28,7 +27,7 @@ from mammojax.train.checkpoint import read_config
 def predict(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", patch_run: Path | None = None,
     any_modality: bool = False, threshold: int | None = None, asymmetry: bool = False,
-    with_overlays: bool = False, ids: str = "", dicom: str = "", runner: beam.Runner | None = None,
+    drawn: str = "", ids: str = "", dicom: str = "", runner: beam.Runner | None = None,
 ) -> int:  # fmt: skip
     """Score mammograms with whole-image runs, breasts with two-view runs, or exams with exam runs; see
     `predict_images`, `predict_pairs.predict_pairs` and `predict_exams.predict_exams`.
@@ -44,19 +43,17 @@ def predict(
         if runner:
             raise BadMammogram("Beam's workers see no .zip that is unpacked here; unpack it and give the folder.")
         with archive.as_folder(source) as folder:
-            return predict(
-                runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, with_overlays, ids, dicom
-            )
+            return predict(runs, folder, output, tta, patch_run, any_modality, threshold, asymmetry, drawn, ids, dicom)
     task = read_config(runs[0])[0].model.task
-    if dicom and task in ("exam", "two_view"):
-        raise BadCheckpoint("--format dicom is for whole-image runs, which have a heatmap; leave it out for these.")
     if task == "exam":
         if tta in ("flips", "shifts9"):
             raise BadCheckpoint(f"{tta} are for whole-image runs; exams are predicted with --tta none or random10.")
-        if with_overlays:
-            raise BadCheckpoint("--overlays is for whole-image runs; leave it out for exams.")
+        if drawn == "saliency":
+            raise BadCheckpoint("--overlays saliency is for whole-image runs; exams take --overlays, the heatmap.")
         calibration = _calibration(runs, tta)
-        code = predict_exams(runs, source, output, tta, patch_run, any_modality, threshold, calibration, ids, runner)
+        code = predict_exams(
+            runs, source, output, tta, patch_run, any_modality, threshold, calibration, ids, drawn, dicom, runner
+        )
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
     if tta == "random10" or patch_run or threshold is not None:
         raise BadCheckpoint(
@@ -64,9 +61,9 @@ def predict(
         )
     if task == "two_view":
         calibration = _calibration(runs, tta)
-        code = predict_pairs(runs, source, output, tta, any_modality, calibration, ids, with_overlays, runner)
+        code = predict_pairs(runs, source, output, tta, any_modality, calibration, ids, drawn, dicom, runner)
         return _add_asymmetry(output, ("breasts.csv",), code) if asymmetry else code
-    code = predict_images(runs, source, output, tta, any_modality, with_overlays, ids, dicom, runner)
+    code = predict_images(runs, source, output, tta, any_modality, drawn, ids, dicom, runner)
     return _add_asymmetry(output, ("predictions.csv", "breasts.csv"), code) if asymmetry else code
 
 
@@ -90,7 +87,7 @@ def _add_column(path: Path) -> None:
 
 def predict_images(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
-    with_overlays: bool = False, ids: str = "", dicom: str = "", runner: beam.Runner | None = None,
+    drawn: str = "", ids: str = "", dicom: str = "", runner: beam.Runner | None = None,
 ) -> int:  # fmt: skip
     """Score a file, every file below a folder, or the images of a manifest.
 
@@ -101,10 +98,11 @@ def predict_images(
     data), OUTPUT/predictions.html (see `predict_report`) and OUTPUT/rejected.csv (file, reason): each file is there or
     in predictions.csv. Ids from DICOM headers
     become keyed hashes (the key: OUTPUT/.id_key) and a manifest's are kept, unless `ids` says otherwise, see
-    `inputs.listing`. Files that are no mammograms are rejected, by Modality too unless `any_modality`. `with_overlays`
-    draws OUTPUT/overlays/<row of predictions.csv>.png, the first row being 1.png: the full mammogram, and its heatmap
-    over it. `dicom`, "deidentified" or "keep" (the identity), writes OUTPUT/dicom/<row>_overlay.dcm and
-    <row>_report.dcm of each row that comes from a DICOM, see `dicom_out`. `runner`: see `parts.run`.
+    `inputs.listing`. Files that are no mammograms are rejected, by Modality too unless `any_modality`. `drawn`,
+    "heatmap" or "saliency", writes OUTPUT/overlays/<row of predictions.csv>.png, the first row being 1.png: the full
+    mammogram, and that map over it. `dicom`, "deidentified" or "keep" (the identity), writes
+    OUTPUT/dicom/<row>_overlay.dcm and <row>_report.dcm of each row that comes from a DICOM, see `dicom_out`.
+    `runner`: see `parts.run`.
 
     Returns:
         0, or 3 when no image could be predicted.
@@ -112,14 +110,12 @@ def predict_images(
     Raises:
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
-    opening = tuple(runs), with_overlays or bool(dicom)
-    networks, maps = opened = _image_networks(*opening)
+    opening = tuple(runs), pictures.kinds(drawn, dicom)
+    networks, _ = opened = _image_networks(*opening)
     listed, rejected, key = listing(source, output, ids)
     output.mkdir(parents=True, exist_ok=True)
     origins = [provenance.of_run(run) for run in runs]
-    with processes.in_turn():  # the first makes the key
-        folder = output / parts.FOLDER / "dicom"
-        dicoms = DicomWriter.of(folder, origins, id_key(output), dicom == "keep") if dicom else None
+    of_images = Pictures.of(output, drawn, dicom, origins)
     size = max(1, min(*(network.config.eval_batch for network in networks), len(listed)))
     calibration = _calibration(runs, tta)
 
@@ -134,8 +130,7 @@ def predict_images(
                 writer.row({**facts, "p_malignant": repr(p), **(calibration.cells(p) if calibration else {})})
                 file.flush()
                 rows.append((facts, p))
-                for name in _PICTURES if maps else ():
-                    parts.place(output, name, position, len(rows))
+                of_images.place(output, position, len(rows))
         breasts = by_patient.of_images(rows)
         by_patient.write_breasts(output / "breasts.csv", breasts)
         by_patient.write_exams(output / "exams.csv", breasts)
@@ -143,19 +138,19 @@ def predict_images(
         summary = f"{len(rows)} predicted, {len(rejected)} rejected"
         return finish(output, rejected, summary, len(rows), origins, tta, ids)
 
-    settings = tta, any_modality, key, output / parts.FOLDER if with_overlays else None, dicoms
-    work = parts.Work(_image_networks, opening, _score_images, settings)
+    work = parts.Work(_image_networks, opening, _score_images, (tta, any_modality, key, of_images))
     return parts.run(work, opened, listed, size, output, "image", write, runner)
 
 
 _ScoredImage = tuple[int, Facts, float | None, str]
 """An image's position in the list, its facts, and its score or, without one, the reason."""
-_PICTURES = ("overlays/{}.png", "dicom/{}_overlay.dcm", "dicom/{}_report.dcm")
+Maps = dict[str, list[overlays.Map]]
+"""The maps of each network by kind, of `overlays.KINDS`."""
 
 
 def _score_images(
-    opened: tuple[list[ImagePredictor], list[overlays.Map]], listed: parts.Numbered, size: int, tta: str,
-    any_modality: bool, key: bytes, drawn: Path | None, dicoms: DicomWriter | None,
+    opened: tuple[list[ImagePredictor], Maps], listed: parts.Numbered, size: int, tta: str, any_modality: bool,
+    key: bytes, of_images: Pictures,
 ) -> Iterator[_ScoredImage]:  # fmt: skip
     """Score images, `size` at a time.
 
@@ -164,8 +159,7 @@ def _score_images(
         listed: paths and facts.
         size, tta, any_modality: see `predict_images`.
         key: of the ids, see `inputs.listing`.
-        drawn: the folder of overlays; None: there are none.
-        dicoms: the writer of DICOMs; None: there are none.
+        of_images: what is drawn.
     """
     networks, maps = opened
 
@@ -195,11 +189,8 @@ def _score_images(
                 continue
             p = next(following)
             if maps:
-                whole = overlays.mean_map(places, frames[:-1], maps)
-            if drawn:
-                overlays.save(drawn, str(position), frames[-1], whole, p)
-            if dicoms:
-                dicoms.write(path, str(position), frames[-1], whole, p, facts["laterality"])
+                whole = {kind: overlays.mean_map(places, frames[:-1], of_kind) for kind, of_kind in maps.items()}
+                of_images.write(path, str(position), frames[-1], whole, p, facts["laterality"])
             yield position, facts, p, ""
 
 
@@ -215,15 +206,16 @@ def _calibration(runs: Sequence[Path], tta: str) -> Calibration | None:
     return calibrations[0]
 
 
-def _image_networks(runs: Sequence[Path], drawn: bool) -> tuple[list[ImagePredictor], list[overlays.Map]]:
-    """The networks of whole-image runs and, to draw them, their heatmaps."""
+def _image_networks(runs: Sequence[Path], kinds: Sequence[str]) -> tuple[list[ImagePredictor], Maps]:
+    """The networks of whole-image runs and, to draw them, their maps of some kinds."""
     networks = [ImagePredictor.restore(run) for run in runs]
     for run, network in zip(runs, networks, strict=True):
         if network.config.model.task == "two_view":
             raise BadCheckpoint(f'"{run}" is a two-view run; give only such runs, or only whole-image ones.')
         if network.config.model.task != "whole":
             raise BadCheckpoint(f'"{run}" is a patch classifier; give the run of a whole-image classifier.')
-    return networks, [overlays.map_of(run, net) for run, net in zip(runs, networks, strict=True) if drawn]
+    pairs = list(zip(runs, networks, strict=True))
+    return networks, {kind: [overlays.map_of(run, network, kind) for run, network in pairs] for kind in kinds}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,8 +246,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--asymmetry", action="store_true", help="a column with each score against the patient's other breast"
     )
     parser.add_argument(
-        "--overlays", action="store_true", help="draw each mammogram with its heatmap: overlays/<row>.png"
-    )
+        "--overlays", nargs="?", const="heatmap", default="", choices=overlays.KINDS,
+        help="draw each mammogram under its heatmap, or its saliency: overlays/<row>.png",
+    )  # fmt: skip
     parser.add_argument("--patch-run", type=Path, help="the patch network of exam networks that take heatmaps")
     parser.add_argument(
         "--threshold",

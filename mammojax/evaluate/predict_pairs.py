@@ -11,7 +11,7 @@ from mammojax.data import beam, projection
 from mammojax.data.cells import Writer
 from mammojax.data.pairs import Pair, by_view, pairs_of
 from mammojax.errors import BadCheckpoint, BadMammogram
-from mammojax.evaluate import by_patient, overlays, parts, provenance
+from mammojax.evaluate import by_patient, overlays, parts, pictures, provenance
 from mammojax.evaluate.by_patient import Breast
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import (
@@ -24,6 +24,7 @@ from mammojax.evaluate.inputs import (
     open_csv,
     with_headers,
 )
+from mammojax.evaluate.pictures import Pictures
 from mammojax.evaluate.predictor import ImagePredictor, ensemble, read
 from mammojax.vocabulary import PAIRS
 
@@ -36,7 +37,7 @@ ALONE = {
 
 def predict_pairs(
     runs: Sequence[Path], source: Path, output: Path, tta: str = "none", any_modality: bool = False,
-    calibration: Calibration | None = None, ids: str = "", with_overlays: bool = False,
+    calibration: Calibration | None = None, ids: str = "", drawn: str = "", dicom: str = "",
     runner: beam.Runner | None = None,
 ) -> int:  # fmt: skip
     """Score the breasts of a folder or of a manifest that have both images of a pair, see `pairs.pairs_of`.
@@ -45,10 +46,10 @@ def predict_pairs(
     exam where their folder and name are the same but for the words of side and view. Writes OUTPUT/breasts.csv
     (BREAST_COLUMNS, the label, empty where unknown, and the columns of `calibration`), OUTPUT/exams.csv and
     patients.csv (see `by_patient`), OUTPUT/predictions.json and OUTPUT/rejected.csv (file, reason). `ids`: see
-    `inputs.listing`. `with_overlays` draws OUTPUT/overlays/<row of breasts.csv>_CC.png and _MLO.png, the first row
-    being 1, or <row>_breast.png where a breast is paired with the other one: each full mammogram, and over it the
-    heatmap of the patch classifier that the run started from; the score above them is the breast's. `runner`: see
-    `parts.run`.
+    `inputs.listing`. With `drawn`, "heatmap", OUTPUT/overlays/<row of breasts.csv>_CC.png and _MLO.png, the first row
+    being 1, or <row>_breast.png where a breast is paired with the other one, have each full mammogram, and over it the
+    heatmap of the patch classifier that the run started from; the score above them is the breast's. `dicom` writes the
+    same as DICOM, see `predict.predict_images`. `runner`: see `parts.run`.
 
     Returns:
         0, or 3 when no breast could be predicted.
@@ -56,8 +57,8 @@ def predict_pairs(
     Raises:
         BadCheckpoint: a run cannot be used. BadManifest, BadMammogram: the input cannot be used.
     """
-    opening = tuple(runs), with_overlays
-    networks, maps = opened = _networks(*opening)
+    opening = tuple(runs), pictures.kinds(drawn, dicom)
+    networks, _ = opened = _networks(*opening)
     kind = networks[0].config.model.get("pair", "views")
     listed, rejected, key = listing(source, output, ids)
     images = _with_facts(listed, rejected, key, kind, any_modality)
@@ -66,6 +67,8 @@ def predict_pairs(
     rejected += [(facts["image"], ALONE[kind]) for k, (_, facts) in enumerate(images) if k not in used]
     output.mkdir(parents=True, exist_ok=True)
     size = max(1, min(*(network.config.eval_batch for network in networks), len(pairs)))
+    origins = [provenance.of_run(run) for run in runs]
+    of_breasts = Pictures.of(output, drawn, dicom, origins)
 
     def write(results: Iterator[_ScoredPair]) -> int:
         breasts: list[Breast] = []
@@ -83,16 +86,14 @@ def predict_pairs(
                 writer.row([*breast[:4], "", repr(p), label, *more])
                 file.flush()
                 breasts.append(breast)
-                for name in (*PAIRS["views"], "breast") if maps else ():
-                    parts.place(output, f"overlays/{{}}_{name}.png", position, len(breasts))
+                of_breasts.place(output, position, len(breasts), [f"_{name}" for name in PAIRS[kind]])
         by_patient.write_exams(output / "exams.csv", breasts)
         by_patient.write_patients(output / "patients.csv", breasts)
         left_out = list(dict.fromkeys(left_out))  # with two breasts as a pair an image is in two pairs
         summary = f"{len(breasts)} breasts predicted, {len(left_out)} files rejected"
-        origins = [provenance.of_run(run) for run in runs]
         return finish(output, left_out, summary, len(breasts), origins, tta, ids)
 
-    work = parts.Work(_networks, opening, _score, (kind, tta, any_modality, output / parts.FOLDER))
+    work = parts.Work(_networks, opening, _score, (kind, tta, any_modality, of_breasts))
     items = [(pair, [images[k] for k in pair.images]) for pair in pairs]
     return parts.run(work, opened, items, size, output, "breast", write, runner)
 
@@ -103,9 +104,9 @@ _ScoredPair = tuple[int, float | None, Rejected]
 
 def _score(
     opened: tuple[list[ImagePredictor], list[overlays.Map]], pairs: parts.Numbered, size: int, kind: str, tta: str,
-    any_modality: bool, drawn: Path,
+    any_modality: bool, of_breasts: Pictures,
 ) -> Iterator[_ScoredPair]:  # fmt: skip
-    """Score pairs with their images, `size` at a time; `drawn` is the folder of overlays, if there are any."""
+    """Score pairs with their images, `size` at a time, and draw them."""
     networks, maps = opened
 
     def load(item: tuple[int, tuple[Pair, Listed]]) -> tuple[dict[str, np.ndarray], list[Any], Rejected]:
@@ -128,7 +129,7 @@ def _score(
             [network.score([frames[k] for frames in framed], tta, size) for k, network in enumerate(networks)]
         )
         following = iter(np.asarray(scores).tolist())
-        for (position, _), (pixels, frames, reasons) in zip(pairs[start:], batch, strict=False):
+        for (position, (pair, images)), (pixels, frames, reasons) in zip(pairs[start:], batch, strict=False):
             if reasons:
                 yield position, None, reasons
                 continue
@@ -136,11 +137,12 @@ def _score(
             for name, image in by_view(pixels).items():
                 places = [overlays.placed(network, image) for network in networks]
                 whole = overlays.mean_map(places, [of_network[name] for of_network in frames], maps)
-                overlays.save(drawn, f"{position}_{name}", image, whole, p)
+                path = images[PAIRS[kind].index(name)][0]
+                of_breasts.write(path, f"{position}_{name}", image, {"heatmap": whole}, p, pair.laterality, "breast")
             yield position, p, []
 
 
-def _networks(runs: Sequence[Path], drawn: bool) -> tuple[list[ImagePredictor], list[overlays.Map]]:
+def _networks(runs: Sequence[Path], kinds: Sequence[str]) -> tuple[list[ImagePredictor], list[overlays.Map]]:
     """The networks of two-view runs and, to draw them, their heatmaps."""
     networks = [ImagePredictor.restore(run) for run in runs]
     for run, network in zip(runs, networks, strict=True):
@@ -148,7 +150,9 @@ def _networks(runs: Sequence[Path], drawn: bool) -> tuple[list[ImagePredictor], 
             raise BadCheckpoint(f'"{run}" is no two-view run; give only such runs, or only whole-image ones.')
     if len({network.config.model.get("pair", "views") for network in networks}) > 1:
         raise BadCheckpoint("some of these runs pair views, others breasts; give runs of one kind.")
-    return networks, [overlays.map_of(run, net) for run, net in zip(runs, networks, strict=True) if drawn]
+    return networks, [
+        overlays.map_of(run, net, kind) for kind in kinds for run, net in zip(runs, networks, strict=True)
+    ]
 
 
 def _with_facts(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mammojax.data.cells import plain
-from mammojax.errors import BadManifest, NotComparable
+from mammojax.errors import BadManifest, NotComparable, near_file
 from mammojax.evaluate.table import Predictions
 
 COLUMNS = ("reader", "exam_id", "laterality", "p_malignant")
@@ -45,8 +45,8 @@ def read(path: Path) -> Readers:
             not every breast that another reader read.
     """
     if not path.is_file():
-        columns = ", ".join(COLUMNS)
-        raise BadManifest(f'"{path.name}": there is no such file; give a CSV with the columns {columns}.')
+        did = near_file(path, f"give a CSV with the columns {', '.join(COLUMNS)}.")
+        raise BadManifest(f'"{path.name}": there is no such file; {did}')
     names: dict[str, str] = {}
     lines: dict[tuple[str, str, str], int] = {}
     scores: list[float] = []

@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from mammojax.errors import near_file
 from mammojax.models import convnext, efficientnet, efficientnet_lite
 from mammojax.models.trunk_names import (
     DIALECTS,
@@ -305,7 +306,8 @@ def read_tensors(path: Path, others: str = "") -> dict[str, np.ndarray]:
         ModuleNotFoundError: a torch file, and torch is not installed.
     """
     if not path.is_file():
-        raise ValueError(f"{path.name}: there is no such file; give the path of a file of weights.")
+        did = near_file(path, "give the path of a file of weights.")
+        raise ValueError(f"{path.name}: there is no such file; {did}")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         try:

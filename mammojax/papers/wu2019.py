@@ -68,15 +68,19 @@ class Group:
 def sections(
     runs: Sequence[PaperRun], readers: Path | None = None, root: Path = Path("runs")
 ) -> list[report.Section]:  # fmt: skip
-    """Table I, the BI-RADS pretraining, then for each data set Table III, its differences and the reader study; `root`
-    is for other papers' tables."""
+    """Table I, the BI-RADS pretraining, then for each data set Table III, its differences and the reader study; the
+    commands beside rows put runs below `root`."""
     published = rows_of("wu2019")
     sets = data_sets(runs)
-    result = [_table_1(published["Table I"], sets), _birads(published["BI-RADS pretraining"], runs)]
+    result = [_table_1(published["Table I"], sets), _birads(published["BI-RADS pretraining"], runs, root)]
     for name, group_runs in sets.items() or [("", [])]:
         groups = {row: group for row in _model_rows(published) if (group := _group(group_runs, row, name))}
         further = f", ours on {name}" if name else ""
-        result += [_table_3(published["Table III"], groups, population, further) for population in POPULATIONS]
+        places = _places(group_runs, _pretraining(runs, group_runs), root / name if len(sets) > 1 else root)
+        lines = {row: _commands_of(row, group_runs, places) for row in _model_rows(published)}
+        beside = {row: _beside(of_row) for row, of_row in lines.items()}
+        for population in POPULATIONS:
+            result.append(_table_3(published["Table III"], groups, population, further, beside))
         result.append(_differences(published, groups, further))
         result.append(_reader_study(published["Reader study"], groups.get(MODEL), readers, further))
     return result
@@ -149,29 +153,35 @@ def _ours_1(findings: dict[str, Any], split: str, finding: str) -> list[str]:
     return [f"{n:,}" for n in counts]
 
 
-def _birads(published: Sequence[Row], runs: Sequence[PaperRun]) -> report.Section:
+def _birads(published: Sequence[Row], runs: Sequence[PaperRun], root: Path) -> report.Section:
     """The pretraining's validation AUC, a row for each kind of run."""
     kinds: dict[tuple[str, str], list[PaperRun]] = {}
     for run in runs:
         if run.row.startswith("birads"):
             kinds.setdefault((run.row, status([f"on {run.facts['name']}", *exam_deviations(run)])), []).append(run)
     (pretraining,) = published
-    rows = [] if kinds else [[pretraining.row, pretraining.published, "–", "–", "not run"]]
+    line = f"python launch.py --config configs/birads.py --workdir {shlex.quote(str(root / 'birads'))}"
+    rows = [] if kinds else [[pretraining.row, pretraining.published, "–", "–", "not run", line]]
     for (row, text), group in kinds.items():
         aucs = [run.metrics.get("val", {}).get("auc") or {} for run in group]
         values = [auc["value"] for auc in aucs if auc.get("value") is not None]
-        rows.append([row, pretraining.published, _spread(values), str(len(group)), text])
+        rows.append([row, pretraining.published, _spread(values), str(len(group)), text, "–"])
     text = "Mean of the AUCs of BI-RADS 0, 1 and 2 each against the others, validation split, by exam (section IV-C)."
-    header = ("row", "published", "ours", "seeds", "status")
+    header = ("row", "published", "ours", "seeds", "status", "command")
     return report.Section("BI-RADS pretraining", text, header, rows, words=True)
 
 
-def _table_3(published: Sequence[Row], groups: dict[str, Group], population: str, further: str) -> report.Section:
-    """Published and our AUCs of each row's single models and of their ensemble, on one population."""
-    rows = []
+def _table_3(
+    published: Sequence[Row], groups: dict[str, Group], population: str, further: str, beside: dict[str, str]
+) -> report.Section:
+    """Published and our AUCs of each row's single models and of their ensemble, on one population; `beside` each row
+    what fills it."""
+    rows: list[list[str]] = []
     for row in (row for row in published if row.population == population):
         single, together, seeds, text = (_of_joins if row.row.startswith("ensemble:") else _of_seeds)(row, groups)
-        rows.append([row.label, row.finding, row.published or "–", single, row.second, together, seeds, text])
+        line = beside.get(row.row, "computed from the rows of its members")
+        line = "as the row above" if rows and rows[-1][0] == row.label else line
+        rows.append([row.label, row.finding, row.published or "–", single, row.second, together, seeds, text, line])
     breasts = next((group.breasts[0] for group in groups.values() if group.breasts), None)
     text = (
         f"AUC by breast on the {population} population of the test split. Published: mean±sd of five models, and their"
@@ -187,8 +197,9 @@ def _table_3(published: Sequence[Row], groups: dict[str, Group], population: str
         "ensemble, ours",
         "seeds",
         "status",
+        "command",
     )
-    text += "Not to be compared with AUCs of another case mix."
+    text += "Not to be compared with AUCs of another case mix. The command makes the first run that a row lacks."
     return report.Section(f"Table III: {population} population{further}", text, header, rows, words=True)
 
 
@@ -329,9 +340,7 @@ def to_do(runs: Sequence[PaperRun], root: Path) -> ToDo:
     sets = data_sets(exams)
     result = []
     for name, group_runs in sets.items() or [("", [])]:
-        data = {run.facts["name"] for run in group_runs or exams}
-        pretraining = [run for run in exams if run.row == "birads" and run.facts["name"] in data]
-        if lines := commands(group_runs, pretraining, root / name if len(sets) > 1 else root):
+        if lines := commands(group_runs, _pretraining(exams, group_runs), root / name if len(sets) > 1 else root):
             heading = "To fill the empty cells" + (f" of {name}" if name else "")
             text = (
                 "Patch network and pretraining first, as the others need them; each takes "
@@ -350,19 +359,54 @@ def commands(runs: Sequence[PaperRun], pretraining: Sequence[PaperRun], root: Pa
         pretraining: the BI-RADS runs of that data set; the first with the paper's settings is the start.
         root: the folder of runs.
     """
-    birads_run = next((run.path for run in pretraining if not exam_settings(run)), None)
+    places = _places(runs, pretraining, root)
+    first = [] if places.has_patch else [f"python launch.py --config configs/exam_patch.py --workdir {places.patch}"]
+    first += [] if places.has_birads else [f"python launch.py --config configs/birads.py --workdir {places.birads}"]
+    lines = [line for row in _model_rows(rows_of("wu2019")) for line in _commands_of(row, runs, places)]
+    return [*first, *lines] if lines else []
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where runs are that others start from, quoted for a shell, whether they are there, and the folder of new runs."""
+
+    birads: str
+    patch: str
+    has_birads: bool
+    has_patch: bool
+    root: Path
+
+
+def _pretraining(runs: Iterable[PaperRun], of: Sequence[PaperRun]) -> list[PaperRun]:
+    """The BI-RADS runs on the data of some exam runs; all of them where there are none."""
+    data = {run.facts["name"] for run in of}
+    return [run for run in runs if run.row == "birads" and (not data or run.facts["name"] in data)]
+
+
+def _places(runs: Iterable[PaperRun], pretraining: Iterable[PaperRun], root: Path) -> _Places:
+    """The patch network and the pretraining with the paper's settings among the runs of a data set; else those that
+    the commands make."""
+    birads = next((run.path for run in pretraining if not exam_settings(run)), None)
     nets = (run.config.get("patch_run", "") for run in runs if not exam_settings(run))
-    patch_run = next((net for net in nets if net), "")
-    start, net = (shlex.quote(str(path)) for path in (birads_run or root / "birads", patch_run or root / "exam_patch"))
-    lines = [] if patch_run else [f"python launch.py --config configs/exam_patch.py --workdir {net}"]
-    lines += [] if birads_run else [f"python launch.py --config configs/birads.py --workdir {start}"]
-    finished = {(run.row, run.config["seed"]) for run in runs}
-    before = len(lines)
-    for row, seed in product(_model_rows(rows_of("wu2019")), range(SEEDS)):
-        if (row, seed) not in finished:
-            name = row.partition(":")[2]
-            line = f"python launch.py --config configs/exam.py:{name} --config.seed={seed}"
-            line += "" if name.endswith("-scratch") else f" --config.init_from={start}"
-            line += f" --config.patch_run={net}" if "+heatmaps" in name else ""
-            lines.append(f"{line} --workdir {shlex.quote(str(root / f'exam_{name}_{seed}'))}")
-    return lines if len(lines) > before else []
+    patch = next((net for net in nets if net), "")
+    start, net = (shlex.quote(str(path)) for path in (birads or root / "birads", patch or root / "exam_patch"))
+    return _Places(start, net, birads is not None, bool(patch), root)
+
+
+def _commands_of(row: str, runs: Iterable[PaperRun], places: _Places) -> list[str]:
+    """The commands for the seeds of a row that no run fills."""
+    finished, name = {run.config["seed"] for run in runs if run.row == row}, row.partition(":")[2]
+    lines = []
+    for seed in (seed for seed in range(SEEDS) if seed not in finished):
+        line = f"python launch.py --config configs/exam.py:{name} --config.seed={seed}"
+        line += "" if name.endswith("-scratch") else f" --config.init_from={places.birads}"
+        line += f" --config.patch_run={places.patch}" if "+heatmaps" in name else ""
+        lines.append(f"{line} --workdir {shlex.quote(str(places.root / f'exam_{name}_{seed}'))}")
+    return lines
+
+
+def _beside(lines: Sequence[str]) -> str:
+    """The first of a row's commands, and how many more there are."""
+    if not lines:
+        return "–"
+    return lines[0] + (f", and {len(lines) - 1} further seeds likewise" if len(lines) > 1 else "")

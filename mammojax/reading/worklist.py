@@ -15,7 +15,7 @@ from mammojax.data.dicom import read_facts
 from mammojax.data.identity import hashed, id_key
 from mammojax.data.manifest import Image
 from mammojax.data.recipe import Recipe
-from mammojax.errors import BadMammogram, BadManifest, NotComparable, UserError
+from mammojax.errors import BadMammogram, BadManifest, NotComparable, UserError, near_file
 from mammojax.evaluate import table
 from mammojax.evaluate.calibration import Calibration
 from mammojax.evaluate.inputs import TABLES
@@ -194,7 +194,8 @@ def of_input(path: Path, words: Mapping[str, str], id_folder: Path | None) -> Wo
         BadMammogram: there is no such file, or nothing can be shown. BadManifest: see `manifest.read_manifest`.
     """
     if not path.exists():
-        raise BadMammogram(f'"{path}": there is no such file or folder; give a run, a manifest, a folder or an image.')
+        remedy = "give a run, a manifest, a folder or an image."
+        raise BadMammogram(f'"{path}": there is no such file or folder; {near_file(path, remedy)}')
     with tempfile.TemporaryDirectory() as folder:
         keys = id_folder or Path(folder)
         if (path / "manifest.csv").is_file() or path.suffix.lower() in TABLES:

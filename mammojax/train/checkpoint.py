@@ -24,7 +24,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from mammojax import processes
-from mammojax.errors import BadCheckpoint
+from mammojax.errors import BadCheckpoint, near_file
 
 Tree = Any
 PATH_FIELDS = ("init_from", "patch_run", "pretrained", "source", "data_dir")
@@ -255,7 +255,8 @@ def read_config(run: str | Path) -> tuple[ml_collections.ConfigDict, dict[str, A
     """
     file = Path(run) / "config.json"
     if not file.is_file():
-        raise BadCheckpoint(f'"{run}" is not a run folder: it has no config.json; name the --workdir of a run.')
+        did = near_file(run, "name the --workdir of a run.")
+        raise BadCheckpoint(f'"{run}" is not a run folder: it has no config.json; {did}')
     try:
         saved = json.loads(file.read_text())
         return ml_collections.ConfigDict(saved["config"]), saved["facts"]

@@ -1,5 +1,6 @@
 """`mammojax predict --format dicom`: pydicom and highdicom read it back, and nobody is named unless asked for."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,33 @@ def test_what_cannot_be_written_is_said(film: Path, tmp_path: Path, capsys: pyte
     assert cli.main(command) == 2
     assert "--keep-identity is of --format dicom" in capsys.readouterr().err
     assert _predict(untrained.pairs(tmp_path / "pairs"), film, tmp_path / "o") == 2
-    assert "--format dicom is for whole-image runs" in capsys.readouterr().err
+    assert "has no heatmap" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_runs_of_several_views_report_the_breast_s_score_for_each_image(film: Path, tmp_path: Path) -> None:
+    header = pydicom.dcmread(film / "film.dcm")
+    for view, uid in (("MLO", "1.2.3.4"), ("CC", "1.2.3.3")):
+        header.ViewPosition, header.SOPInstanceUID = view, uid
+        header.save_as(film / f"{view}.dcm", enforce_file_format=True)
+    (film / "film.dcm").unlink()
+    pairs = untrained.pairs(tmp_path / "pairs")
+    shutil.copytree(untrained.whole(tmp_path / "whole") / "patch", pairs / "patch")
+    kinds = {"pairs": (pairs, ["1_CC", "1_MLO"]), "exams": (untrained.exams(tmp_path / "e"), ["1_L-CC", "1_L-MLO"])}
+    for name, (run, images) in kinds.items():
+        out = tmp_path / name
+        assert _predict(run, film, out) == 0
+        score = float(table.read_csv(out / "breasts.csv")["p_malignant"][0])
+        pictures = [f"{image}_overlay.dcm" for image in images] * (name == "pairs")  # these exams have no heatmaps
+        reports = [f"{image}_report.dcm" for image in images]
+        assert sorted(path.name for path in (out / "dicom").iterdir()) == sorted([*pictures, *reports])
+        for file in reports:
+            report = highdicom.sr.srread(out / "dicom" / file)
+            (whole,) = report.content.get_image_measurement_groups()
+            assert whole.tracking_identifier == "breast"
+            assert whole.get_measurements()[0].value == pytest.approx(100 * score, rel=1e-5)
+            assert len(report.content.get_planar_roi_measurement_groups()) == (name == "pairs")
+            assert report.PatientID not in ("", "MRN7")
 
 
 def test_the_region_is_the_part_around_the_highest_value() -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from mammojax.configs import quickstart
+from mammojax.data.breast import crop
+from mammojax.data.exams import View
 from mammojax.evaluate import heatmap
 from mammojax.evaluate.predictor import ImagePredictor
 from mammojax.models import classifiers
@@ -51,3 +54,21 @@ def test_the_highest_place_of_a_heads_own_map_is_the_images_probability(monkeypa
     y, x = np.argwhere(only == only.max()).mean(0)
     assert (y + 0.5, x + 0.5) == (3 * 32, 2 * 32)
     assert [heatmap.is_map(head) for head in ("heatmap2,max", "32-32-128x1", "mine:Head")] == [True, False, False]
+
+
+@pytest.mark.parametrize("faces_right", [False, True])
+def test_the_heatmap_of_a_view_lies_where_it_was_seen(faces_right: bool) -> None:
+    y, x = np.mgrid[:140, :100]
+    pixels = np.where(np.hypot((y - 70) / 50, x / 80) < 1, 20000, 0).astype(np.uint16)
+    bright = (slice(60, 70), slice(30, 40))
+    pixels[bright] = 60000
+    if not faces_right:
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
+    settings = {"threshold": 0, "iterations": 3}
+    inner = crop(pixels, faces_right, **settings).image(pixels)
+    inner = inner if faces_right else inner[:, ::-1]
+    sees = (inner > 50000).astype(np.float32)
+    exam = ConfigDict({"heatmaps": ("benign", "malignant")})
+    view = View((inner, np.zeros_like(sees), sees), (0, 0))
+    whole = heatmap.of_view(view, exam, pixels, faces_right, settings)
+    np.testing.assert_array_equal(whole, pixels > 50000)

@@ -109,8 +109,8 @@ def _assert_equal(ours: Path, theirs: Path) -> None:
 def _predict(study: Path, kind: str, out: Path, runner: Any) -> int:
     """Images from their manifest with overlays; pairs and exams from a folder, by headers with ids as they are."""
     source = study / ("manifest.csv" if kind == "whole" else "images")
-    drawn = kind == "whole"
-    return predict.predict([study / kind], source, out, with_overlays=drawn, asymmetry=True, ids="keep", runner=runner)
+    drawn = "heatmap" if kind == "whole" else ""
+    return predict.predict([study / kind], source, out, drawn=drawn, asymmetry=True, ids="keep", runner=runner)
 
 
 @pytest.mark.parametrize("kind", RUNS)

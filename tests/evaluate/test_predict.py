@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 import mammojax
 from mammojax import cli
@@ -126,16 +127,24 @@ def test_overlays_are_of_full_mammograms(finished: Path, films: list[Path], tmp_
     (tmp_path / "in").mkdir()
     for k in range(2):
         shutil.copy(films[k], tmp_path / "in" / f"secret{k}.dcm")
-    assert predict.predict([finished], tmp_path / "in", tmp_path / "out", with_overlays=True) == 0
+    assert predict.predict([finished], tmp_path / "in", tmp_path / "out", drawn="heatmap") == 0
     pictures = sorted((tmp_path / "out" / "overlays").iterdir())
     assert [picture.name for picture in pictures] == ["1.png", "2.png"]
     height, width = read_mammogram(films[0]).pixels.shape
     picture = cv2.imread(str(pictures[0]))
     assert picture.std() > 1
     assert picture.shape[1] / (picture.shape[0] - 40) == pytest.approx(2 * width / height, rel=0.05)
+    with Image.open(pictures[0]) as opened:
+        assert "config" in opened.text["Description"]
+        assert opened.text["Description"].endswith("Research use only; not a medical device.")
     shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("patch", "data"))
     with pytest.raises(BadCheckpoint, match=r'has no heatmap: its head ".*" is none'):
-        predict.predict([tmp_path / "run"], tmp_path / "in", tmp_path / "out", with_overlays=True)
+        predict.predict([tmp_path / "run"], tmp_path / "in", tmp_path / "out", drawn="heatmap")
+    assert predict.predict([tmp_path / "run"], tmp_path / "in", tmp_path / "out", drawn="saliency") == 0
+    saliency = cv2.imread(str(tmp_path / "out" / "overlays" / "1.png"))
+    left, right = (half.astype(int)[:, 20 : half.shape[1] - 20] for half in np.array_split(saliency[30:-60], 2, axis=1))
+    assert (np.ptp(left, axis=2) < 3).all()  # gray, and beside it coloured
+    assert (np.ptp(right, axis=2) > 50).any()
 
 
 def test_files_that_are_no_mammograms_are_rejected(finished: Path, films: list[Path], tmp_path: Path) -> None:

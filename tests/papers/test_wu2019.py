@@ -103,6 +103,12 @@ def test_one_seed_has_no_deviation_and_no_run_at_all_no_ours(tmp_path: Path) -> 
     cells = _cells(tmp_path, "Table III: screening population, ours on ours", HEATMAPS, "benign")
     assert re.fullmatch(r"0\.\d{3}", cells["single, ours"])
     assert cells["ensemble, ours"].startswith(f"{cells['single, ours']} [")
+    assert cells["command"] == "as the row above"
+    above = _cells(tmp_path, "Table III: screening population, ours on ours", HEATMAPS, "malignant")
+    assert "configs/exam.py:view-wise+heatmaps --config.seed=1 " in above["command"]  # seed 0 is there
+    assert above["command"].endswith(", and 3 further seeds likewise")
+    twenty = _cells(tmp_path, "Table III: screening population, ours on ours", TWENTY, "malignant")
+    assert twenty["command"] == "computed from the rows of its members"
     assert _cells(tmp_path, "BI-RADS pretraining", "birads")["ours"] == "0.700"
 
 

@@ -98,7 +98,7 @@ def test_predictions_of_files_are_those_of_the_data_set(finished: Path, tmp_path
         side = {"L": "LEFT", "R": "RIGHT"}[breasts.pairs[k].laterality]
         for view in views:
             cv2.imwrite(str(folder / f"film-{k}_{side}_{view}.png"), breasts[k]["image"][view])
-    assert predict([finished], folder, tmp_path / "out", with_overlays=True) == 0
+    assert predict([finished], folder, tmp_path / "out", drawn="heatmap") == 0
     drawn = {path.name: cv2.imread(str(path)) for path in (tmp_path / "out" / "overlays").iterdir()}
     assert set(drawn) == {"1_CC.png", "1_MLO.png"}
     assert all((np.ptp(picture, axis=-1) > 50).any() for picture in drawn.values())  # colours over the gray
