@@ -10,6 +10,8 @@ import platform
 import sys
 from pathlib import Path
 
+from mammojax import heap
+
 PARTS = {
     "patch_train": "training", "whole_train": "training", "exam_train": "training", "inference": "scoring",
     "heatmap": "scoring",
@@ -26,6 +28,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args, rest = parser.parse_known_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs memory of the device too
+    heap.keep()  # as our commands do; the peer has it too
     name = args.name
     module = importlib.import_module(f"benchmarks.{PARTS.get(name, name)}")
     import jax

@@ -7,6 +7,7 @@ import os
 import sys
 
 import mammojax
+from mammojax import heap
 from mammojax.errors import UserError, files_as_sentences
 
 COMMANDS = {
@@ -37,6 +38,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; exit code 0, 2 for a request that cannot work, 3 when no image could be predicted."""
     argv = sys.argv[1:] if argv is None else argv
+    heap.keep()
     completing = "_ARGCOMPLETE" in os.environ  # a shell asks which words may follow
     if completing:
         argv = os.environ.get("COMP_LINE", "").split()[1:]

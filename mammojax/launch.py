@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from mammojax import configs
+from mammojax import configs, heap
 from mammojax.errors import UserError, files_as_sentences
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.", lock_config=True)
@@ -71,6 +71,7 @@ def launch(argv: list[str]) -> int:
         return 2
     file, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
 
+    heap.keep()
     from mammojax import processes  # after the flags: a mistyped flag is refused before JAX is imported
 
     try:

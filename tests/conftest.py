@@ -14,7 +14,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax
 import pytest
 
+from mammojax import heap
 from tests.tiny import recorded
+
+heap.keep()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
