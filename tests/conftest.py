@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+from tests.tiny import FLAGS, recorded
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # What one test has compiled another need not, in this process, in those that tests start, and in the next session.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"))
@@ -15,7 +17,6 @@ import jax
 import pytest
 
 from mammojax import heap
-from tests.tiny import recorded
 
 heap.keep()
 

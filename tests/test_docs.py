@@ -157,6 +157,7 @@ def test_a_wrong_line_would_be_noticed(line: str, monkeypatch: pytest.MonkeyPatc
         _parse(line)
 
 
+@pytest.mark.slow
 def test_a_hospital_s_folder_goes_as_its_page_says(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Two devices; and tiny programs are compiled for longer than they run, half as long without LLVM's optimisations.
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 IMAGES = [
     "--config=configs/quickstart.py",
     "--config.phantom.patients=24",
@@ -55,7 +57,7 @@ def command(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> list[str]:
 
 def environment() -> dict[str, str]:
     """What the tests' own process runs with: two fake devices."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
 
 
 def launch(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> subprocess.CompletedProcess[str]:
