@@ -6,6 +6,7 @@ has chosen the epoch, and the page says so.
 """
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from mammojax.train.checkpoint import read_config
 
 
 def calibrate(
-    run: Path, data: Path | None = None, tta: str = "", aim: str = "", value: float | None = None,
+    run: Path, data: Path | None = None, tta: str = "", aims: Sequence[tuple[str, float]] = (),
     prevalences: Sequence[float] = (), words: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Fit, measure on the test split, write calibration.json and calibration.html into RUN; report.html shows it too.
@@ -34,7 +35,7 @@ def calibrate(
         run: a finished whole-image, two-view or exam run.
         data: a manifest of labelled images of other patients; None: the run's own validation patients.
         tta: "none", or "flips" (whole images, two views) or "random10" (exams), the default.
-        aim, value: of the operating point, see `calibration.AIMS`; "": none.
+        aims: of the operating points, see `calibration.AIMS`, and their values; the first is that of the decisions.
         prevalences: shares of malignant examples for which PPV, NPV and recall rate are given; the first is that of an
             aim at a recall rate.
         words: the meaning of the manifest's words for pathologies.
@@ -64,21 +65,25 @@ def calibrate(
     else:
         examples, fitted_on, chose_nothing = _of_validation(run, read(run, f"val{suffix}"))
     first = prevalences[0] if prevalences else None
-    fitted = calibration.fit(
-        examples, _trained_prior(run, config, facts), tta, fitted_on, chose_nothing, aim, value, first
-    )
+    fitted = calibration.fit(examples, _trained_prior(run, config, facts), tta, fitted_on, chose_nothing, aims, first)
     measured: dict[str, Any] = {"quality": {"test": calibration.quality(test, fitted)}}
     measured["quality"]["fitted on"] = calibration.quality(examples, fitted)
     if fitted.threshold is not None:
-        own = float(test.label().mean())
-        measured["operating"] = [calibration.operating(test, fitted.threshold, share) for share in (own, *prevalences)]
-        measured["operating_fitted_on"] = calibration.operating(
-            examples, fitted.threshold, float(examples.label().mean())
-        )
+        shares = (float(test.label().mean()), *prevalences)
+        measured |= _operating(test, examples, fitted.threshold, shares)
+        measured["further"] = [_operating(test, examples, point.threshold, shares) for point in fitted.further]
     fitted.save(run, measured)
     calibration_report.write(run, fitted, measured, test, examples)
     run_report.refresh(run)
     return {"calibration": fitted, **measured}
+
+
+def _operating(test: Predictions, examples: Predictions, at: float, shares: Sequence[float]) -> dict[str, Any]:
+    """What a threshold gives on the test split at some shares of malignant examples, and where it was chosen."""
+    return {
+        "operating": [calibration.operating(test, at, share) for share in shares],
+        "operating_fitted_on": calibration.operating(examples, at, float(examples.label().mean())),
+    }
 
 
 def _of_validation(run: Path, val: Predictions) -> tuple[Predictions, str, bool]:
@@ -136,9 +141,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tta", default="", choices=["none", "flips", "random10"], help="default: flips, of exams random10"
     )
-    aims = parser.add_mutually_exclusive_group()
     for aim in AIMS:
-        aims.add_argument(f"--{aim.replace('_', '-')}", type=arguments.share, help="choose an operating point by it")
+        parser.add_argument(
+            f"--{aim.replace('_', '-')}", dest="aims", default=[], action="append",
+            type=functools.partial(_aim, aim), metavar="SHARE",
+            help="choose an operating point by it; of several the first given decides",
+        )  # fmt: skip
     parser.add_argument(
         "--prevalence",
         type=arguments.share,
@@ -148,8 +156,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _aim(aim: str, text: str) -> tuple[str, float]:
+    return aim, arguments.share(text)
+
+
 def main(args: argparse.Namespace) -> int:
     """Run `mammojax calibrate`; see `calibrate`."""
-    aim = next((aim for aim in AIMS if getattr(args, aim) is not None), "")
-    calibrate(args.run, args.data, args.tta, aim, getattr(args, aim) if aim else None, args.prevalence, args.map)
+    calibrate(args.run, args.data, args.tta, list(dict.fromkeys(args.aims)), args.prevalence, args.map)
     return 0

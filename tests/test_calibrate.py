@@ -96,6 +96,27 @@ def test_predictions_get_probabilities_and_decisions_when_they_were_chosen(
     assert "it is for --tta flips" in capsys.readouterr().out
 
 
+def test_several_operating_points_are_carried_and_the_first_decides(
+    calibrated: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["calibrate", str(calibrated), "--specificity", "0.6", "--sensitivity", "0.85", "--recall-rate", "0.3"]
+    assert cli.main(command) == 0
+    fitted, saved = Calibration.load(calibrated), json.loads((calibrated / "calibration.json").read_text())
+    assert fitted is not None
+    assert (fitted.aim, fitted.aimed_at) == ("specificity", 0.6)
+    assert [(point.aim, point.aimed_at) for point in fitted.further] == [("sensitivity", 0.85), ("recall_rate", 0.3)]
+    reached = [saved["operating_fitted_on"]["specificity"], saved["further"][0]["operating_fitted_on"]["sensitivity"]]
+    assert [0 <= of["value"] - aim < 0.05 for of, aim in zip(reached, (0.6, 0.85), strict=True)] == [True, True]
+    assert saved["further"][1]["operating_fitted_on"]["recall"]["value"] <= 0.3
+    assert "column decision_sensitivity_0.85." in capsys.readouterr().out
+    for page in ("calibration.html", "report.html"):
+        assert (calibrated / page).read_text().count("<h2>Further operating point</h2>") == 2
+    score = (fitted.threshold + fitted.further[0].threshold) / 2  # between the two
+    cells = fitted.cells(score)
+    assert tuple(cells) == fitted.columns
+    assert {cells["decision"], cells["decision_sensitivity_0.85"]} == {"recall", "no recall"}
+
+
 def test_other_patients_are_used_and_known_ones_refused(
     calibrated: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

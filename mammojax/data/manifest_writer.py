@@ -182,7 +182,7 @@ def main(args: argparse.Namespace) -> int:
         place = args.output.parent / f"{args.output.stem}_folds"
         paths = folds.write_folds(args.output, written, place, args.folds, args.seed)
     for path in paths:
-        print(f"→ {path}; next: mammojax prepare manifest --source {path}", flush=True)
+        print(f"→ {path}; next: mammojax check {path}", flush=True)
     return 0
 
 

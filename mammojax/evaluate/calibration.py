@@ -8,8 +8,8 @@ and decisions stay as they are.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,20 @@ _TEMPERATURES = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
+class Point:
+    """A further operating point: of AIMS, its value, and the scores from which on it recalls."""
+
+    aim: str
+    aimed_at: float
+    threshold: float
+
+    @property
+    def column(self) -> str:
+        """The column of its decisions, such as "decision_specificity_0.8"."""
+        return f"decision_{self.aim}_{self.aimed_at:g}"
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What a run folder's calibration.json says of its scores of malignant.
 
@@ -41,6 +55,7 @@ class Calibration:
         threshold: scores as the network gives them, at or above it, are a recall; None without an operating point.
         fitted_on: what it was fitted on, in words.
         chose_nothing: whether those examples chose nothing else, such as the epoch.
+        further: operating points beside that of `aim`.
     """
 
     tta: str
@@ -52,6 +67,7 @@ class Calibration:
     threshold: float | None = None
     fitted_on: str = ""
     chose_nothing: bool = False
+    further: tuple[Point, ...] = ()
 
     def probability(self, score: np.ndarray, prevalence: float | None = None) -> np.ndarray:
         """Calibrated probabilities of scores [N], for this prevalence; None: for that of `prior`."""
@@ -60,14 +76,17 @@ class Calibration:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that predictions get: p_calibrated, and decision if an operating point was chosen."""
-        return ("p_calibrated",) + ("decision",) * (self.threshold is not None)
+        """The columns that predictions get: p_calibrated, and decisions if operating points were chosen."""
+        first = ("decision",) * (self.threshold is not None)
+        return ("p_calibrated", *first, *(point.column for point in self.further))
 
     def cells(self, score: float) -> dict[str, str]:
         """The cells of `columns` for a score; a decision is "recall" or "no recall"."""
         result = {"p_calibrated": repr(float(self.probability(np.array([score]))[0]))}
         if self.threshold is not None:
             result["decision"] = "recall" if score >= self.threshold else "no recall"
+        for point in self.further:
+            result[point.column] = "recall" if score >= point.threshold else "no recall"
         return result
 
     @classmethod
@@ -81,7 +100,8 @@ class Calibration:
         if not file.is_file():
             return None
         try:
-            return cls(**json.loads(file.read_text())["calibration"])
+            saved = json.loads(file.read_text())["calibration"]
+            return cls(**{**saved, "further": tuple(Point(**point) for point in saved.get("further", ()))})
         except (ValueError, KeyError, TypeError):
             raise NotComparable(f'"{run}": {FILE} cannot be read; run mammojax calibrate again.') from None
 
@@ -126,14 +146,15 @@ def fit_temperature(label: np.ndarray, score: np.ndarray, trained_prior: float) 
 
 
 def fit(
-    predictions: Predictions, trained_prior: float, tta: str, fitted_on: str, chose_nothing: bool, aim: str = "",
-    aimed_at: float | None = None, prevalence: float | None = None,
+    predictions: Predictions, trained_prior: float, tta: str, fitted_on: str, chose_nothing: bool,
+    aims: Sequence[tuple[str, float]] = (), prevalence: float | None = None,
 ) -> Calibration:  # fmt: skip
-    """Fit temperature and, with an aim, operating point.
+    """Fit temperature and operating points.
 
     Args:
         predictions: labelled, of examples that the network has not learned.
-        trained_prior, tta, fitted_on, chose_nothing, aim, aimed_at: see `Calibration`.
+        trained_prior, tta, fitted_on, chose_nothing: see `Calibration`.
+        aims: of AIMS, and their values; the first is that of the column decision.
         prevalence: of the recall rate that is aimed at; None: that of the predictions.
 
     Raises:
@@ -144,12 +165,18 @@ def fit(
         negatives, positives = metrics.class_counts(label)
         raise NotComparable(
             f"{fitted_on}: {positives} malignant and {negatives} other examples are too few to calibrate on; "
-            f"{metrics.ENOUGH} of each are the least."
+            f"{metrics.ENOUGH} of each are the least. Give a manifest of other patients: --data."
         )
     prior = float(label.mean())
     temperature = fit_temperature(label, score, trained_prior)
-    at = threshold(predictions, aim, aimed_at, prevalence) if aim and aimed_at is not None else None
-    return Calibration(tta, trained_prior, prior, temperature, aim, aimed_at, at, fitted_on, chose_nothing)
+    points = [Point(aim, value, threshold(predictions, aim, value, prevalence)) for aim, value in aims]
+    fitted = Calibration(tta, trained_prior, prior, temperature, "", None, None, fitted_on, chose_nothing)
+    if not points:
+        return fitted
+    first, *further = points
+    return replace(
+        fitted, aim=first.aim, aimed_at=first.aimed_at, threshold=first.threshold, further=tuple(further)
+    )  # fmt: skip
 
 
 def threshold(predictions: Predictions, aim: str, value: float, prevalence: float | None = None) -> float:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mammojax import metrics
 from mammojax.errors import NotComparable
 from mammojax.evaluate import calibration, plots, report, table
-from mammojax.evaluate.calibration import Calibration
+from mammojax.evaluate.calibration import Calibration, Point
 from mammojax.evaluate.report import Section, interval_text
 from mammojax.evaluate.table import Predictions
 from mammojax.evaluate.text_table import text_table
@@ -145,19 +145,28 @@ def _sections(fitted: Calibration, measured: Mapping[str, Any]) -> list[Section]
     sections = [Section("Probabilities", text, header, rows, note=note, part=PART)]
     if fitted.threshold is None:
         return sections
+    first = Point(fitted.aim, float(fitted.aimed_at or 0), fitted.threshold)
+    sections.append(_operating("Operating point", first, "decision", measured, fitted))
+    for point, of_point in zip(fitted.further, measured.get("further", ()), strict=True):
+        sections.append(_operating("Further operating point", point, point.column, of_point, fitted))
+    return sections
+
+
+def _operating(heading: str, point: Point, column: str, measured: Mapping[str, Any], fitted: Calibration) -> Section:
+    """The table of an operating point."""
     rows = [
         ["fitted on", *_cells(measured["operating_fitted_on"])],
         *(["test", *_cells(o)] for o in measured["operating"]),
     ]
-    text = f"Recall from a score of {fitted.threshold:.4f} on, chosen for a {fitted.aim.replace('_', ' ')} of "
-    text += f"{fitted.aimed_at:g} on {fitted.fitted_on}. From now on the tables of mammojax predict --tta {fitted.tta} "
-    text += "have the column decision."
+    text = f"Recall from a score of {point.threshold:.4f} on, chosen for a {point.aim.replace('_', ' ')} of "
+    text += f"{point.aimed_at:g} on {fitted.fitted_on}. From now on the tables of mammojax predict --tta {fitted.tta} "
+    text += f"have the column {column}."
     note = "PPV, NPV and the share recalled follow from sensitivity and specificity by Bayes' rule; the first two rows "
     note += (
         "are at the prevalence of the examples themselves. A screening population has other, mostly easier, negatives."
     )
     columns = ("", "prevalence", *SHARES.values())
-    return [*sections, Section("Operating point", text, columns, rows, note=note, part=PART)]
+    return Section(heading, text, columns, rows, note=note, part=PART)
 
 
 def _cells(operating: Mapping[str, Any]) -> list[str]:

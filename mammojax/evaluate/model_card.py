@@ -97,7 +97,8 @@ def _calibration(workdir: Path) -> str:
     if fitted is None:
         return f"{NOT}; fit it with mammojax calibrate"
     text = f"temperature {fitted.temperature:.2f}, fitted on {fitted.fitted_on}"
-    return text + ("" if fitted.threshold is None else f"; recall from {fitted.threshold:.4f} on")
+    further = "".join(f", or from {point.threshold:.4f} on" for point in fitted.further)
+    return text + ("" if fitted.threshold is None else f"; recall from {fitted.threshold:.4f} on{further}")
 
 
 def _start(config: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ def test_cbis_ddsm_s_official_split(shared: Path, tmp_path: Path, capsys: pytest
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
     assert "licence: CC BY 3.0" in printed
-    assert "next: mammojax prepare manifest --source" in printed
+    assert "next: mammojax check" in printed
     rows = cbis_ddsm.read_rows(source)
     table = cbis_ddsm.read_tree(source, rows)
     parts = cbis_ddsm.splits(rows, table.images, "official", 0)
@@ -116,7 +116,7 @@ def test_folds_are_manifests_of_their_own(tmp_path: Path, capsys: pytest.Capture
     source = _vindr(tmp_path / "vindr", 8)
     arguments = ["manifest", "vindr", "--source", str(source), "--output", str(tmp_path / "m.csv"), "--folds", "4"]
     assert cli.main(arguments) == 0
-    assert capsys.readouterr().out.count("next: mammojax prepare manifest --source") == 4
+    assert capsys.readouterr().out.count("next: mammojax check") == 4
     tested = []
     for fold in range(4):
         images = manifest.read_manifest(tmp_path / "m_folds" / f"split_0_fold_{fold}.csv").images
