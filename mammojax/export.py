@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import export as jax_export
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mammojax.data.recipe import patch_side
 from mammojax.errors import BadCheckpoint
@@ -120,7 +120,8 @@ def safetensors(run: Path, file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadCheckpoint(f'"{run}": {error}, or write --format stablehlo.') from None
     origin = provenance.of_run(run)
-    save_file(trunk.arrays, file, {"use": origin["use"], "config_sha256": origin["config_sha256"]})
+    labels = {"use": origin["use"], "config_sha256": origin["config_sha256"]}
+    file.write_bytes(save(trunk.arrays, labels))  # save_file would make a file that its owner alone may read
     scale = {"mean": "0 … 255", "unit": "0 … 1", "image": "each image standardised"}[
         config.model.get("normalise", "mean")
     ]

@@ -119,6 +119,7 @@ def test_torch_computes_the_same_with_published_names(channels: int, tmp_path: P
     network = classifiers.build(config.model)
     run = untrained.save(tmp_path / "run", config, network, untrained.image(channels, (64, 64)), facts)
     written = _export(run, tmp_path / "trunk.safetensors", "safetensors")
+    assert (tmp_path / "trunk.safetensors").stat().st_mode == (tmp_path / "trunk.safetensors.json").stat().st_mode
     assert "conv1.stride=(2, 2)" in written["remarks"][0]
     assert written["loads_in"].startswith("none")
 

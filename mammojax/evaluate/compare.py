@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from mammojax import arguments, metrics
 from mammojax.errors import NotComparable
-from mammojax.evaluate import other_breast, paired, plots, report, table
+from mammojax.evaluate import other_breast, paired, plots, provenance, report, table
 from mammojax.evaluate.measure import RUNS
 from mammojax.evaluate.report import interval_text
 from mammojax.evaluate.table import Predictions
@@ -267,9 +267,19 @@ def write(
     picture = report.Section(
         "ROC curves", figures=[(f"ROC curves of {', '.join(p.name for p in drawn)}", report.png(figure))]
     )
-    notes = [f"In brackets 95 % intervals from {RUNS} bootstrap draws of patients."]
-    report.write_page(output / "compare.html", "Compared", notes, [*sections[:1], picture, *sections[1:]])
+    notes = [f"In brackets 95 % intervals from {RUNS} bootstrap draws of patients.", provenance.USE]
+    page = [*sections[:1], picture, *sections[1:]]
+    report.write_page(output / "compare.html", "Compared", notes, page, _cards(result))
     print(f"\n→ {output}", flush=True)
+
+
+def _cards(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The answer first: the AUC of up to three runs, and the first difference between two."""
+    cells = [(f"AUC, {r['name']}", interval_text(r.get("auc_flips", r["auc"]))) for r in result["rows"][:3]]
+    for r in result["differences"][:1]:
+        cells.append((f"AUC, {r['name']} − {r['minus']}", interval_text(r["bootstrap"], "+.3f")))
+    parted = [(name, *text.partition(" ")) for name, text in cells]
+    return [(name, value, rest) for name, value, _, rest in parted]
 
 
 def _sections(result: dict[str, Any]) -> list[report.Section]:

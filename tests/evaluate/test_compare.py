@@ -119,6 +119,7 @@ def test_the_command_writes_its_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [row["name"] for row in result["rows"]] == ["run0", "run1", "run2", "ensemble"]
     assert result["ensemble_gain"]["value"] > 0  # independent noise averages out
     page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.index("AUC, run0</span>") < page.index("AUC, run1 − run0</span>") < page.index("<table")
     assert "<td>chosen on val</td>" in page
     assert "<td>read on test</td>" in page
     assert "data:image/png;base64," in page
