@@ -43,6 +43,7 @@ NEEDS = {
     "MAMMOJAX_WEIGHTS=": "published weights",
     "mammojax predict --run RUN --patch-run": "published weights",
     "mammojax prepare manifest --source images.csv": "Apache Beam (tests/data/test_beam.py)",
+    "mammojax predict --run runs/whole --input images.csv": "several machines (tests/evaluate/test_parts.py)",
     "mammojax matrix --runs end_to_end_0_0_0": "film mammograms, and hours",
     "mammojax train whole_resnet": "CBIS-DDSM's images, and two machines",
     "python launch.py --config configs/": "a data set at the paper's size, and hours",
