@@ -3,7 +3,8 @@
 The network of configs/quickstart.py, narrow, takes the same training steps with its batch on one device and split over
 several fake ones of the CPU, in float32 and in float64 (all of it: networks, optimizer, augmentation), with BatchNorm
 statistics that learn from each batch of 4 and with fixed ones. A row is the greatest difference of a probability on
-images that it has not seen. What float64 removes is rounding: sums over a batch are added in another order.
+images that it has not seen. What float64 removes is rounding: sums over a batch are added in another order. With
+config.exact_devices they are added in one order; all processes have as many threads, on which a CPU's sums depend.
 """
 
 import argparse
@@ -20,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCH, IMAGES, RATE = 4, 16, 1e-3
 
 
-def probabilities(precision: str, steps: int, learning: bool) -> list[float]:
-    """p(malignant) of IMAGES images after some steps, on all devices of this process."""
+def probabilities(precision: str, steps: int, learning: bool, exact: int) -> list[float]:
+    """p(malignant) of IMAGES images after some steps, on all devices of this process; `exact`: config.exact_devices."""
     import jax
     import jax.numpy as jnp
     import orbax.checkpoint  # noqa: F401  (it wants the types as they are)
@@ -48,7 +49,8 @@ def probabilities(precision: str, steps: int, learning: bool) -> list[float]:
     variables = init_variables(network, config.data.size, config.model.channels, 0)
     variables = jax.tree.map(lambda x: np.asarray(x, precision), variables)
     state = plan.first_state(config, variables, of_stage)
-    step = make_step(network, stages.optimizer(of_stage, variables["params"]), of_stage, task.loss(config, facts))
+    tx, loss = stages.optimizer(of_stage, variables["params"]), task.loss(config, facts)
+    step = make_step(network, tx, of_stage, loss, exact_devices=exact)
     split = jax.NamedSharding(mesh.of_config(config), jax.P("data"))
     rng = np.random.default_rng(0)
     for _ in range(steps):
@@ -67,22 +69,23 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     parser.add_argument("--steps", type=int, default=44)
     parser.add_argument("--devices", type=int, nargs="+", default=[2, 4])
     args = parser.parse_args(arguments)
-    for precision in ("float32", "float64"):
+    for precision, exact in (("float32", 0), ("float64", 0), ("float32", BATCH)):
         for learning in (True, False):
-            one, *several = (_of(count, precision, args.steps, learning) for count in (1, *args.devices))
+            one, *several = (_of(count, precision, args.steps, learning, exact) for count in (1, *args.devices))
             for count, scores in zip(args.devices, several, strict=True):
-                row = {"precision": precision, "statistics": "of each batch" if learning else "fixed", "devices": count}
+                statistics = "fixed" if not learning else "of each part" if exact else "of each batch"
+                row = {"precision": precision, "exact_devices": exact, "statistics": statistics, "devices": count}
                 yield row | {"steps": args.steps, "difference": float(np.abs(scores - one).max())}
 
 
-def _of(count: int, precision: str, steps: int, learning: bool) -> np.ndarray:
+def _of(count: int, precision: str, steps: int, learning: bool, exact: int) -> np.ndarray:
     """`probabilities` of a fresh process with so many devices."""
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": str(int(precision == "float64")),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "PJRT_NPROC": str(max(BATCH, count)),
     }  # fmt: skip
     code = "import json; from benchmarks import devices; "
-    code += f"print(json.dumps(devices.probabilities({precision!r}, {steps}, {learning})))"
+    code += f"print(json.dumps(devices.probabilities({precision!r}, {steps}, {learning}, {exact})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
     return np.array(json.loads(done.stdout.splitlines()[-1]))

@@ -108,6 +108,7 @@ def exams(join: str) -> ConfigDict:
     config.memory = ""  # as in configs/patch_resnet.py, like the next three
     config.remat = False
     config.accumulate = 1
+    config.exact_devices = 0
     config.bands = 1
     config.calibration = 0.0  # as in configs/patch_resnet.py
     config.monitor = "auc"  # the mean of the four labels' AUCs

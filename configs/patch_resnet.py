@@ -82,6 +82,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
     config.memory = ""  # of one device, such as "24GB": sets the next two so that a step fits, or refuses
     config.remat = False  # blocks are computed once more in the backward pass: less memory, more time
     config.accumulate = 1  # parts of a batch that pass one after the other (mammojax/train/step.py: BatchNorms)
+    config.exact_devices = 0  # above 0: the same to the last bit on any number that divides it; mammojax/train/exact.py
     config.balance_loss = True
     config.monitor = "accuracy"
     config.calibration = 0.0  # share of the validation patients that choose no epoch, for `mammojax calibrate`

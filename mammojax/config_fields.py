@@ -25,6 +25,8 @@ MEANINGS = {
     "memory": 'of one device, such as "24GB": sets remat and accumulate so that a training step fits, or refuses',
     "remat": "blocks are computed once more in the backward pass: less memory, more time",
     "accumulate": "parts of a batch that pass one after the other; a learning BatchNorm sees each alone",
+    "exact_devices": "above 0: the same run, to the last bit, on any number of devices that divides this one, which "
+    "divides the batch; a learning BatchNorm sees each of so many parts alone",
     "bands": "devices that share an image in training, each a band of its height",
     "balance_loss": "weigh the classes of a batch so that each counts alike",
     "monitor": 'what chooses the epoch that is kept: "auc", "accuracy", "loss", or "last"',

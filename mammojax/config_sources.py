@@ -49,7 +49,7 @@ _OF_PETRINI = {
     r"model\.(width|padding|bn_epsilon|bn_momentum|head_bn_momentum)": "the release of the ImageNet weights",
 }
 _USERS = (
-    r"row|seed|source|init_from|patch_run|extend|tracker|loss|eval_batch|memory|remat|accumulate|bands|calibration"
+    r"row|seed|source|init_from|patch_run|extend|tracker|loss|eval_batch|memory|remat|accumulate|exact_devices|bands|calibration"
     r"|checkpoint_steps|gallery|patients_labelled|data\.(name|data_dir|source|map|prepare|seed|workers|patients"
     r"|shuffle_labels)|model\.(pretrained|dtype)|phantom\.\w+"
 )

@@ -49,6 +49,8 @@ def program(
         config: of one run, checked.
         facts: of its data; the mean is needed.
         stage: one of its stages; None: the last.
+
+    The parts of `config.exact_devices` are traced as accumulated ones, which take about the same.
     """
     task, stage = tasks.of(config.model.task), stage or stages.from_config(config.stages)[-1]
     network, size = task.network(config.model), task.sizes(config, config.data)
@@ -61,7 +63,8 @@ def program(
         jax.tree.map(lambda x, place=place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
         for tree, place in ((state, whole), (batch, split))
     )
-    remat, accumulate = config.get("remat", False), config.get("accumulate", 1)
+    parts = config.get("exact_devices", 0) // devices.size  # they pass one after the other, as accumulated ones do
+    remat, accumulate = config.get("remat", False), parts or config.get("accumulate", 1)
     step: Any = make_step(network, tx, stage, task.loss(config, facts), remat=remat, accumulate=accumulate)
     lowered: jax.stages.Lowered = step.lower(state, batch, jax.ShapeDtypeStruct((), np.float32))
     return lowered

@@ -136,13 +136,23 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _check_parts(config: ml_collections.ConfigDict, of_config: list[stages.Stage]) -> None:
-    """Refuse a batch that cannot go through the network in config.accumulate parts."""
+    """Refuse a batch that cannot go through the network in config.accumulate or config.exact_devices parts."""
     parts = config.get("accumulate", 1)
     batches = [config.batch] + ([config.auxiliary.batch] if config.model.get("auxiliary_classes", 0) else [])
     if parts < 1 or any(batch % parts for batch in batches):
         raise BadConfig(f"config.accumulate is {parts}, which does not divide the batch of {batches[-1]}.")
     if parts > 1 and any(stage.cache for stage in of_config):
         raise BadConfig("config.accumulate and a stage's cache exclude each other; write accumulate=1 or cache=0.")
+    exact = config.get("exact_devices", 0)
+    if exact < 0 or any(exact and batch % exact for batch in batches):
+        raise BadConfig(f"config.exact_devices is {exact}, which does not divide the batch of {batches[-1]}.")
+    others = {"accumulate": parts > 1, "bands": config.get("bands", 1) > 1, "memory": config.get("memory", ""),
+              "stages.STAGE.cache": any(stage.cache for stage in of_config)}  # fmt: skip
+    if exact and (wrong := next((name for name, is_set in others.items() if is_set), "")):
+        raise BadConfig(
+            f"config.exact_devices and config.{wrong} exclude each other, as the sum of a batch would depend on the "
+            "devices again; set only one of them."
+        )
 
 
 def _refuse_alone(config: ml_collections.ConfigDict, of_config: list[stages.Stage]) -> None:

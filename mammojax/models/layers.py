@@ -78,12 +78,14 @@ def convolution(
     """`jax.lax.conv_general_dilated` for `nn.Conv`, whose 3×3 kernels learn faster from large images on a CPU.
 
     A CPU's XLA multiplies for the kernel's gradient at half the speed or less once the input does not fit its caches;
-    a few rows at a time do. It takes over for float32, stride 1 and sizes from LARGE, WIDE and HIGH, on one device: a
-    scan over rows would bring the bands of an image together. All else is XLA's own.
+    a few rows at a time do. It takes over for float32, stride 1 and sizes from LARGE, WIDE and HIGH, in programs for
+    one device (inside `jax.shard_map` too): a scan over rows would bring the bands of an image together. All else is
+    XLA's own.
     """
     height, width, *channels = (*lhs.shape[1:3], *rhs.shape[2:])
     if (
-        jax.default_backend() == "cpu" and jax.device_count() == 1
+        jax.default_backend() == "cpu"
+        and (jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes)
         and rhs.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding in ("SAME", ((1, 1), (1, 1)))
         and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1
         and lhs.size * 4 >= LARGE and min(channels) >= WIDE and min(height, width) >= HIGH

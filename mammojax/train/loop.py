@@ -184,7 +184,8 @@ def run_stage(run: _Run, stage: stages.Stage, index: int, carried: _Carried, res
     if cache and done:
         _keep_again(run, cache, state, length)
     remat, accumulate = run.config.get("remat", False), run.config.get("accumulate", 1)
-    step = make_step(run.model, tx, stage, run.loss, cache, remat=remat, accumulate=accumulate)
+    parts = run.config.get("exact_devices", 0)
+    step = make_step(run.model, tx, stage, run.loss, cache, remat=remat, accumulate=accumulate, exact_devices=parts)
     with tqdm(total=total, initial=done, desc=stage.name, unit="step", disable=None, leave=False) as bar:
         for epoch in range(done // length, stage.epochs):
             first = run.progress.stage_step % length

@@ -45,8 +45,9 @@ def data_mesh(batch: int, bands: int = 1) -> jax.sharding.Mesh:
 
 
 def of_config(config: ConfigDict) -> jax.sharding.Mesh:
-    """The mesh of a run: `data_mesh` of `config.batch` and `config.bands` (1 where a config has none)."""
-    return data_mesh(config.batch, config.get("bands", 1))
+    """The mesh of a run: `data_mesh` of `config.batch` and `config.bands` (1 where a config has none); with
+    `config.exact_devices` of as many devices as divide that."""
+    return data_mesh(config.get("exact_devices", 0) or config.batch, config.get("bands", 1))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:

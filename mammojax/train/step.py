@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mammojax.train import stages
+from mammojax.train import exact, stages
 from mammojax.train.cache import Cache
 from mammojax.train.remat import rematerialised
 from mammojax.train.state import TrainState, in_training, step_keys
@@ -46,7 +46,7 @@ Loss = Callable[[dict[str, jax.Array], jax.Array], Callable[[Network], tuple[jax
 
 def make_step(
     model: nn.Module, tx: optax.GradientTransformation, stage: stages.Stage, loss: Loss, cache: Cache | None = None,
-    *, remat: bool = False, accumulate: int = 1,
+    *, remat: bool = False, accumulate: int = 1, exact_devices: int = 0,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:  # fmt: skip
     """One jitted step of a stage.
 
@@ -61,7 +61,9 @@ def make_step(
     gradients. Where all BatchNorms keep their running statistics and the loss is a plain mean of its examples, this
     is the gradient of the whole batch; else it is not: a learning BatchNorm normalises each part by its own
     statistics and its running ones move once a part, and classes are balanced within a part. Each part draws its own
-    augmentation and dropout.
+    augmentation and dropout. With `exact_devices` above 0 the batch has so many parts too, which devices share, and
+    the step is the same to the last bit on any number of devices that divides it, see `exact.in_parts`; without a
+    cache and `accumulate`.
     """
     frozen = stages.frozen_statistics(stage)
 
@@ -100,15 +102,20 @@ def make_step(
         gradients = jax.tree.map(lambda x: x / accumulate, total)
         return gradients, Terms(whole(terms.plain), terms.weighted.mean(), whole(terms.classes), moved)
 
+    def updated(
+        state: TrainState, gradients: Tree, terms: Terms, label: jax.Array, rate: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        correct = jnp.mean(terms.classes == label, dtype=jnp.float32)
+        state = TrainState(state.step + 1, params, terms.batch_stats or state.batch_stats, opt_state, state.key)
+        return state, jnp.stack([terms.plain.mean(), correct, terms.weighted])
+
     @partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: dict[str, Any], rate: jax.Array) -> tuple[TrainState, jax.Array]:
         augment_key, dropout_key = step_keys(state.key, state.step)
         take = accumulated if accumulate > 1 else gradients_of
         gradients, terms = take(state.params, state.batch_stats, batch, augment_key, dropout_key)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        correct = jnp.mean(terms.classes == batch["label"], dtype=jnp.float32)
-        state = TrainState(state.step + 1, params, terms.batch_stats or state.batch_stats, opt_state, state.key)
-        return state, jnp.stack([terms.plain.mean(), correct, terms.weighted])
+        return updated(state, gradients, terms, batch["label"], rate)
 
-    return step
+    return exact.in_parts(gradients_of, updated, exact_devices) if exact_devices else step
