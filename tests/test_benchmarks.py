@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -42,6 +44,11 @@ def test_the_peers_whole_image_and_exam_networks_have_our_parameters() -> None:
     biases = 2 * (2 * (512 + 512 + 1024) + 1024)  # of the head's convolutions; torchvision's units have none
     assert _of_peer("Classifier", "resnet50", 2, HEAD) == _parameters(config) - biases
     assert _of_peer("ViewWise") == _parameters(exam.get_config("view-wise-scratch"))
+
+
+def test_a_fresh_process_finds_the_networks_whose_start_is_timed() -> None:
+    code = "from benchmarks import startup; print(*(startup.config_of(name).batch for name in startup.NETWORKS))"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == ["8", "8"]
 
 
 def test_what_does_not_fit_is_a_cell_and_other_errors_are_raised() -> None:
