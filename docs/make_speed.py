@@ -47,6 +47,8 @@ REMARKS = {
     "take as long as PyTorch's, but for those of 16 channels (1.4 times); what takes the rest was not found.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass of VGG16 is "
     "convolutions, which are XLA's own there.",
+    "startup": "Command: `--network quickstart --repeats 3`; imports are about 3 s of each. The goal "
+    "to halve the compiler's share was not reached for a first start; a second one finds its programs.",
     "prepare": "The peer reads and writes only: it finds no breast and no gray levels, splits nothing, checks nothing.",
     "memory": "`kept_bytes` are what the forward pass leaves for the backward pass, weights included, by JAX's own "
     "account; XLA fuses operations, so that `bytes` of a plain step are fewer. remat leaves a quarter or less, and "
