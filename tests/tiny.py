@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Two devices; and tiny programs are compiled for longer than they run, half as long without LLVM's optimisations.
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+FLAGS = "--xla_force_host_platform_device_count=2"
 IMAGES = [
     "--config=configs/quickstart.py",
     "--config.phantom.patients=24",

@@ -147,7 +147,12 @@ def assert_recorded(layer: dict, ours_BxHxWxC, name: str) -> None:
     assert max(errors.values()) <= TOLERANCE, f"{name}: {errors}"
 
 
-@pytest.mark.parametrize("name", ["view_split_1", "view_split_3", "image_1", "image_3"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["view_split_1", pytest.param("view_split_3", marks=SLOW), pytest.param("image_1", marks=SLOW), "image_3"]
+)
 def test_multi_view(name, golden, recorded, exam, tmp_path):
     network, channels, variables = published(golden, name, tmp_path)
     assert (network.join, channels) == ({"v": "view-wise", "i": "image-wise"}[name[0]], int(name[-1]))
@@ -198,7 +203,7 @@ def test_patch_classifier(golden, recorded, tmp_path):
     ("letter", "name", "file"),
     [
         ("P", "view_split_1", "big_vs_image_augno.npy"),
-        ("S", "view_split_1", "small_vs_image_augno.npy"),
+        pytest.param("S", "view_split_1", "small_vs_image_augno.npy", marks=SLOW),
         ("S", "view_split_3", "small_vs_imageheatmaps_augno.npy"),
     ],
 )

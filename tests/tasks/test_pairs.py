@@ -76,6 +76,7 @@ def test_the_chain_patch_single_view_two_views(finished: Path) -> None:
     assert patients == (finished / "single_view" / "train_patients.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_starts_with_the_trunk_of_its_single_view_run(finished: Path, tmp_path: Path) -> None:
     config = tiny()
     config.data.data_dir = str(finished.parent / "data")
