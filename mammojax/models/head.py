@@ -209,7 +209,9 @@ class Head(nn.Module):
         intermediates["heatmap"] = odds
         scale = self.param("scale", nn.initializers.ones, (1,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (1,), jnp.float32)
-        highest = intermediates["pooled"] = jnp.max(odds, axis=(1, 2))[:, None]
+        flat = odds.reshape(odds.shape[0], -1)
+        # Taken from its place: the gradient of jnp.max is 0 / 0 where a compiler computes `odds` anew, one digit off.
+        highest = intermediates["pooled"] = jnp.take_along_axis(flat, flat.argmax(axis=1)[:, None], axis=1)
         log_odds = scale[None] * highest + bias[None]
         return jnp.concatenate([jnp.zeros_like(log_odds), log_odds], axis=-1), intermediates
 

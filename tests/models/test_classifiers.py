@@ -161,6 +161,16 @@ def test_the_maximum_head_starts_as_the_patch_classifier_slid_over_the_image():
     np.testing.assert_allclose(logits, np.stack([np.zeros(2), odds.max((1, 2))], axis=1), rtol=1e-3, atol=1e-4)
 
 
+def test_the_maximum_head_learns_from_one_place_and_is_never_divided_by_none():
+    """jnp.max shares its gradient among the places that equal it, of which a compiler may find none."""
+    features = np.ones((1, 4, 5, 3), np.float32)
+    head = Head("heatmap2,max")
+    variables = head.init(jax.random.key(0), features)
+    gradient = jax.grad(lambda x: head.apply(variables, x)[0][0, 1])(features)
+    assert np.abs(gradient[0, :2, :2]).min() > 0
+    assert np.count_nonzero(gradient) == 2 * 2 * 3
+
+
 def test_the_maximum_head_does_not_ask_places_without_tissue():
     """Black answers the same on every image: a breast that is less suspicious would have black's score."""
     features = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
