@@ -493,7 +493,7 @@ ARMS: dict[str, Arm] = {
     "end to end, a quarter of the patients": Arm(trained, "end to end", quarter),
     "no patches, half of the patients": Arm(whole, "end to end, half of the patients", half),
     "no patches, a quarter of the patients": Arm(whole, "end to end, a quarter of the patients", quarter),
-    "fine-tuned from the digital phantom": Arm(whole_from_phantom, WHOLE),
+    "fine-tuned from the digital phantom": Arm(whole_from_phantom, "end to end"),
     "exams of two films": Arm(partial(exams, heatmaps=False), "end to end"),
     "exams of two films, heatmaps": Arm(partial(exams, heatmaps=True), "exams of two films"),
     "both breasts in one network": Arm(pairs, "end to end, minus the other breast"),

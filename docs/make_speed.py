@@ -43,11 +43,10 @@ REMARKS = {
     "Commands: `--batch 8`, and `--trunk vgg16 --batch 4`.",
     "whole_train": "Command: `--size 576 448`. The goals on a CPU were 0.7 for stage 1, whose forward pass through the "
     "frozen trunk is the inference of the table below, and 1.2 for stage 2; 1152×896 was not measured again.",
-    "exam_train": "Without kept memory 1.66 (`MALLOC_ARENA_MAX=64`). The 3×3 convolutions of 16 to 128 channels alone "
-    "take as long as PyTorch's, but for those of 16 channels (1.4 times); what takes the rest was not found.",
+    "exam_train": "Without kept memory 1.66 (`MALLOC_ARENA_MAX=64`). What takes the time was not found.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass of VGG16 is "
     "convolutions, which are XLA's own there.",
-    "startup": "Command: `--network quickstart --repeats 3`; imports are about 3 s of each. The goal "
+    "startup": "Command: `--network quickstart --repeats 3`; the goal "
     "to halve the compiler's share was not reached for a first start; a second one finds its programs.",
     "prepare": "The peer reads and writes only: it finds no breast and no gray levels, splits nothing, checks nothing.",
     "memory": "`kept_bytes` are what the forward pass leaves for the backward pass, weights included, by JAX's own "

@@ -11,9 +11,8 @@ def keep() -> None:
     """Keep freed memory from now on, up to 2 GiB at the heap's end; to be called before JAX starts.
 
     On a CPU, XLA allocates the arrays of a step anew in each step. The GNU C library asks the system for each large one
-    and gives it back, and the system clears its pages: a quarter of the time of a step of configs/film.py
-    (docs/speed.md). The peak of memory is the same. MALLOC_… and GLIBC_TUNABLES of the environment win; elsewhere
-    than on the GNU C library nothing happens.
+    and gives it back, and the system clears its pages; docs/speed.md has a step's time with and without. MALLOC_… and
+    GLIBC_TUNABLES of the environment win; elsewhere than on the GNU C library nothing happens.
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return
