@@ -45,6 +45,15 @@ DROP = """(text) => {
     return data;
 }"""
 
+LATE = """() => {
+    const send = window.fetch;
+    window.fetch = async (...request) => {
+        const answer = await send(...request);
+        if (request[1]?.method === "POST") await new Promise((wake) => setTimeout(wake, 1000));
+        return answer;
+    };
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -154,6 +163,7 @@ def test_a_run_is_looked_at_and_marked(visit: Any, finished: Path, films: list[P
 def test_a_blind_reading_is_a_readers_file(visit: Any, finished: Path, tmp_path: Path) -> None:
     page = visit(str(finished), "--mark", str(tmp_path), "--blind", "ann")
     assert not page.locator("#threshold-box:visible, #heat-box:visible, #sort:visible, #outlines:visible").count()
+    page.evaluate(LATE)  # a reader who is faster than the server
     for _ in range(page.locator("#list button").count()):
         for breast in page.locator("#breasts input").all():
             breast.fill("70")

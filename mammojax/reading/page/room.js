@@ -263,16 +263,17 @@ function details() {
   if (room.by_breast) facts.append(make("p", "Scores are of breasts.", "soft"));
 }
 function reading() {
-  at("breasts").replaceChildren(...Object.keys(current.reads).map((side) => {
-    const label = make("label"), text = make("output"), input = make("input"), said = current.reads[side];
-    const image = current.images.find((other) => other.laterality === side);
+  const exam = current; // the reader may be at the next one before the server has answered
+  at("breasts").replaceChildren(...Object.keys(exam.reads).map((side) => {
+    const label = make("label"), text = make("output"), input = make("input"), said = exam.reads[side];
+    const image = exam.images.find((other) => other.laterality === side);
     Object.assign(input, { type: "range", min: 0, max: 100, step: 1, value: said === null ? 50 : Math.round(100 * said) });
     input.dataset.side = side;
     text.textContent = said === null ? "not read" : `${Math.round(100 * said)} %`;
     input.oninput = () => { text.textContent = `${input.value} %`; };
     input.onchange = async () => {
       if (!(await tell("read", { image: image.id, p: input.value / 100 }))) return;
-      current.reads[side] = input.value / 100; list(); progress();
+      exam.reads[side] = input.value / 100; list(); progress();
     };
     label.append(`${side === "R" ? "right" : "left"} breast: `, text, input);
     return label;
