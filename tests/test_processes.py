@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from mammojax.data import pipeline
 from mammojax.errors import BadConfig, ProcessLost
 from mammojax.train import mesh
 from tests.data.test_pipeline import Source
-from tests.tiny import ROOT
+from tests.tiny import ROOT, joined
 
 TOLERANCE = 1e-4
 """Of probabilities of runs on 1, 2 and 4 processes in float32; 2.4e-5 was measured after 76 steps."""
@@ -135,19 +134,13 @@ class _Run:
     """Real processes of one run on loopback, a device each."""
 
     def __init__(self, workdir: Path, count: int, *extra: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         line = [sys.executable, "launch.py", "--config=tests/tiny_patches.py", f"--workdir={workdir}"]
         line += [f"--config.data.data_dir={workdir.parent}/data", *extra]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         self.started = []
-        for k in range(count):
-            joined = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}", f"--process_id={k}"]
+        for k, own in enumerate(joined(count)):
             with (workdir.parent / f"{workdir.name}.{k}.log").open("w") as log:
-                process = subprocess.Popen(
-                    [*line, *(joined if count > 1 else [])], cwd=ROOT, env=environment, stdout=log, stderr=log
-                )
+                process = subprocess.Popen([*line, *own], cwd=ROOT, env=environment, stdout=log, stderr=log)
             self.started.append(process)
         self.logs = [workdir.parent / f"{workdir.name}.{k}.log" for k in range(count)]
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,31 @@ def launch(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> subprocess.C
     """Run `command` to its end."""
     line = command(workdir, *extra, tiny=tiny)
     return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+
+def joined(count: int) -> list[list[str]]:
+    """The flags of each of `count` processes of one run on loopback; none for a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+    if count == 1:
+        return [[]]
+    return [[address, f"--num_processes={count}", f"--process_id={k}"] for k in range(count)]
+
+
+def together(line: list[str], count: int, settings: dict[str, str], seconds: float) -> list[str]:
+    """Run `count` processes of a command on loopback to their ends, within so many seconds; what each printed."""
+    started = [
+        subprocess.Popen([*line, *own], cwd=ROOT, env={**os.environ, **settings}, stdout=-1, stderr=-2, text=True)
+        for own in joined(count)
+    ]
+    try:
+        printed = [process.communicate(timeout=seconds)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * count, printed
+    return printed
 
 
 def recorded(workdir: Path, tiny: list[str] = IMAGES) -> Path:

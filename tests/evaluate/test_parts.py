@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
 import pickle
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +16,7 @@ from mammojax.data import phantom_exams
 from mammojax.errors import BadCheckpoint, BadConfig
 from mammojax.evaluate import parts, predict
 from tests import untrained
-from tests.tiny import ROOT
+from tests.tiny import ROOT, together
 
 
 class _Workers:
@@ -169,22 +166,9 @@ sys.exit(code)
 
 @pytest.mark.slow
 def test_two_and_four_processes_write_the_files_of_one(study: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     for count in (1, 2, 4):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
         line = [sys.executable, "-c", PROGRAM, str(study), str(tmp_path / str(count))]
-        joined = [[address, f"--num_processes={count}", f"--process_id={k}"] for k in range(count)]
-        started = [
-            subprocess.Popen([*line, *(own if count > 1 else [])], env=environment, stdout=-1, stderr=-2, text=True)
-            for own in joined
-        ]
-        try:
-            printed = [process.communicate(timeout=900)[0] for process in started]
-        finally:
-            for process in started:
-                process.kill()
-        assert [process.returncode for process in started] == [0] * count, printed
+        printed = together(line, count, settings, 900)
         assert [text.count("predicted, ") for text in printed] == [3] + [0] * (count - 1)  # one process prints
         _assert_equal(tmp_path / str(count), tmp_path / "1")

@@ -1,9 +1,6 @@
 """Training in a fixed number of parts: the same to the last bit on any number of devices."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -24,7 +21,7 @@ from mammojax.train import mesh, stages
 from mammojax.train.checkpoint import restore_best
 from mammojax.train.state import TrainState, init_variables
 from mammojax.train.step import make_step
-from tests.tiny import ROOT
+from tests.tiny import together
 
 PARTS = 4
 
@@ -104,27 +101,10 @@ def test_what_is_not_exact_is_refused() -> None:
 
 def _train(folder: Path, devices: int, count: int = 1) -> None:
     """A whole run of the tiny config on so many devices of each of `count` processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     line = [sys.executable, "launch.py", "--config=tests/tiny_patches.py", f"--workdir={folder}"]
     line += [f"--config.exact_devices={PARTS}", f"--config.data.data_dir={folder.parent}/data"]
     flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PJRT_NPROC": str(PARTS)}
-    joined = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
-    started = [
-        subprocess.Popen(
-            [*line, *([*joined, f"--process_id={k}"] if count > 1 else [])], cwd=ROOT, env=environment, stdout=-1,
-            stderr=-2, text=True,
-        )
-        for k in range(count)
-    ]  # fmt: skip
-    try:
-        printed = [process.communicate(timeout=1800)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * count, printed
+    together(line, count, {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PJRT_NPROC": str(PARTS)}, 1800)
 
 
 def _results(folder: Path) -> dict[str, bytes]:
