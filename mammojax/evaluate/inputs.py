@@ -1,5 +1,6 @@
 """The files that `mammojax predict` is given, the facts of each, and the tables that it writes of them."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mammojax import processes
-from mammojax.data.cells import Writer
+from mammojax.data.cells import Writer, shielded
 from mammojax.data.dicom import Mammogram, read_facts
 from mammojax.data.identity import KEY, hashed, id_key
 from mammojax.data.manifest import read_manifest
@@ -140,7 +141,8 @@ def ahead(load: Callable[[Any], Any], items: Sequence[Any], size: int) -> Iterat
 def finish(
     output: Path, rejected: Rejected, summary: str, done: int, origins: Sequence[Mapping[str, Any]], tta: str, ids: str
 ) -> int:  # fmt: skip
-    """Write rejected.csv, predictions.json and predictions.html, print where the scores come from and the summary.
+    """Write rejected.csv, predictions.json and predictions.html, add a column `origin` to the tables, and print where
+    the scores come from and the summary.
 
     Args:
         output, rejected: the folder, and (file, reason) of what was not scored.
@@ -154,6 +156,9 @@ def finish(
     """
     with open_csv(output / "rejected.csv") as file:
         Writer(file, ("file", "reason")).rows(rejected)
+    for name in predict_report.TABLES:
+        if (output / name).is_file():
+            _sign(output / name, provenance.label(origins))
     provenance.write(output / ORIGIN, origins, tta=tta, ids=ids or "those of headers hashed, those of a manifest kept")
     predict_report.write(output, rejected, origins, tta)
     for origin in origins:
@@ -162,6 +167,17 @@ def finish(
         print(f'"{output}" holds patient ids as they were given: it identifies patients')
     print(f"{summary} → {output}", flush=True)
     return 0 if done else 3
+
+
+def _sign(path: Path, origin: str) -> None:
+    """Add the column `origin` to a table; it stays readable while that is done."""
+    signed = path.with_name(f".{path.name}")
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file, open_csv(signed) as copy:
+        rows = csv.reader(file)
+        writer = csv.writer(copy)
+        writer.writerow([*next(rows), "origin"])
+        writer.writerows([*row, shielded(origin)] for row in rows)
+    signed.replace(path)
 
 
 def open_csv(path: Path) -> TextIO:

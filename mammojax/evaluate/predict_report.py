@@ -13,7 +13,8 @@ from mammojax.evaluate.report import Box, FlowStep, Section, png, write_page
 
 FILE = "predictions.html"
 HIGHEST = 10
-_TABLES = {"predictions.csv": "image", "breasts.csv": "breast", "exams.csv": "exam", "patients.csv": "patient"}
+TABLES = {"predictions.csv": "image", "breasts.csv": "breast", "exams.csv": "exam", "patients.csv": "patient"}
+"""The tables of `mammojax predict`, and what a row of each is."""
 
 
 def write(
@@ -27,7 +28,7 @@ def write(
         origins: `provenance.of_run` of each run.
         tta: the test-time augmentation.
     """
-    frames = {what: table.read_csv(output / name) for name, what in _TABLES.items() if (output / name).is_file()}
+    frames = {what: table.read_csv(output / name) for name, what in TABLES.items() if (output / name).is_file()}
     one = next(iter(frames))
     one = one if "p_malignant" in frames[one] else "breast"
     unit, first = f"{one}s", frames[one]

@@ -62,6 +62,13 @@ def sentence(facts: Mapping[str, Any]) -> str:
     return f"{facts['run']}: {facts['model']}; learned from {learned}; config {facts['config_sha256'][:12]}. {USE}"
 
 
+def label(origins: Sequence[Mapping[str, Any]]) -> str:
+    """`of_run` of the networks of an ensemble in a cell of a table."""
+    runs = ", ".join(f"{origin['run']} (config {origin['config_sha256'][:12]})" for origin in origins)
+    learned = ", ".join(dict.fromkeys(name for origin in origins for name in origin["trained_on"]))
+    return f"{runs}; learned from {learned}; research use only"
+
+
 def write(path: Path, origins: Sequence[Mapping[str, Any]], /, **more: Any) -> None:
     """Write `of_run` of some runs, and what else is to be said, as JSON beside an output."""
     contents = {"use": USE, "runs": list(origins), **more}

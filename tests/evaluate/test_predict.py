@@ -40,7 +40,12 @@ def test_every_file_of_a_folder_is_predicted_or_rejected(finished: Path, films: 
     (tmp_path / "in" / "notes.txt").write_text("notes")
     assert predict.predict_images([finished], tmp_path / "in", tmp_path / "out") == 0
     rows, rejected = _rows(tmp_path / "out/predictions.csv"), _rows(tmp_path / "out/rejected.csv")
-    assert list(rows[0]) == list(table.IMAGE_COLUMNS)
+    assert list(rows[0]) == [*table.IMAGE_COLUMNS, "origin"]
+    assert all(
+        row["origin"].startswith(f"{finished.name} (config ") and "learned from phantom" in row["origin"]
+        for row in rows
+    )
+    assert all(row["origin"].endswith("; research use only") for row in rows)
     assert {r["image"] for r in rows} == {"a.dcm", "deep/no_suffix", "LEFT_CC.png"}
     assert [r["file"] for r in rejected] == ["notes.txt"]
     by_name = {r["image"]: r for r in rows}

@@ -143,7 +143,7 @@ def _predict(runs: list[Path], source: Path, out: Path, *extra: str) -> dict[str
     arguments = [part for run in runs for part in ("--run", str(run))]
     assert cli.main(["predict", *arguments, "--input", str(source), "--output", str(out), *extra]) == 0
     rows = _rows(out / "exams.csv")
-    assert tuple(rows[0]) == EXAM_COLUMNS
+    assert tuple(rows[0]) == (*EXAM_COLUMNS, "origin")
     return {row["exam_id"]: row for row in rows}
 
 
