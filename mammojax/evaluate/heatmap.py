@@ -5,7 +5,7 @@ patch, and the heatmaps become further channels of the image.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from mammojax.data import exams, sliding
 from mammojax.data.breast import crop
 from mammojax.data.dataset import Prepared
 from mammojax.data.recipe import patch_side
-from mammojax.errors import BadCheckpoint
+from mammojax.errors import BadCheckpoint, BadConfig
 from mammojax.models import classifiers
 from mammojax.models.head import parse_head
 from mammojax.train.checkpoint import restore_best
@@ -63,7 +63,9 @@ def heatmap(
     """Softmax of the patch classes at every position of the trunk's grid.
 
     The trunk runs once over the image; its features are averaged over a window of a patch's own feature map (7 × 7 for
-    224 pixels; s1g patches are twice as wide), stride 1, and passed to the patch network's Dense layer.
+    224 pixels; s1g patches are twice as wide), stride 1, and passed to the patch network's Dense layer. A trunk of
+    `classifiers.SQUEEZED` runs over each patch of the image on its own, which takes tens of times as long: over the
+    whole image its squeezes would take another mean than the one that they learned with.
 
     Args:
         config, facts, variables: of a patch run (`restore_best`).
@@ -74,10 +76,38 @@ def heatmap(
     """
     side = patch_side(facts["kind"], facts["patch_size"])
     model = config.model
-    slide = _slide(
-        classifiers.build(model), facts["mean"], model.channels, max(1, side // 32), model.get("normalise", "mean")
-    )
-    return slide(variables, images)
+    network, normalise = classifiers.build(model), model.get("normalise", "mean")
+    if model.trunk in classifiers.SQUEEZED:
+        classify = _classify(network, facts["mean"], model.channels, normalise)
+        return jnp.stack([_patch_by_patch(partial(classify, variables), np.asarray(x), side) for x in images])
+    return _slide(network, facts["mean"], model.channels, max(1, side // 32), normalise)(variables, images)
+
+
+@cache
+def _classify(model: nn.Module, mean: float, channels: int, normalise: str) -> Any:
+    @jax.jit
+    def classify(variables: Tree, patches: jax.Array) -> jax.Array:
+        return jax.nn.softmax(model.apply(variables, classifiers.as_input(patches, mean, channels, normalise))[0])
+
+    return classify
+
+
+def _patch_by_patch(classify: Callable[[np.ndarray], jax.Array], image: np.ndarray, side: int) -> jax.Array:
+    """The classes of the patches around the centres of the squares of STRIDE pixels, a row of the grid at a time.
+
+    Args:
+        classify: uint16 [B, side, side, 1] → [B, classes].
+        image: uint16 [H, W, 1].
+        side: of a patch; one at the border is moved inside, and an image that is smaller is a patch.
+
+    Returns:
+        float32 [H / STRIDE, W / STRIDE, classes], rounded up.
+    """
+    starts = [np.clip(np.arange(STRIDE // 2, n + STRIDE // 2, STRIDE) - side // 2, 0, max(0, n - side))
+              for n in image.shape[:2]]  # fmt: skip
+    return jnp.stack([
+        classify(np.stack([image[y : y + side, x : x + side] for x in starts[1]])) for y in starts[0]
+    ])  # fmt: skip
 
 
 def is_map(head: str) -> bool:
@@ -182,8 +212,13 @@ class PatchNet:
             pixels: uint16 [H, W], cropped and facing right.
             exam: `config.exam`: patch and stride in pixels; with `dense` the trunk runs once over the image.
             rng: chooses the shorter steps as the published code does, see `sliding.starts`.
+
+        Raises:
+            BadConfig: `dense`, with a trunk whose squeezes see the whole image.
         """
         if exam.get("dense", False):
+            if self.config.model.trunk in classifiers.SQUEEZED:
+                raise BadConfig(f"exam.dense is not for the trunk {self.config.model.trunk}; write exam.dense=False.")
             side = exam.patch // sliding.CELL
             return sliding.dense(pixels, lambda x: self._classify_all(x, side), patch=exam.patch)
         return sliding.heatmaps(pixels, self._classify, patch=exam.patch, stride=exam.stride, batch=BATCH, rng=rng)

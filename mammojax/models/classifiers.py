@@ -177,6 +177,8 @@ TRUNKS: dict[str, type[nn.Module]] = {
     **{f"efficientnet_{variant}": EfficientNet for variant in efficientnet.SCALES},
     **{f"convnext_{variant}": ConvNeXt for variant in convnext.DEPTHS},
 }  # fmt: skip
+SQUEEZED = tuple(f"efficientnet_{variant}" for variant in efficientnet.SCALES)
+"""Trunks whose blocks weigh channels by a mean over the input: a patch's features alone are not those in an image."""
 TASKS = ("patch", "whole", "exam_patch", "two_view")
 
 

@@ -35,6 +35,22 @@ def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
     np.testing.assert_allclose(large.sum(-1), 1, rtol=1e-5)
 
 
+def test_a_trunk_with_squeezes_sees_each_patch_alone() -> None:
+    config = quickstart.get_config().patch.copy_and_resolve_references()
+    config.model.update(trunk="efficientnet_b0", width=4)
+    variables = init_variables(classifiers.build(config.model), (64, 64), 1, 0)
+    variables["batch_stats"] = jax.tree.map(lambda x: 0.1 * x, variables["batch_stats"])  # so that the squeezes matter
+    facts = {"mean": 100.0, "kind": "patches_s10", "patch_size": 64, "classes": ["a", "b", "c", "d", "e"]}
+    image = np.random.default_rng(0).integers(0, 65536, (1, 160, 100, 1), np.uint16)
+    image[:, 80:] //= 8
+    grid = np.asarray(heatmap.heatmap(config, facts, variables, image))
+    assert grid.shape == (1, 5, 4, 5)
+    corners = {(0, 0): (0, 0), (2, 1): (48, 16), (4, 3): (96, 36), (1, 3): (16, 36)}  # the last ones are moved inside
+    patches = [image[0, y : y + 64, x : x + 64, 0] for y, x in corners.values()]
+    own = ImagePredictor(config, facts, variables).predict(patches)
+    np.testing.assert_allclose([grid[0, y, x] for y, x in corners], own, rtol=1e-4, atol=1e-6)
+
+
 def test_the_highest_place_of_a_heads_own_map_is_the_images_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     config = quickstart.get_config()
     config.model.update(head="heatmap2,max", width=4, blocks=(1, 1, 1, 1))
