@@ -1,6 +1,6 @@
 """Does a network of two views beat two views' mean? python -m benchmarks two_views [--seeds 0 1 2 3 4] [--workdir DIR].
 
-Narrow networks on a phantom of both breasts, a phantom a seed; all arms are measured on the same test breasts.
+Narrow ResNets on a phantom of both breasts, a phantom a seed; all arms are measured on the same test breasts.
 
     single view           configs/single_view.py:quickstart, patches first; a breast's score is the mean of its views
     single view, longer   the same, trained on for as many updates as the next arm's

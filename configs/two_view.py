@@ -17,7 +17,7 @@ independently, and the rest as in configs/single_view.py. The published weights 
 
 Where there is one view only, --config.model.pair=breasts takes a breast with the other one of its exam (ours): "film"
 does so on any manifest of film mammograms, from the single-view networks of configs/film.py. "quickstart" is a narrow
-EfficientNet-B0 on the phantom; both are for two CPU cores. Not run here at full size: no such images, no GPU.
+ResNet on the phantom; both are for two CPU cores. Not run here at full size: no such images, no GPU.
 """
 
 from ml_collections import ConfigDict

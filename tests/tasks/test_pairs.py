@@ -102,7 +102,7 @@ def test_predictions_of_files_are_those_of_the_data_set(finished: Path, tmp_path
     assert predict([finished], folder, tmp_path / "out", drawn="heatmap") == 0
     drawn = {path.name: cv2.imread(str(path)) for path in (tmp_path / "out" / "overlays").iterdir()}
     assert set(drawn) == {"1_CC.png", "1_MLO.png"}
-    assert all((np.ptp(picture, axis=-1) > 50).any() for picture in drawn.values())  # colours over the gray
+    assert all((np.ptp(picture, axis=-1) > 20).any() for picture in drawn.values())  # colours over the gray
     (breast,) = rows(tmp_path / "out" / "breasts.csv")
     assert (breast["exam_id"], breast["laterality"]) == ("film_0", breasts.pairs[0].laterality)
     expected = rows(finished / "predictions" / "test.csv")[0]
