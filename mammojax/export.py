@@ -143,9 +143,9 @@ def _write_facts(
     contents = {
         "file": file.name, "format": kind, **more,
         "framing": facts.get("framing"), "mean": facts["mean"], "classes": facts["classes"],
-        "threshold": calibration.threshold if calibration else None,
+        "operating_points": calibration.points if calibration else [],
         "temperature": calibration.temperature if calibration else None,
-        "threshold_holds_for": f"scores with --tta {calibration.tta}, see {CALIBRATION}" if calibration else None,
+        "operating_points_hold_for": f"scores with --tta {calibration.tta}, see {CALIBRATION}" if calibration else None,
     }  # fmt: skip
     provenance.write(file.with_name(f"{file.name}.json"), [origin], **contents)
     print(provenance.sentence(origin))

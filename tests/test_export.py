@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file
 import mammojax
 from mammojax import cli
 from mammojax.configs import patch_resnet
+from mammojax.evaluate import calibration
 from mammojax.models import classifiers
 from mammojax.models.weights import load, settings
 from mammojax.train.checkpoint import restore_best
@@ -58,7 +60,13 @@ def test_whole_images_and_patches_score_alike_with_jax_alone(tmp_path: Path) -> 
     model = mammojax.restore(run)
     films = list(np.random.default_rng(0).integers(0, 65536, (3, 120, 80), np.uint16))
     framed = np.stack([model.frame(film) for film in films])[..., None]
+    points = [("sensitivity", 0.9, 0.3), ("specificity", 0.8, 0.6)]
+    first, second = (calibration.Point(*point) for point in points)
+    of_run = calibration.Calibration("flips", 0.4, 0.1, 1.5, *points[0], "val", chose_nothing=False, further=(second,))
+    of_run.save(run, {})
     facts = _export(run, tmp_path / "whole.stablehlo", "stablehlo")
+    assert facts["operating_points"] == [asdict(first), asdict(second)]
+    assert (facts["temperature"], "flips" in facts["operating_points_hold_for"]) == (1.5, True)
     assert facts["input"]["shape"] == ["batch", 96, 64, 1]
     assert (facts["input"]["dtype"], facts["output"]["classes"]) == ("uint16", untrained.CLASSES)
     assert facts["framing"] == model.facts["framing"]

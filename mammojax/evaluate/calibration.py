@@ -75,6 +75,12 @@ class Calibration:
         return prior_corrected(cooled, self.trained_prior, self.prior if prevalence is None else prevalence)
 
     @property
+    def points(self) -> list[dict[str, Any]]:
+        """{"aim", "aimed_at", "threshold"} of each operating point; the first decides."""
+        first = {"aim": self.aim, "aimed_at": self.aimed_at, "threshold": self.threshold}
+        return [first, *map(asdict, self.further)] if self.threshold is not None else []
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that predictions get: p_calibrated, and decisions if operating points were chosen."""
         first = ("decision",) * (self.threshold is not None)
