@@ -81,8 +81,8 @@ def sections(
         beside = {row: _beside(of_row) for row, of_row in lines.items()}
         for population in POPULATIONS:
             result.append(_table_3(published["Table III"], groups, population, further, beside))
-        result.append(_differences(published, groups, further))
-        result.append(_reader_study(published["Reader study"], groups.get(MODEL), readers, further))
+        result.append(_differences(published, groups, further, beside))
+        result.append(_reader_study(published["Reader study"], groups.get(MODEL), readers, further, beside[MODEL]))
     return result
 
 
@@ -227,7 +227,9 @@ def _of_joins(row: Row, groups: dict[str, Group]) -> tuple[str, str, str, str]:
         return "–", "–", counts, "the joins were not measured on the same breasts"
 
 
-def _differences(published: dict[str, list[Row]], groups: dict[str, Group], further: str) -> report.Section:
+def _differences(
+    published: dict[str, list[Row]], groups: dict[str, Group], further: str, beside: dict[str, str]
+) -> report.Section:
     """Published differences of single means beside ours of ensembles, on the same draws of patients."""
     single = {(row.row, row.population, row.finding): row.published.partition("±")[0] for row in published["Table III"]}
     rows = []
@@ -236,20 +238,22 @@ def _differences(published: dict[str, list[Row]], groups: dict[str, Group], furt
         head = [difference.label, population, finding, f"{theirs[0] - theirs[1]:+.3f}"]
         a, b = groups.get(difference.row), groups.get(difference.minus)
         if not (a and b and a.breasts and b.breasts):
-            rows.append([*head, "–", "not run"])
+            lacking = [row for row, group in zip((difference.row, difference.minus), (a, b), strict=True)
+                       if not (group and group.breasts)]  # fmt: skip
+            rows.append([*head, "–", "not run", "; ".join(beside[row] for row in lacking)])
             continue
         first, second = _pair(a, b)
         text = f"{len(first)} − {len(second)} models"
         text += f"; {a.status}" if a.status == b.status else f"; first: {a.status}; second: {b.status}"
         try:
-            rows.append([*head, _difference(first, second, population, finding), text])
+            rows.append([*head, _difference(first, second, population, finding), text, "–"])
         except NotComparable:
-            rows.append([*head, "–", "not measured on the same breasts"])
+            rows.append([*head, "–", "not measured on the same breasts", "–"])
     text = (
         "Published: the difference of the single models' means in Table III (our subtraction). Ours: AUC of the first"
         " ensemble minus that of the second, of the same seeds where there are such, on the same draws of patients."
     )
-    header = ("difference", "population", "finding", "published", "ours", "status")
+    header = ("difference", "population", "finding", "published", "ours", "status", "command")
     return report.Section(f"Differences{further}", text, header, rows, words=True)
 
 
@@ -275,9 +279,17 @@ def _difference(first: Sequence[Predictions], second: Sequence[Predictions], pop
     return report.interval_text(compare.difference(a, b, finding).to_json(), "+.3f")
 
 
-def _reader_study(published: Sequence[Row], model: Group | None, readers: Path | None, further: str) -> report.Section:
-    """The model, the readers and their hybrids; ours if there are a CSV of readers and the model's ensemble."""
+def _reader_study(
+    published: Sequence[Row], model: Group | None, readers: Path | None, further: str, of_model: str
+) -> report.Section:
+    """The model, the readers and their hybrids; ours if there are a CSV of readers and the model's ensemble. `of_model`
+    says which commands make the runs that the ensemble lacks."""
     ours: dict[str, dict[str, Any]] = {}
+    line = "–"
+    if model is None or not model.breasts:
+        line = of_model
+    elif readers is None:
+        line = "mammojax reproduce wu2019 --runs RUNS --readers FILE.csv"
     if readers is None:
         text = "not run: give --readers FILE.csv, the readers' probabilities of malignancy by breast"
     elif model is None or not model.breasts:
@@ -301,12 +313,12 @@ def _reader_study(published: Sequence[Row], model: Group | None, readers: Path |
                 measured.get(f"{metric}_sd"),
             )  # no sd for one reader
             cells += [theirs, (f"{mean:.3f}" if measured else "–") + (f"±{sd:.4f}" if sd is not None else "")]
-        rows.append([row.label, *cells, text])
+        rows.append([row.label, *cells, text, line])
     text = (
         f"Malignancy by breast. Published: {READER_STUDY}; mean±sd over readers, their range where it is given;"
         " the model is the view-wise image-and-heatmaps ensemble, a hybrid the mean of a reader and the model."
     )
-    header = ("who", "AUC, published", "AUC, ours", "PR AUC, published", "PR AUC, ours", "status")
+    header = ("who", "AUC, published", "AUC, ours", "PR AUC, published", "PR AUC, ours", "status", "command")
     return report.Section(f"Reader study{further}", text, header, rows, words=True)
 
 

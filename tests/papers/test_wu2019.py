@@ -244,6 +244,7 @@ def test_twenty_models_and_differences_are_of_the_same_breasts(tmp_path: Path) -
     name = ("pretrained - scratch, image-only", "screening", "malignant")
     cells = _cells(tmp_path, "Differences, ours on ours", *name)
     assert (cells["published"], cells["ours"], cells["status"]) == ("+0.140", "–", "not run")
+    assert "configs/exam.py:view-wise-scratch --config.seed=0" in cells["command"]
 
     write_breasts(tmp_path / "plain", breast_rows(seed=7)[:-1], 9)
     cells = _cells(tmp_path, "Differences, ours on ours", "heatmaps - none, joint", "biopsied", "benign")
@@ -259,7 +260,10 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
     section = wu2019.sections(find_runs(tmp_path))[-1]
     assert section.rows[0][:5] == ["model", "0.876", "–", "0.318", "–"]
     assert section.rows[1][1:4:2] == ["0.778±0.0435, 0.705–0.860", "0.364±0.0496, 0.244–0.453"]
-    assert all("give --readers FILE.csv" in row[-1] for row in section.rows)
+    assert all("give --readers FILE.csv" in row[-2] for row in section.rows)
+    assert all(
+        row[-1].startswith("python launch.py --config configs/exam.py:view-wise+heatmaps ") for row in section.rows
+    )
     calls = []
 
     def summary(breasts: table.Predictions, readers: list[str]) -> dict[str, dict[str, float | None]]:
@@ -269,11 +273,11 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(reader_file, "read", lambda path: [path.name])
     monkeypatch.setattr(readers, "hybrid_summary", summary)
-    assert "needs the runs of exam:view-wise+heatmaps" in wu2019.sections([], tmp_path / "r.csv")[-1].rows[0][-1]
+    assert "needs the runs of exam:view-wise+heatmaps" in wu2019.sections([], tmp_path / "r.csv")[-1].rows[0][-2]
     for seed in (0, 1):
         _run(tmp_path / f"r{seed}", wu2019.MODEL, seed)
     rows = wu2019.sections(find_runs(tmp_path), tmp_path / "r.csv")[-1].rows
-    assert rows[0][1:] == ["0.876", "0.800", "0.318", "0.400", "1 reader, 2 models; run on ours"]
+    assert rows[0][1:] == ["0.876", "0.800", "0.318", "0.400", "1 reader, 2 models; run on ours", "–"]
     assert [rows[2][2], rows[2][4]] == ["0.710±0.0200", "0.310"]
     expected = table.ensemble(table.read_all_breasts([tmp_path / "r0", tmp_path / "r1"], "test_random10"))
     assert (calls[0][0].score() == expected.score()).all()
@@ -284,7 +288,7 @@ def test_the_readers_are_set_beside_the_model(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(readers, "hybrid_summary", other)
     rows = wu2019.sections(find_runs(tmp_path), tmp_path / "r.csv")[-1].rows
-    assert (rows[0][2], rows[0][-1]) == ("–", "they read other breasts.")
+    assert (rows[0][2], rows[0][-2]) == ("–", "they read other breasts.")
 
 
 def test_published_numbers_are_those_of_the_papers_text(shared: Path) -> None:
