@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
+from mammojax.models.max_pool import max_pool
 
 PADDINGS: dict[str, tuple[Any, Any]] = {"torch": (((3, 3), (3, 3)), ((1, 1), (1, 1))), "same": ("SAME", "SAME")}
 """Padding of the first convolution, and of the max pool."""
@@ -57,7 +58,7 @@ class DenseNet121(nn.Module):
             name="stem_conv",
         )(x_BxHxWxC)
         x = intermediates["stem_bn"] = norm(x, "stem_bn")
-        x = intermediates["stem"] = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=pool_pad)
+        x = intermediates["stem"] = max_pool(relu(x), 3, 2, pool_pad)
         for b, layers in enumerate(self.blocks, start=1):
             for k in range(1, layers + 1):
                 layer = DenseLayer(self.width // 2, self.dtype, name=f"block{b}_layer{k}")

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from mammojax.models.efficientnet import InvertedBottleneck
 from mammojax.models.layers import HE_NORMAL, Frozen, never, norms, pool, relu, swish
+from mammojax.models.max_pool import max_pool
 from mammojax.models.resnet50 import Bottleneck
 from mammojax.vocabulary import MALIGNANT_PATCHES, PATCH_CLASSES
 
@@ -235,7 +236,7 @@ class Head(nn.Module):
                 f"model.head: {where} of {self.spec!r} would pool a {x.shape[1]}x{x.shape[2]} map to nothing;"
                 " use larger images or fewer blocks."
             )
-        return x if side == 1 else nn.max_pool(x, (side, side), strides=(side, side))
+        return x if side == 1 else max_pool(x, side, side)
 
     def _fully_connected(
         self, x: Array, spec: Spec, intermediates: dict[str, Array], train: bool, frozen: Frozen

@@ -28,6 +28,8 @@ ROWS = 4
 """Rows of a 3×3 convolution's gradient that are multiplied at a time, on a CPU."""
 LARGE, WIDE, HIGH = 2**23, 64, 56
 """Bytes of an input, its channels and the sides of its images from which that beats XLA's own."""
+FEW, NARROW = 3, 16
+"""Channels of an input and of an output up to which `by_blocks` beats XLA's own."""
 
 
 def never(path: str) -> bool:
@@ -72,27 +74,62 @@ class Conv1x1(nn.Module):
         return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 
+def alone_on_a_cpu() -> bool:
+    """Whether what is traced is a program for one CPU device, be it inside `jax.shard_map`."""
+    alone = jax.device_count() == 1 or bool(jax.sharding.get_abstract_mesh().manual_axes)
+    return jax.default_backend() == "cpu" and alone
+
+
 def convolution(
     lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **others: Any
 ) -> jax.Array:  # fmt: skip
-    """`jax.lax.conv_general_dilated` for `nn.Conv`, whose 3×3 kernels learn faster from large images on a CPU.
+    """`jax.lax.conv_general_dilated` for `nn.Conv`, with two convolutions that a CPU's XLA is slow at done otherwise.
 
-    A CPU's XLA multiplies for the kernel's gradient at half the speed or less once the input does not fit its caches;
-    a few rows at a time do. It takes over for float32, stride 1 and sizes from LARGE, WIDE and HIGH, in programs for
-    one device (inside `jax.shard_map` too): a scan over rows would bring the bands of an image together. All else is
-    XLA's own.
+    3×3 kernels learn faster from large images: XLA multiplies for the kernel's gradient at half the speed or less once
+    the input does not fit its caches; a few rows at a time do. That takes over for stride 1 and sizes from LARGE, WIDE
+    and HIGH. And a narrow network's first convolution, 7×7 of stride 2 on up to FEW channels, goes `by_blocks`. Both
+    are for float32, in programs for one device (inside `jax.shard_map` too): a scan over rows would bring the bands of
+    an image together. All else is XLA's own.
     """
     height, width, *channels = (*lhs.shape[1:3], *rhs.shape[2:])
-    if (
-        jax.default_backend() == "cpu"
-        and (jax.device_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes)
-        and rhs.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding in ("SAME", ((1, 1), (1, 1)))
-        and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1
-        and lhs.size * 4 >= LARGE and min(channels) >= WIDE and min(height, width) >= HIGH
-    ):  # fmt: skip
-        return conv3x3(lhs, rhs)
+    pads = padding if isinstance(padding, str) else tuple(map(tuple, padding))  # `nn.Conv` makes it a list
+    if alone_on_a_cpu() and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1:
+        if (
+            rhs.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and pads in ("SAME", ((1, 1), (1, 1)))
+            and lhs.size * 4 >= LARGE and min(channels) >= WIDE and min(height, width) >= HIGH
+        ):  # fmt: skip
+            return conv3x3(lhs, rhs)
+        if (
+            rhs.shape[:2] == (7, 7) and tuple(window_strides) == (2, 2) and pads in (((0, 0),) * 2, ((3, 3),) * 2)
+            and channels[0] <= FEW and channels[1] <= NARROW and min(height, width) >= 7
+        ):  # fmt: skip
+            return by_blocks(lhs, rhs, pads[0][0])
     y: jax.Array = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
     return y
+
+
+def by_blocks(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    """7×7 convolution of stride 2 as one of 4×4 and stride 1 over blocks of 2×2 pixels, with four times the channels.
+
+    Args:
+        x_BxHxWxC: float [B, H, W, C].
+        kernel: [7, 7, C, D].
+        pad: zeros on each side.
+
+    Returns:
+        [B, ⌊(H + 2 pad - 7) / 2⌋ + 1, …, D]: the same mathematics, in another order of summation.
+    """
+    count, *size, channels = x_BxHxWxC.shape
+    blocks = [(n + 2 * pad - 7) // 2 + 4 for n in size]
+    ends = [max(0, 2 * m - n - pad) for n, m in zip(size, blocks, strict=True)]
+    padded = jnp.pad(x_BxHxWxC, ((0, 0), (pad, ends[0]), (pad, ends[1]), (0, 0)))[:, : 2 * blocks[0], : 2 * blocks[1]]
+    squares = padded.reshape(count, blocks[0], 2, blocks[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    even = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(4, 2, 4, 2, channels, -1)
+    return jax.lax.conv_general_dilated(
+        squares.reshape(count, *blocks, 4 * channels),
+        even.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * channels, -1),
+        (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
 
 
 @jax.custom_vjp

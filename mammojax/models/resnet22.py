@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, convolution, never, norms, relu
+from mammojax.models.max_pool import max_pool
 
 PADDINGS = {"paper": (3, 1), "code": (0, 0)}
 """Zeros on each side of the first convolution, and of its max pool."""
@@ -87,9 +88,10 @@ class ResNet22(nn.Module):
             use_bias=False,
             kernel_init=HE_NORMAL,
             dtype=self.dtype,
+            conv_general_dilated=convolution,
             name="stem_conv",
         )(x_BxHxWxC)
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((pool_pad, pool_pad), (pool_pad, pool_pad)))
+        x = max_pool(x, 3, 2, ((pool_pad, pool_pad), (pool_pad, pool_pad)))
         intermediates["stem"] = x
         for s, units in enumerate(self.blocks, start=1):
             for u in range(1, units + 1):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, convolution, never, norms, relu
+from mammojax.models.max_pool import max_pool
 
 
 class Bottleneck(nn.Module):
@@ -98,7 +99,7 @@ class ResNet50(nn.Module):
             name="stem_conv",
         )(x_BxHxWxC)
         x = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)(x, "stem_bn")
-        x = nn.max_pool(relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(relu(x), 3, 2, ((1, 1), (1, 1)))
         intermediates = {"stem": x}
         for s, units in enumerate(self.blocks, start=1):
             narrow = self.width * 2 ** (s - 1)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mammojax.models.layers import HE_NORMAL, Frozen, convolution, never, relu
+from mammojax.models.max_pool import max_pool
 
 CONVS = (2, 2, 3, 3, 3)
 """Convolutions in each of the five blocks."""
@@ -40,6 +41,6 @@ class VGG16(nn.Module):
                     name=f"block{b}_conv{c}",
                 )(x)  # fmt: skip
                 x = relu(x)
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, 2, 2)
             intermediates[f"block{b}"] = x
         return x, intermediates

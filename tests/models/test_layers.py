@@ -1,12 +1,15 @@
-"""The layers that the networks share: the 3×3 convolution whose kernel learns in chunks of rows."""
+"""The layers that the networks share: convolutions that a CPU computes otherwise than XLA does."""
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mammojax.models import layers
-from mammojax.models.layers import conv3x3, convolution
+from mammojax.models.layers import by_blocks, conv3x3, convolution
 
 NAMES = ("NHWC", "HWIO", "NHWC")
 
@@ -25,6 +28,37 @@ def test_conv3x3_is_xlas_own(height: int) -> None:
 
     for ours, own in zip(*(jax.grad(loss, (1, 2))(how, x, kernel) for how in (conv3x3, xla)), strict=True):
         np.testing.assert_allclose(ours, own, rtol=1e-5, atol=1e-5 * np.abs(own).max())
+
+
+@pytest.mark.parametrize("size", [(7, 8), (17, 12), (20, 33)])
+@pytest.mark.parametrize("pad", [0, 3])
+def test_a_first_convolution_by_blocks_is_xlas_own(
+    size: tuple[int, int], pad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, *size, 3), (7, 7, 3, 5)))
+    pads = ((pad, pad), (pad, pad))
+
+    def ours(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return by_blocks(x, kernel, pad)
+
+    def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=NAMES)
+
+    def loss(how: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = how(x, kernel)
+        return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum()
+
+    own = xla(x, kernel)
+    np.testing.assert_allclose(ours(x, kernel), own, rtol=1e-5, atol=1e-5 * np.abs(own).max())
+    for mine, theirs in zip(*(jax.grad(loss, (1, 2))(how, x, kernel) for how in (ours, xla)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    taken: list[tuple[int, ...]] = []
+    monkeypatch.setattr(layers, "by_blocks", lambda x, k, pad: taken.append(k.shape) or own)
+    for features in (5, 17):  # by the layer, which changes how it says its padding
+        nn.Conv(features, (7, 7), 2, pads, conv_general_dilated=convolution).init(jax.random.key(0), x)
+    assert taken == [(7, 7, 3, 5)]
 
 
 @pytest.mark.parametrize(
@@ -46,4 +80,7 @@ def test_only_large_images_on_a_cpu_leave_xlas_own(
         return jax.grad(lambda k: convolution(x, k, (stride, stride), "SAME", dimension_numbers=NAMES).sum())(kernel)
 
     assert ("scan[" in str(jax.make_jaxpr(gradient)(x, kernel))) == taken
+    layer = nn.Conv(8, (side, side), stride, (side // 2, side // 2), dtype=dtype, conv_general_dilated=convolution)
+    variables = layer.init(jax.random.key(0), x)
+    assert ("scan[" in str(jax.make_jaxpr(jax.grad(lambda v: layer.apply(v, x).sum()))(variables))) == taken
     assert "scan[" not in str(jax.make_jaxpr(gradient)(x[:, :15], kernel))
