@@ -1,22 +1,28 @@
-"""Convolutions that are written for a CPU, beside XLA's own: python -m benchmarks convolutions [--batch 4]
+"""Layers that are written for a CPU, beside XLA's own: python -m benchmarks convolutions [--batch 4]
 
 Depthwise ones are `mammojax.models.layers.depthwise` by slices, with written-out gradients; "derived" is the same sum
 of slices with the gradients that JAX derives; the shapes are those of EfficientNet-Lite0 on 224 × 224. The 3×3 ones
-are `layers.conv3x3`; shapes of VGG16 on 224 × 224, and the first of ResNet50 on 1152 × 896.
+are `layers.conv3x3`; shapes of VGG16 on 224 × 224, and the first of ResNet50 on 1152 × 896. The 7×7 one is
+`layers.by_blocks`, the first of ResNet-22 on an eighth of a window of the paper's. Maximum pooling is
+`max_pool.by_slices`; the first of ResNet50 and VGG16 on 224 × 224 and of that ResNet-22.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _timing
-from mammojax.models import layers
+from mammojax.models import layers, max_pool
 
 DEPTHWISE = ((112, 112, 32, 3, 1), (56, 56, 144, 5, 2), (14, 14, 480, 3, 1), (7, 7, 1152, 5, 1))
 FULL = ((224, 224, 64, 3, 1), (112, 112, 128, 3, 1), (56, 56, 256, 3, 1), (288, 224, 64, 3, 1))
+FIRST = ((334, 242, 16, 7, 2),)
+POOLS = ((112, 112, 64, 3, 2), (224, 224, 64, 2, 2), (167, 121, 16, 3, 2))
 """Height, width, channels, kernel and stride."""
 
 
@@ -25,13 +31,14 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks convolutions")
     parser.add_argument("--batch", type=int, default=4)
     args = parser.parse_args(arguments)
-    for layer, shapes in (("depthwise", DEPTHWISE), ("3×3", FULL)):
+    for layer, shapes in (("depthwise", DEPTHWISE), ("3×3", FULL), ("7×7", FIRST), ("maximum", POOLS)):
         for height, width, channels, kernel, stride in shapes:
             rng = np.random.default_rng(0)
-            x = jnp.asarray(rng.normal(size=(args.batch, height, width, channels)), jnp.float32)
-            inputs = 1 if layer == "depthwise" else channels
+            seen = 1 if layer == "7×7" else channels
+            x = jnp.asarray(rng.normal(size=(args.batch, height, width, seen)), jnp.float32)
+            inputs = channels if layer == "3×3" else 1
             w = jnp.asarray(rng.normal(size=(kernel, kernel, inputs, channels)), jnp.float32)
-            ways = _depthwise(stride) if layer == "depthwise" else {"ours": layers.conv3x3, "xla": layers._conv3x3}
+            ways = _ways(layer, kernel, stride)
             seconds = _timing.medians({name: _turns(way, x, w) for name, way in ways.items()})
             row = {"layer": layer, "height": height, "width": width, "channels": channels, "kernel": kernel}
             row |= {"stride": stride, "batch": args.batch}
@@ -39,7 +46,22 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
             yield row | {f"to_{name}": seconds["ours"] / seconds[name] for name in seconds if name != "ours"}
 
 
-def _depthwise(stride: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+def _ways(layer: str, side: int, stride: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+    if layer == "3×3":
+        return {"ours": layers.conv3x3, "xla": layers._conv3x3}
+    pads = ((side // 2, side // 2),) * 2
+    if layer == "7×7":
+        xla = partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return {
+            "ours": lambda x, w: layers.by_blocks(x, w, pads[0][0]),
+            "xla": lambda x, w: xla(x, w, (stride, stride), pads),
+        }
+    if layer == "maximum":
+        pads = ((1, 1), (1, 1)) if side == 3 else ((0, 0), (0, 0))
+        return {
+            "ours": lambda x, _: max_pool.by_slices(x, side, stride, pads),
+            "xla": lambda x, _: nn.max_pool(x, (side, side), (stride, stride), pads),
+        }
     derived = layers._by_slices.fun  # the function without its custom gradients
     return {
         "ours": lambda x, w: layers.depthwise(x, w, stride, by_slices=True),

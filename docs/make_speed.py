@@ -34,7 +34,7 @@ TITLES = {
     "startup": "From the start of a process to the end of its first training step",
     "memory": "Bytes of a training step (stage 2, Adam) by the compiler, and what is kept for the backward pass",
     "devices": "The same training on one and on several devices: the greatest difference of a probability",
-    "convolutions": "Forward and backward pass of convolutions on a CPU, beside XLA's own and derived gradients",
+    "convolutions": "Forward and backward pass of layers on a CPU, beside XLA's own and derived gradients",
 }
 REMARKS = {
     "patch_train": "Ours and the peer ran with freed memory kept in the process (`mammojax.heap`), as our commands do. "
@@ -43,7 +43,8 @@ REMARKS = {
     "Commands: `--batch 8`, and `--trunk vgg16 --batch 4`.",
     "whole_train": "Command: `--size 576 448`. The goals on a CPU were 0.7 for stage 1, whose forward pass through the "
     "frozen trunk is the inference of the table below, and 1.2 for stage 2; 1152×896 was not measured again.",
-    "exam_train": "Without kept memory 1.66 (`MALLOC_ARENA_MAX=64`). What takes the time was not found.",
+    "exam_train": "By JAX's profiler most of the time is in XLA's convolutions with 16 channels, above all in the "
+    "gradients of their kernels.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass of VGG16 is "
     "convolutions, which are XLA's own there.",
     "startup": "Command: `--network quickstart --repeats 3`; the goal "
@@ -61,7 +62,7 @@ REMARKS = {
     "number of devices gives the same numbers to the last bit, and with config.exact_devices any number that divides "
     "it does: sums are then added in one order, which costs a learning BatchNorm its whole batch, and time.",
     "convolutions": "3×3 convolutions are written so only for inputs of 8 MB and more with 64 channels and more, in "
-    "float32 on one CPU device: below that XLA's own are as fast or faster.",
+    "float32 on one CPU device: below that XLA's own are as fast or faster. Maximum pooling is so on one CPU device.",
 }
 CPU_ONLY = ("convolutions", "devices")
 NOTES = {
