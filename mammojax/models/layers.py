@@ -74,10 +74,13 @@ class Conv1x1(nn.Module):
         return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 
-def alone_on_a_cpu() -> bool:
-    """Whether what is traced is a program for one CPU device, be it inside `jax.shard_map`."""
+def alone_on_a_cpu(x: jax.Array) -> bool:
+    """Whether what is traced is a program for one CPU device, be it inside `jax.shard_map`.
+
+    A program that is exported, where the batch has a name and no number, is for other devices too.
+    """
     alone = jax.device_count() == 1 or bool(jax.sharding.get_abstract_mesh().manual_axes)
-    return jax.default_backend() == "cpu" and alone
+    return jax.default_backend() == "cpu" and alone and all(isinstance(n, int) for n in x.shape)
 
 
 def convolution(
@@ -93,7 +96,7 @@ def convolution(
     """
     height, width, *channels = (*lhs.shape[1:3], *rhs.shape[2:])
     pads = padding if isinstance(padding, str) else tuple(map(tuple, padding))  # `nn.Conv` makes it a list
-    if alone_on_a_cpu() and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1:
+    if alone_on_a_cpu(lhs) and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1:
         if (
             rhs.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and pads in ("SAME", ((1, 1), (1, 1)))
             and lhs.size * 4 >= LARGE and min(channels) >= WIDE and min(height, width) >= HIGH
@@ -101,7 +104,7 @@ def convolution(
             return conv3x3(lhs, rhs)
         if (
             rhs.shape[:2] == (7, 7) and tuple(window_strides) == (2, 2) and pads in (((0, 0),) * 2, ((3, 3),) * 2)
-            and channels[0] <= FEW and channels[1] <= NARROW and min(height, width) >= 7
+            and channels[0] <= FEW and channels[1] <= NARROW and min(height, width) >= HIGH
         ):  # fmt: skip
             return by_blocks(lhs, rhs, pads[0][0])
     y: jax.Array = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)

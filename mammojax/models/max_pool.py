@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from mammojax.models import layers
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+LEAST = 2**18
+"""Numbers of an input from which slices pay: a program with them takes longer to compile."""
 LARGEST = 11
 """The side of a window whose places an int8 can number."""
 
@@ -17,10 +19,10 @@ LARGEST = 11
 def max_pool(x_BxHxWxC: jax.Array, side: int, stride: int, pads: Pads | str = "VALID") -> jax.Array:
     """The maximum of each window: float [B, H, W, C] → [B, ⌊(H + pads - side) / stride⌋ + 1, …, C].
 
-    The first of equal values has the gradient, as with XLA. On a CPU, in programs for one device, the windows' values
-    are slices that lie side by side, and what is kept for the gradient is which of them was the highest; XLA's own
-    gradient of 112×112×64 in a batch of two takes 25 times as long there. `python -m benchmarks convolutions` measures
-    both. Elsewhere it is XLA's own, which several devices can share by an image's height.
+    The first of equal values has the gradient, as with XLA. On a CPU, in programs for one device, the values of the
+    windows of a large input are slices that lie side by side, and what is kept for the gradient is which of them was
+    the highest; XLA's own gradient takes many times as long (`python -m benchmarks convolutions`). Elsewhere it is
+    XLA's own, which several devices can share by an image's height.
 
     Args:
         x_BxHxWxC: the input.
@@ -28,7 +30,7 @@ def max_pool(x_BxHxWxC: jax.Array, side: int, stride: int, pads: Pads | str = "V
         pads: places around the image, before and after, of height and width, which are never the highest; or "VALID"
             or "SAME", as TensorFlow has them.
     """
-    if not layers.alone_on_a_cpu() or side > LARGEST:
+    if not layers.alone_on_a_cpu(x_BxHxWxC) or side > LARGEST or x_BxHxWxC.size < LEAST:
         return nn.max_pool(x_BxHxWxC, (side, side), (stride, stride), pads)
     if isinstance(pads, str):
         rows, columns = jax.lax.padtype_to_pads(x_BxHxWxC.shape[1:3], (side, side), (stride, stride), pads)

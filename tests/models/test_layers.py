@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from mammojax.models import layers
 from mammojax.models.layers import by_blocks, conv3x3, convolution
+from mammojax.models.max_pool import max_pool
 
 NAMES = ("NHWC", "HWIO", "NHWC")
 
@@ -54,6 +56,7 @@ def test_a_first_convolution_by_blocks_is_xlas_own(
     for mine, theirs in zip(*(jax.grad(loss, (1, 2))(how, x, kernel) for how in (ours, xla)), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(layers, "HIGH", 7)
     taken: list[tuple[int, ...]] = []
     monkeypatch.setattr(layers, "by_blocks", lambda x, k, pad: taken.append(k.shape) or own)
     for features in (5, 17):  # by the layer, which changes how it says its padding
@@ -84,3 +87,16 @@ def test_only_large_images_on_a_cpu_leave_xlas_own(
     variables = layer.init(jax.random.key(0), x)
     assert ("scan[" in str(jax.make_jaxpr(jax.grad(lambda v: layer.apply(v, x).sum()))(variables))) == taken
     assert "scan[" not in str(jax.make_jaxpr(gradient)(x[:, :15], kernel))
+
+
+def test_a_batch_without_a_number_takes_xlas_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is exported for any batch, on one device too."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    (batch,) = export.symbolic_shape("batch")
+    x, kernel = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((batch, 64, 64, 64), (3, 3, 64, 64)))
+
+    def network(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return max_pool(convolution(x, kernel, (1, 1), "SAME", dimension_numbers=NAMES), 2, 2)
+
+    text = export.export(jax.jit(network))(x, kernel).mlir_module()
+    assert text.count("stablehlo.convolution") == text.count("stablehlo.reduce_window") == 1

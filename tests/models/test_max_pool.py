@@ -25,6 +25,7 @@ def test_it_is_xlas_own(
     side: int, stride: int, pads: max_pool.Pads | str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(max_pool, "LEAST", 0)
     rng = np.random.default_rng(0)
     for x in (rng.normal(size=(2, *size, 3)), rng.integers(-1, 1, (2, *size, 3))):  # and with equal values
 
@@ -43,7 +44,9 @@ def test_it_is_xlas_own(
 
 
 def test_what_is_not_a_number_stays_and_several_devices_take_xlas_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "alone_on_a_cpu", lambda: True)
+    monkeypatch.setattr(layers, "alone_on_a_cpu", lambda _: True)
+    assert "reduce_window" in str(jax.make_jaxpr(lambda x: max_pool.max_pool(x, 2, 2))(jnp.ones((1, 13, 13, 1))))
+    monkeypatch.setattr(max_pool, "LEAST", 0)
     x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
     y = max_pool.max_pool(x, 2, 2)
     assert np.isnan(y[0, 0, 0, 0])
@@ -51,5 +54,5 @@ def test_what_is_not_a_number_stays_and_several_devices_take_xlas_own(monkeypatc
     wide = jnp.ones((1, 13, 13, 1))
     texts = [str(jax.make_jaxpr(lambda x, side=side: max_pool.max_pool(x, side, 1))(wide)) for side in (2, 12)]
     assert ["reduce_window" in text for text in texts] == [False, True]
-    monkeypatch.setattr(layers, "alone_on_a_cpu", lambda: False)
+    monkeypatch.setattr(layers, "alone_on_a_cpu", lambda _: False)
     assert "reduce_window" in str(jax.make_jaxpr(lambda x: max_pool.max_pool(x, 2, 2))(x))
