@@ -49,11 +49,11 @@ def test_predictions_get_probabilities_and_decisions_when_they_were_chosen(
     predict = ["predict", "--run", str(calibrated), "--input", str(tmp_path / "films")]
     assert cli.main([*predict, "--output", str(tmp_path / "before"), "--tta", "flips"]) == 0
     before = _rows(tmp_path / "before" / "predictions.csv")
-    assert list(before[0]) == list(IMAGE_COLUMNS)
+    assert list(before[0]) == [*IMAGE_COLUMNS, "origin"]
     assert cli.main(["calibrate", str(calibrated)]) == 0
     assert "Operating point" not in capsys.readouterr().out
     assert cli.main([*predict, "--output", str(tmp_path / "p"), "--tta", "flips"]) == 0
-    assert list(_rows(tmp_path / "p" / "predictions.csv")[0]) == [*IMAGE_COLUMNS, "p_calibrated"]
+    assert list(_rows(tmp_path / "p" / "predictions.csv")[0]) == [*IMAGE_COLUMNS, "p_calibrated", "origin"]
 
     assert cli.main(["calibrate", str(calibrated), "--sensitivity", "0.85", "--prevalence", "0.006"]) == 0
     printed = capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_predictions_get_probabilities_and_decisions_when_they_were_chosen(
         assert row["decision"] == ("recall" if score >= fitted.threshold else "no recall")
     capsys.readouterr()
     assert cli.main([*predict, "--output", str(tmp_path / "plain")]) == 0  # another augmentation, another scale
-    assert list(_rows(tmp_path / "plain" / "predictions.csv")[0]) == list(IMAGE_COLUMNS)
+    assert list(_rows(tmp_path / "plain" / "predictions.csv")[0]) == [*IMAGE_COLUMNS, "origin"]
     assert "it is for --tta flips" in capsys.readouterr().out
 
 
