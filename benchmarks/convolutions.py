@@ -3,7 +3,7 @@
 Depthwise ones are `mammojax.models.layers.depthwise` by slices, with written-out gradients; "derived" is the same sum
 of slices with the gradients that JAX derives; the shapes are those of EfficientNet-Lite0 on 224 × 224. The 3×3 ones
 are `layers.conv3x3`; shapes of VGG16 on 224 × 224, and the first of ResNet50 on 1152 × 896. The 7×7 one is
-`layers.by_blocks`, the first of ResNet-22 on an eighth of a window of the paper's. Maximum pooling is
+`layers.conv7x7`, the first of ResNet-22 on an eighth of a window of the paper's. Maximum pooling is
 `max_pool.by_slices`; the first of ResNet50 and VGG16 on 224 × 224 and of that ResNet-22.
 """
 
@@ -53,7 +53,7 @@ def _ways(layer: str, side: int, stride: int) -> dict[str, Callable[[jax.Array, 
     if layer == "7×7":
         xla = partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return {
-            "ours": lambda x, w: layers.by_blocks(x, w, pads[0][0]),
+            "ours": lambda x, w: layers.conv7x7(x, w, pads[0][0]),
             "xla": lambda x, w: xla(x, w, (stride, stride), pads),
         }
     if layer == "maximum":

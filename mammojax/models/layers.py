@@ -29,7 +29,7 @@ ROWS = 4
 LARGE, WIDE, HIGH = 2**23, 64, 56
 """Bytes of an input, its channels and the sides of its images from which that beats XLA's own."""
 FEW, NARROW = 3, 16
-"""Channels of an input and of an output up to which `by_blocks` beats XLA's own."""
+"""Channels of an input and of an output up to which the gradient `by_blocks` beats XLA's own."""
 
 
 def never(path: str) -> bool:
@@ -90,8 +90,9 @@ def convolution(
 
     3×3 kernels learn faster from large images: XLA multiplies for the kernel's gradient at half the speed or less once
     the input does not fit its caches; a few rows at a time do. That takes over for stride 1 and sizes from LARGE, WIDE
-    and HIGH. And a narrow network's first convolution, 7×7 of stride 2 on up to FEW channels, goes `by_blocks`. Both
-    are for float32, in programs for one device (inside `jax.shard_map` too): a scan over rows would bring the bands of
+    and HIGH. So does the kernel of a narrow network's first convolution, 7×7 of stride 2 on up to FEW channels, which
+    goes `by_blocks`. The forward pass is XLA's own, so that scores do not depend on the number of devices. Both are for
+    float32, in programs for one device (inside `jax.shard_map` too): a scan over rows would bring the bands of
     an image together. All else is XLA's own.
     """
     height, width, *channels = (*lhs.shape[1:3], *rhs.shape[2:])
@@ -106,9 +107,34 @@ def convolution(
             rhs.shape[:2] == (7, 7) and tuple(window_strides) == (2, 2) and pads in (((0, 0),) * 2, ((3, 3),) * 2)
             and channels[0] <= FEW and channels[1] <= NARROW and min(height, width) >= HIGH
         ):  # fmt: skip
-            return by_blocks(lhs, rhs, pads[0][0])
+            return conv7x7(lhs, rhs, pads[0][0])
     y: jax.Array = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
     return y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv7x7(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    """7×7 convolution of stride 2, whose kernel's gradient is that of `by_blocks`; arguments as there."""
+    return _conv7x7(x_BxHxWxC, kernel, pad)
+
+
+def _conv7x7(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    pads, names = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=names)
+
+
+def _conv7x7_forward(x: jax.Array, kernel: jax.Array, pad: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return conv7x7(x, kernel, pad), (x, kernel)
+
+
+def _conv7x7_backward(pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    (of_input,) = jax.vjp(lambda x: _conv7x7(x, kernel, pad), x)[1](g)
+    (of_kernel,) = jax.vjp(lambda kernel: by_blocks(x, kernel, pad), kernel)[1](g)
+    return of_input, of_kernel
+
+
+conv7x7.defvjp(_conv7x7_forward, _conv7x7_backward)
 
 
 def by_blocks(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:

@@ -21,8 +21,8 @@ def max_pool(x_BxHxWxC: jax.Array, side: int, stride: int, pads: Pads | str = "V
 
     The first of equal values has the gradient, as with XLA. On a CPU, in programs for one device, the values of the
     windows of a large input are slices that lie side by side, and what is kept for the gradient is which of them was
-    the highest; XLA's own gradient takes many times as long (`python -m benchmarks convolutions`). Elsewhere it is
-    XLA's own, which several devices can share by an image's height.
+    the highest; XLA's own gradient takes up to sixteen times as long (`python -m benchmarks convolutions`). Elsewhere
+    it is XLA's own, which several devices can share by an image's height.
 
     Args:
         x_BxHxWxC: the input.
