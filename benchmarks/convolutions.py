@@ -9,7 +9,6 @@ are `layers.conv3x3`; shapes of VGG16 on 224 × 224, and the first of ResNet50 o
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -47,14 +46,11 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
 
 
 def _ways(layer: str, side: int, stride: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
-    if layer == "3×3":
-        return {"ours": layers.conv3x3, "xla": layers._conv3x3}
-    pads = ((side // 2, side // 2),) * 2
-    if layer == "7×7":
-        xla = partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    if layer in ("3×3", "7×7"):
+        pad = side // 2
         return {
-            "ours": lambda x, w: layers.conv7x7(x, w, pads[0][0]),
-            "xla": lambda x, w: xla(x, w, (stride, stride), pads),
+            "ours": layers.conv3x3 if side == 3 else lambda x, w: layers.conv7x7(x, w, pad),
+            "xla": lambda x, w: layers.by_xla(x, w, stride, pad),
         }
     if layer == "maximum":
         pads = ((1, 1), (1, 1)) if side == 3 else ((0, 0), (0, 0))

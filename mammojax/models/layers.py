@@ -112,15 +112,16 @@ def convolution(
     return y
 
 
+def by_xla(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    """XLA's own convolution, [B, H, W, C], [k, k, C, D] → [B, H', W', D], with `pad` zeros on each side."""
+    pads, names = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x_BxHxWxC, kernel, (stride, stride), pads, dimension_numbers=names)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv7x7(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     """7×7 convolution of stride 2, whose kernel's gradient is that of `by_blocks`; arguments as there."""
-    return _conv7x7(x_BxHxWxC, kernel, pad)
-
-
-def _conv7x7(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
-    pads, names = ((pad, pad), (pad, pad)), ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=names)
+    return by_xla(x_BxHxWxC, kernel, 2, pad)
 
 
 def _conv7x7_forward(x: jax.Array, kernel: jax.Array, pad: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -129,7 +130,7 @@ def _conv7x7_forward(x: jax.Array, kernel: jax.Array, pad: int) -> tuple[jax.Arr
 
 def _conv7x7_backward(pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    (of_input,) = jax.vjp(lambda x: _conv7x7(x, kernel, pad), x)[1](g)
+    (of_input,) = jax.vjp(lambda x: by_xla(x, kernel, 2, pad), x)[1](g)
     (of_kernel,) = jax.vjp(lambda kernel: by_blocks(x, kernel, pad), kernel)[1](g)
     return of_input, of_kernel
 
@@ -154,22 +155,14 @@ def by_blocks(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     padded = jnp.pad(x_BxHxWxC, ((0, 0), (pad, ends[0]), (pad, ends[1]), (0, 0)))[:, : 2 * blocks[0], : 2 * blocks[1]]
     squares = padded.reshape(count, blocks[0], 2, blocks[1], 2, channels).transpose(0, 1, 3, 2, 4, 5)
     even = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(4, 2, 4, 2, channels, -1)
-    return jax.lax.conv_general_dilated(
-        squares.reshape(count, *blocks, 4 * channels),
-        even.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * channels, -1),
-        (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
+    wide = even.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * channels, -1)
+    return by_xla(squares.reshape(count, *blocks, 4 * channels), wide, 1, 0)
 
 
 @jax.custom_vjp
 def conv3x3(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
     """3×3 convolution of stride 1, zeros around: [B, H, W, C], [3, 3, C, D] → [B, H, W, D]."""
-    return _conv3x3(x_BxHxWxC, kernel)
-
-
-def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    pads, names = ((1, 1), (1, 1)), ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=names)
+    return by_xla(x_BxHxWxC, kernel, 1, 1)
 
 
 def _conv3x3_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -179,7 +172,7 @@ def _conv3x3_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[
 def _conv3x3_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The kernel's gradient is a sum over chunks of rows of a product of the nine shifted inputs with the gradient."""
     x, kernel = saved
-    (of_input,) = jax.vjp(lambda x: _conv3x3(x, kernel), x)[1](g)
+    (of_input,) = jax.vjp(lambda x: by_xla(x, kernel, 1, 1), x)[1](g)
     count, height, width, channels = x.shape
     chunks = -(-height // ROWS)
     below = chunks * ROWS - height

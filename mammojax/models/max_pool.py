@@ -49,9 +49,8 @@ def _highest(x: jax.Array, side: int, stride: int, pads: Pads) -> tuple[jax.Arra
     height, width = ((n + sum(pad) - side) // stride + 1 for n, pad in zip(x.shape[1:3], pads, strict=True))
     rows, columns = _squares(x, stride, pads)
     below, right = (n * stride - m - pad[0] for n, m, pad in zip((rows, columns), x.shape[1:3], pads, strict=True))
-    padded = jnp.pad(
-        x, ((0, 0), (pads[0][0], below), (pads[1][0], right), (0, 0)), constant_values=-jnp.inf
-    )  # fmt: skip
+    around = ((0, 0), (pads[0][0], below), (pads[1][0], right), (0, 0))
+    padded = jnp.pad(x, around, constant_values=-jnp.inf)
     squares = padded.reshape(x.shape[0], rows, stride, columns, stride, x.shape[3])
     shape = (x.shape[0], height, width, x.shape[3])
     best, place = jnp.full(shape, -jnp.inf, x.dtype), jnp.zeros(shape, jnp.int8)
