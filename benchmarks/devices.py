@@ -33,7 +33,7 @@ def probabilities(precision: str, steps: int, learning: bool, exact: int) -> lis
         jnp.dtype = lambda name: dtype_of("float64" if name == "float32" else name)  # type: ignore[assignment]
     from mammojax import plan, tasks
     from mammojax.configs import quickstart
-    from mammojax.evaluate.predictor import make_apply
+    from mammojax.models.classifiers import make_apply
     from mammojax.train import mesh, stages
     from mammojax.train.state import init_variables
     from mammojax.train.step import make_step

@@ -25,7 +25,7 @@ from mammojax.configs import base, quickstart
 from mammojax.data import dataset
 from mammojax.data.prepare import prepare
 from mammojax.data.recipe import Recipe
-from mammojax.evaluate import compare, predictor, table, two_step
+from mammojax.evaluate import compare, table, two_step
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best
 
@@ -247,7 +247,7 @@ def _off_centre(workdir: Path, seeds: Sequence[int]) -> list[dict]:
             if not (folder / "metrics.json").is_file():
                 continue
             config, facts, variables = restore_best(folder)
-            apply = predictor.make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
+            apply = classifiers.make_apply(classifiers.build(config.model), facts["mean"], config.model.channels)
             side = config.data.patch_size
 
             def called(patches: list[np.ndarray], apply: Any = apply, variables: Any = variables) -> float:

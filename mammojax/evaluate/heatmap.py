@@ -33,6 +33,7 @@ from mammojax.vocabulary import FINDINGS, MALIGNANT_PATCHES
 Tree = Any
 BATCH = 32  # patches at a time
 STRIDE = sliding.CELL
+_apply = cache(classifiers.make_apply)
 
 
 @cache
@@ -78,18 +79,9 @@ def heatmap(
     model = config.model
     network, normalise = classifiers.build(model), model.get("normalise", "mean")
     if model.trunk in classifiers.SQUEEZED:
-        classify = _classify(network, facts["mean"], model.channels, normalise)
+        classify = _apply(network, facts["mean"], model.channels, normalise)
         return jnp.stack([_patch_by_patch(partial(classify, variables), np.asarray(x), side) for x in images])
     return _slide(network, facts["mean"], model.channels, max(1, side // 32), normalise)(variables, images)
-
-
-@cache
-def _classify(model: nn.Module, mean: float, channels: int, normalise: str) -> Any:
-    @jax.jit
-    def classify(variables: Tree, patches: jax.Array) -> jax.Array:
-        return jax.nn.softmax(model.apply(variables, classifiers.as_input(patches, mean, channels, normalise))[0])
-
-    return classify
 
 
 def _patch_by_patch(classify: Callable[[np.ndarray], jax.Array], image: np.ndarray, side: int) -> jax.Array:

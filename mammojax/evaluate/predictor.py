@@ -8,13 +8,12 @@ import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -35,19 +34,7 @@ from mammojax.train.checkpoint import restore_best
 from mammojax.vocabulary import LABELS, PAIRS, VIEWS
 
 Tree = Any
-Apply = Callable[[Tree, jax.Array], jax.Array]
 WINDOWS = {"none": 1, "random10": 10}  # windows per view of an exam, by test-time augmentation
-
-
-def make_apply(model: nn.Module, mean: float, channels: int, normalise: str = "mean") -> Apply:
-    """A jitted function: variables, images uint16 [B, H, W, 1], or such by view → probabilities float32 [B, K]."""
-
-    @jax.jit
-    def apply(variables: Tree, images: Any) -> jax.Array:
-        logits, _ = model.apply(variables, classifiers.as_input(images, mean, channels, normalise))
-        return jax.nn.softmax(logits, axis=-1)
-
-    return apply
 
 
 def ensemble(scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -71,7 +58,7 @@ class ImagePredictor:
         self.config, self.facts, self.variables = config, facts, variables
         model = config.model
         normalise = model.get("normalise", "mean")
-        self._apply = make_apply(classifiers.build(model), facts["mean"], model.channels, normalise)
+        self._apply = classifiers.make_apply(classifiers.build(model), facts["mean"], model.channels, normalise)
 
     @classmethod
     def restore(cls, run: str | Path) -> "ImagePredictor":

@@ -5,7 +5,7 @@ All are a trunk with a top. The whole-image network keeps the trunk and replaces
 …"); the two-view network keeps the whole-image network's trunk likewise (Petrini et al. 2022).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +29,7 @@ Array = jax.Array
 
 
 NORMALISATIONS = ("mean", "unit", "image")
+Apply = Callable[[Any, Any], jax.Array]
 
 
 def centre(image_BxHxWx1: Array, mean: float, channels: int, normalise: str = "mean") -> Array:
@@ -67,6 +68,17 @@ def as_input(image: Any, mean: float | None, channels: int, normalise: str = "me
         return centre(image_BxHxWx1.astype(jnp.float32) * (255 / 65535), mean, channels, normalise)
 
     return jax.tree.map(of_view, image)
+
+
+def make_apply(model: nn.Module, mean: float, channels: int, normalise: str = "mean") -> Apply:
+    """A jitted function: variables, images uint16 [B, H, W, 1], or such by view → probabilities float32 [B, K]."""
+
+    @jax.jit
+    def apply(variables: Any, images: Any) -> jax.Array:
+        logits, _ = model.apply(variables, as_input(images, mean, channels, normalise))
+        return jax.nn.softmax(logits, axis=-1)
+
+    return apply
 
 
 class PatchClassifier(nn.Module):

@@ -21,7 +21,7 @@ from mammojax.configs import quickstart
 from mammojax.data import identity, phantom
 from mammojax.data.dicom import read_mammogram
 from mammojax.errors import BadCheckpoint, BadMammogram, BadManifest
-from mammojax.evaluate import predict, predictor, table
+from mammojax.evaluate import predict, table
 from mammojax.models import classifiers
 from mammojax.train.checkpoint import restore_best, save_best
 from mammojax.train.state import init_variables
@@ -87,13 +87,13 @@ def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_p
 def test_rejected_files_compile_nothing_new(
     finished: Path, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes, make = set(), predictor.make_apply
+    shapes, make = set(), classifiers.make_apply
 
-    def spy(*args: Any) -> predictor.Apply:
+    def spy(*args: Any) -> classifiers.Apply:
         apply = make(*args)
         return lambda variables, images: (shapes.add(images.shape), apply(variables, images))[1]
 
-    monkeypatch.setattr(predictor, "make_apply", spy)
+    monkeypatch.setattr(classifiers, "make_apply", spy)
     batch = restore_best(finished)[0].eval_batch
     for k in range(2 * batch):
         shutil.copy(films[0], tmp_path / f"{k}.dcm")
