@@ -22,16 +22,7 @@ BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p
 """Columns of breasts.csv; p_benign is of exam networks only."""
 ORIGIN = "predictions.json"
 """Which runs the tables come from, and what they may be used for."""
-_OUTPUTS = (
-    "predictions.csv",
-    "breasts.csv",
-    "exams.csv",
-    "patients.csv",
-    "rejected.csv",
-    ORIGIN,
-    predict_report.FILE,
-    KEY,
-)
+_OUTPUTS = (*predict_report.TABLES, "rejected.csv", ORIGIN, predict_report.FILE, KEY)
 _FOLDERS = ("overlays", "dicom")
 Facts = dict[str, str]
 Listed = list[tuple[Path, Facts]]
@@ -170,7 +161,7 @@ def finish(
 
 
 def _sign(path: Path, origin: str) -> None:
-    """Add the column `origin` to a table; it stays readable while that is done."""
+    """Add the column `origin` to a table, in a copy; not with pandas, which holds no name that is no UTF-8."""
     signed = path.with_name(f".{path.name}")
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file, open_csv(signed) as copy:
         rows = csv.reader(file)

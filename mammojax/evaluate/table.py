@@ -164,10 +164,11 @@ def _breasts(scored: Exams) -> Iterator[tuple[list[Any], dict[str, str]]]:
                 yield [*cells, int(exam.biopsied(side))], exam.columns[side]
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """A CSV of ours as text; a missing cell is empty, cells beyond the header are dropped."""
+def read_csv(path: Path, errors: str = "backslashreplace") -> pd.DataFrame:
+    """A CSV of ours as text; bytes that are no UTF-8 escaped, missing cells empty, cells beyond the header dropped."""
+    form: Any = {"header": None, "dtype": str, "keep_default_na": False, "encoding_errors": errors}
     try:  # the header is read as a row, or pandas renames columns; `usecols` lets long rows pass
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, usecols=lambda _: True).map(plain)
+        cells = pd.read_csv(path, usecols=lambda _: True, **form).map(plain)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     return cells.iloc[1:].set_axis(cells.iloc[0].tolist(), axis=1).reset_index(drop=True)
@@ -216,7 +217,7 @@ def read_plain(path: Path) -> Predictions:
     if not path.is_file():
         raise NotComparable(f'there is no file "{path}"; give a CSV of predictions.')
     try:
-        frame = _label_as_malignant(read_csv(path))
+        frame = _label_as_malignant(read_csv(path, "strict"))
     except (ValueError, UnicodeDecodeError):
         raise NotComparable(f"{path.name}: it is no CSV in UTF-8, separated by commas; save it as one.") from None
     keys = ["image"] if "image" in frame else ["exam_id", "laterality"]

@@ -84,6 +84,22 @@ def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_p
         assert b"caf\xe9.txt" in (tmp_path / "rejected.csv").read_bytes()
 
 
+def test_a_film_whose_name_is_no_utf_8_is_predicted(finished: Path, films: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(films[0], tmp_path / "in" / os.fsdecode(b"caf\xe9.dcm"))
+    assert (
+        cli.main(
+            ["predict", "--run", str(finished), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+        )
+        == 0
+    )
+    assert b"\ncaf\xe9.dcm," in (tmp_path / "out" / "predictions.csv").read_bytes()
+    (row,) = table.read_csv(tmp_path / "out" / "predictions.csv").to_dict("records")
+    assert row["image"] == r"caf\xe9.dcm"
+    assert row["origin"].endswith("; research use only")
+    assert "malignant" in (tmp_path / "out" / "predictions.html").read_text()
+
+
 def test_rejected_files_compile_nothing_new(
     finished: Path, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
