@@ -43,8 +43,7 @@ REMARKS = {
     "Commands: `--batch 8`, and `--trunk vgg16 --batch 4`.",
     "whole_train": "Command: `--size 576 448`. The goals on a CPU were 0.7 for stage 1, whose forward pass through the "
     "frozen trunk is the inference of the table below, and 1.2 for stage 2; 1152×896 was not measured again.",
-    "exam_train": "By JAX's profiler most of the time is in XLA's convolutions with 16 channels, above all in the "
-    "gradients of their kernels.",
+    "exam_train": "By JAX's profiler convolutions take most of the step, in both passes; no single one stands out.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass of VGG16 is "
     "convolutions, which are XLA's own there.",
     "startup": "Command: `--network quickstart --repeats 3`; the goal "
@@ -62,7 +61,8 @@ REMARKS = {
     "number of devices gives the same numbers to the last bit, and with config.exact_devices any number that divides "
     "it does: sums are then added in one order, which costs a learning BatchNorm its whole batch, and time.",
     "convolutions": "3×3 convolutions are written so only for inputs of 8 MB and more with 64 channels and more, in "
-    "float32 on one CPU device: below that XLA's own are as fast or faster. Maximum pooling is so on one CPU device.",
+    "float32 on one CPU device: below that XLA's own are as fast or faster. Maximum pooling is so for inputs of 2¹⁸ "
+    "numbers and more on one CPU device.",
 }
 CPU_ONLY = ("convolutions", "devices")
 NOTES = {

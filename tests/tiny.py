@@ -68,11 +68,11 @@ def launch(workdir: Path, *extra: str, tiny: list[str] = IMAGES) -> subprocess.C
 
 def joined(count: int) -> list[list[str]]:
     """The flags of each of `count` processes of one run on loopback; none for a process of its own."""
+    if count == 1:
+        return [[]]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
-    if count == 1:
-        return [[]]
     return [[address, f"--num_processes={count}", f"--process_id={k}"] for k in range(count)]
 
 
