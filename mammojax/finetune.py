@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from mammojax import arguments, plan, run, run_folder, start, tasks
+from mammojax import arguments, plan, run, run_folder, start, tasks, train_patients
 from mammojax.data import folds as folding
 from mammojax.data import manifest
 from mammojax.data.concerns import CANNOT, splits_of
@@ -112,16 +112,21 @@ def parts_of(config: ConfigDict, source_table: Table, workdir: Path, folds: int)
 
     Raises:
         BadManifest: the manifest has a split column, which folds would overrule, or too few patients.
+        BadCheckpoint: the run that they start from has learned from patients of a validation or test split.
     """
+    start_run = [Path(config.init_from)]
+    labelled = {image.patient_id for image in source_table.images if image.label >= 0}
     if not folds:
         splits, concerns = splits_of(source_table.images, config.data.seed)
         for concern in concerns:
             if concern.kind == CANNOT:
                 raise BadManifest(concern.text)
+        train_patients.refuse_patients(start_run, config, {p for p in labelled if splits[p] != "train"})
         return [Part("all", config, workdir, splits)]
     if any(image.split for image in source_table.images):
         raise BadManifest("the manifest's split column is filled; leave it empty, or leave out --folds.")
     place = folding.fold_of_patients(source_table, folds, config.seed)
+    train_patients.refuse_patients(start_run, config, labelled)
     workdir.mkdir(parents=True, exist_ok=True)
     source = Path(config.data.source)
     paths = folding.write_folds(source, source_table, workdir / "folds", folds, config.seed)

@@ -85,8 +85,12 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: data
     Raises:
         BadCheckpoint: a start was trained on such patients, or, for exams, its patients are unknown.
     """
+    refuse_patients(starts, config, {row["patient_id"] for split in ("val", "test") for row in data.table(split)})
+
+
+def refuse_patients(starts: Iterable[Path], config: ml_collections.ConfigDict, ours: set[str]) -> None:
+    """`refuse` of a run with these validation and test patients, before its data set is prepared."""
     exams = config.model.task in ("exam", "exam_patch")
-    ours = {row["patient_id"] for split in ("val", "test") for row in data.table(split)}
     for run in starts:
         learned, missing = read(run)
         if _published(run) == config.data.name:
@@ -101,7 +105,8 @@ def refuse(starts: Iterable[Path], config: ml_collections.ConfigDict, data: data
         if shared:
             raise BadCheckpoint(
                 f'"{run}" has learned from {len(shared)} patients who stand in the validation or test split of this '
-                "data set; pretrain on the same split (the same config.data.split and config.data.seed)."
+                "data set; pretrain on the same split (the same config.data.split and config.data.seed), or leave "
+                "them out."
             )
         for folder in missing:
             print(f'whom "{folder}" has learned from cannot be told: its data set or folder is gone', flush=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mammojax import cli, finetune
 from mammojax.data import folds, manifest, phantom
 from mammojax.errors import BadManifest
 from mammojax.evaluate import table
-from mammojax.train.checkpoint import read_config
+from mammojax.train.checkpoint import TRAIN_PATIENTS, read_config
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,15 @@ def test_what_cannot_be_fine_tuned_is_refused(
     with (films / "split.csv").open("w", newline="") as file:
         csv.writer(file).writerows([[*header, "split"], *([*row, "train"] for row in rows)])
     where = ["--workdir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "data")]
+    knows = Path(shutil.copytree(finished, tmp_path / "knows"))
+    (knows / TRAIN_PATIENTS).write_text(f"manifest\t{rows[0][header.index('patient_id')]}\n")
     for run, further, words in (
         (finished / "patch", ["--data", str(films)], "is no whole-image or two-view run and no exam run"),
         (finished, ["--data", str(films), "--folds", "2"], "take three folds or more"),
         (finished, ["--data", str(films), "--folds", "9"], "9 folds need"),
         (finished, ["--data", str(films / "split.csv"), "--folds", "3"], "split column is filled"),
         (finished, ["--data", str(films / "split.csv")], "val split has no labelled image"),
+        (knows, ["--data", str(films), "--folds", "3", "--plan-only"], "has learned from 1 patients who stand in"),
         (finished, ["--data", str(films / "none.csv")], "there is no such manifest"),
         (tmp_path, ["--data", str(films)], "is not a run folder"),
     ):
