@@ -483,6 +483,7 @@ ARMS: dict[str, Arm] = {
     "frozen random features, linear": Arm(linear, "frozen ImageNet features, linear", random),
     "end to end, film beside the breast kept": Arm(trained, "end to end", beside),
     "strong augmentation": Arm(slid, "patch net slid", strong),
+    "end to end, strong augmentation": Arm(trained, "end to end", strong),
     "Lite 2": Arm(slid, "patch net slid", lite2),
     "768 x 432": Arm(slid, "patch net slid", larger),
     "one type of lesion": Arm(slid, "patch net slid", one_type),
