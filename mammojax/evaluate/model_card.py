@@ -18,6 +18,8 @@ PART = "reported"
 HEADER = ("item", "of TRIPOD+AI", "this run")
 MOST_WORDS = 10  # different words of a column; more are ids or free text
 _BALANCE = ("the loss takes classes as they come", "the loss weighs classes alike")
+_INSIDE = {"exam": "birads", "two_view": "single_view"}  # by task, the run inside a config that gives the weights
+_WORDS = {"birads": "BI-RADS", "single_view": "single-view", "patch": "patch"}
 UNKNOWN = (
     ("Intended use", "3b", "research; use in patients was not studied"),
     ("Dates of the images", "5b", NOT),
@@ -102,11 +104,19 @@ def _calibration(workdir: Path) -> str:
 
 
 def _start(config: Mapping[str, Any]) -> str:
-    start = [
-        word for field, word in (("init_from", "an earlier run"), ("patch", "its own patch run")) if config.get(field)
-    ]
-    pretrained = config.get("model", {}).get("pretrained") or config.get("patch", {}).get("model", {}).get("pretrained")
-    return " and ".join([*start, *(["published weights"] if pretrained else [])]) or "random"
+    """Where the weights come from: the runs inside the config that are trained before it, or an earlier run, and
+    whether the first of them has published weights."""
+    chain, published, inner = [], False, config
+    while inner:
+        model = inner.get("model", {})
+        published = published or bool(model.get("pretrained"))
+        inside = _INSIDE.get(model.get("task", ""), "patch")
+        if inner.get("init_from"):
+            chain.append("an earlier run")
+            break
+        inner = inner.get(inside) or {}
+        chain += [f"its own {_WORDS[inside]} run"] if inner else []
+    return ", that from ".join([*chain, *(["published weights"] if published else [])]) or "random"
 
 
 def _choice(config: Mapping[str, Any]) -> str:

@@ -105,5 +105,7 @@ def report(
     """Write report.html with a gallery of the surest and the worst."""
     inputs = {"views": "CC and MLO", "breasts": "a breast and the other one"}[config.model.pair]
     title = f"Two-view classifier ({inputs}) {config.model.trunk} + {config.model.head} on {config.data.name}"
+    if config.model.pair == "breasts":
+        notes = [*notes, "Of two mammograms side by side the first is the breast that is scored, the second the other."]
     source = Pairs(data, "test", config.model.pair, masks=True)
     images.write_report(config, workdir, data, source, source.table, predictions, title, notes)
