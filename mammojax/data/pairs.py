@@ -77,7 +77,8 @@ class Pairs:
     Attributes:
         pairs: the breasts.
         left_out: how many breasts have no pair.
-        table: a row for each pair, with the columns that `dataset.of_patients` and tables of predictions take.
+        table: a row for each pair, with the columns that `dataset.of_patients` and tables of predictions take; its
+            "facts" are those of its first image.
 
     Args:
         data: of kind "whole".
@@ -88,10 +89,11 @@ class Pairs:
     """
 
     def __init__(self, data: Prepared, split: str, pair: str, masks: bool = False, images: bool = True) -> None:
-        self.pairs, self.left_out = pairs_of(data.table(split), pair)
+        rows = data.table(split)
+        self.pairs, self.left_out = pairs_of(rows, pair)
         self.table = [
             {"exam_id": p.exam_id, "patient_id": p.patient_id, "laterality": p.laterality, "views": p.views,
-             "label": str(p.label)} for p in self.pairs
+             "label": str(p.label), "facts": rows[p.images[0]].get("facts", "")} for p in self.pairs
         ]  # fmt: skip
         self._source, self._inputs = data.source(split, masks=masks, images=images), PAIRS[pair]
         self._parts = [part for part, used in (("image", images), ("masks", masks)) if used]

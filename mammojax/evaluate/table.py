@@ -22,7 +22,7 @@ from mammojax.vocabulary import BIRADS, FINDINGS, LABELS
 IMAGE_COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label", "p_malignant")
 """Columns of a whole-image run's predictions/<split>.csv, one row per image."""
 PAIR_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "label", "p_malignant")
-"""Columns of a two-view run's predictions/<split>.csv, one row per breast."""
+"""Columns of a two-view run's predictions/<split>.csv, one row per breast; further ones are of its first image."""
 BREAST_COLUMNS = ("exam_id", "patient_id", "laterality", "views", "p_benign", "p_malignant", "benign", "malignant")
 """Columns of an exam run's predictions/<split>.csv, one row per breast; after them biopsied, density, birads and
 whatever other columns the manifest has."""
@@ -101,21 +101,25 @@ def write(path: Path, frame: pd.DataFrame) -> None:
         Writer(file, list(frame.columns)).rows(frame.itertuples(index=False, name=None))
 
 
-def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str]) -> None:
-    """Write predictions/<split>.csv: IMAGE_COLUMNS and the manifest's further columns; for a patch network, a column
-    p_<class> for each class.
+def write_images(
+    path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]], classes: Sequence[str],
+    columns: Sequence[str] = IMAGE_COLUMNS,
+) -> None:  # fmt: skip
+    """Write predictions/<split>.csv of images or pairs: `columns` and the manifest's further ones; for a patch network,
+    a column p_<class> for each class.
 
     Args:
         path: of the CSV.
         scored: "scores" float [N, K] and "label" int [N], -1 where unknown, from `ImagePredictor.score_split`.
-        rows: [N], the split's table.
+        rows: [N], the split's table, or `Pairs.table`.
         classes: [K].
+        columns: IMAGE_COLUMNS or PAIR_COLUMNS.
 
     Raises:
         BadCheckpoint: see `refuse_not_finite`.
     """
     scores = refuse_not_finite(scored["scores"]).astype(np.float64)
-    frame = pd.DataFrame(list(rows), columns=IMAGE_COLUMNS[:5])
+    frame = pd.DataFrame(list(rows), columns=columns[:-2])
     frame["label"] = [int(label) if label >= 0 else "" for label in scored["label"]]
     for k, name in enumerate(classes):
         if len(classes) > 2 or k == 1:
@@ -124,13 +128,6 @@ def write_images(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, st
     for column in dict.fromkeys(name for cells in further for name in cells if name not in frame):
         frame[column] = [cells.get(column, "") for cells in further]
     write(path, frame)
-
-
-def write_pairs(path: Path, scored: dict[str, Any], rows: Sequence[dict[str, str]]) -> None:
-    """Write predictions/<split>.csv of a two-view run: PAIR_COLUMNS; as `write_images`, with rows of `Pairs.table`."""
-    frame = pd.DataFrame(list(rows), columns=PAIR_COLUMNS[:4])
-    frame["label"] = [int(label) if label >= 0 else "" for label in scored["label"]]
-    write(path, frame.assign(p_malignant=refuse_not_finite(scored["scores"]).astype(np.float64)[:, 1]))
 
 
 def write_exams(path: Path, scored: Exams, target: str) -> None:

@@ -87,7 +87,8 @@ def measure(
 ) -> dict[str, Any]:
     """Write predictions/NAME.csv, one row per breast; return the metrics with their intervals."""
     pairs = Pairs(data, split, config.model.pair)
-    table.write_pairs(workdir / "predictions" / f"{name}.csv", predictions, pairs.table)
+    path, classes = workdir / "predictions" / f"{name}.csv", data.facts["classes"]
+    table.write_images(path, predictions, pairs.table, classes, table.PAIR_COLUMNS)
     patients = [pair.patient_id for pair in pairs.pairs]
     measured = measures.measure(predictions, patients, runs=config.bootstrap_runs, seed=config.seed)
     return measured | {"breasts": measured.pop("images"), "breasts_left_out": pairs.left_out}

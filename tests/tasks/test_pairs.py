@@ -68,7 +68,7 @@ def test_the_chain_patch_single_view_two_views(finished: Path) -> None:
     assert {"val", "test", "test_flips", "test_shifts9"} <= set(metrics)
     assert (metrics["test"]["breasts"], metrics["test"]["breasts_left_out"]) == (4, 0)
     scored = rows(finished / "predictions" / "test.csv")
-    assert tuple(scored[0]) == table.PAIR_COLUMNS
+    assert tuple(scored[0]) == (*table.PAIR_COLUMNS, "density", "label_source")
     assert {row["views"] for row in scored} == {"CC+MLO"}
     saved = json.loads((finished / "config.json").read_text())
     assert saved["facts"]["pairs"]["test"] == [4, 0]
@@ -220,12 +220,15 @@ def test_a_saliency_figure_shows_both_images_of_a_breast(finished: Path) -> None
 @pytest.mark.slow
 def test_a_run_is_fine_tuned_on_other_breasts(finished: Path, tmp_path: Path) -> None:
     phantom.write_phantom(tmp_path / "films", patients=12, seed=7, image_size=(192, 128), both_breasts=True)
-    data_dir = str(tmp_path / "data")
+    data_dir, films = str(tmp_path / "data"), pd.read_csv(tmp_path / "films" / "manifest.csv", dtype=str)
+    films.assign(clinic="side " + films["laterality"]).to_csv(tmp_path / "films" / "manifest.csv", index=False)
     result = finetune.finetune(finished, tmp_path / "films", tmp_path / "run", epochs=1, data_dir=data_dir)
     (row,) = result["rows"]
     tested = rows(tmp_path / "run" / "predictions" / "test_flips.csv")
     assert sum(row["n"]) == len(tested)
     assert {breast["views"] for breast in tested} == {"CC+MLO"}
+    assert all(breast["clinic"] == f"side {breast['laterality']}" for breast in tested)
+    assert set(table.parts(table.read_images(tmp_path / "run", "test_flips"), "clinic")) == {"side L", "side R"}
     saved, _ = read_config(tmp_path / "run")
     theirs, _ = read_config(finished)
     assert (saved.model.task, saved.init_from) == ("two_view", str(finished))
