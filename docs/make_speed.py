@@ -46,8 +46,10 @@ REMARKS = {
     "exam_train": "By JAX's profiler convolutions take most of the step, in both passes; no single one stands out.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass of VGG16 is "
     "convolutions, which are XLA's own there.",
-    "startup": "Command: `--network quickstart --repeats 3`; the goal "
-    "to halve the compiler's share was not reached for a first start; a second one finds its programs.",
+    "startup": "Command: `--network quickstart --repeats 3`; the goal to halve the compiler's share was not reached "
+    "for a first start; a second one finds its programs. Most of it is LLVM's work on some thousand small"
+    " kernels. Adam in one kernel for all parameters, lower LLVM optimisation, XLA's older emitters and "
+    "fewer parallel parts were tried: each saved a sixth or nothing.",
     "prepare": "The peer reads and writes only: it finds no breast and no gray levels, splits nothing, checks nothing.",
     "memory": "`kept_bytes` are what the forward pass leaves for the backward pass, weights included, by JAX's own "
     "account; XLA fuses operations, so that `bytes` of a plain step are fewer. remat leaves a quarter or less, and "
