@@ -333,9 +333,18 @@ def write(workdir: Path, source_run: Path, parts: Sequence[Part], result: dict[s
     gain, _, gain_rest = interval_text(last["difference"], "+.3f").partition(" ")
     cards = [("AUC fine-tuned", value, rest), ("difference from the run as it was", gain, gain_rest)]
     title = f"{source_run.name} fine-tuned, {len(parts)} folds" if len(parts) > 1 else f"{source_run.name} fine-tuned"
-    notes = ["Research use only. The validation patients of each run chose its epoch; the test patients chose nothing."]
+    notes = [f"Fine-tuning {_verdict(last['difference'])} the AUC.", "Research use only. The validation patients of "
+             "each run chose its epoch; the test patients chose nothing."]  # fmt: skip
     report.write_page(workdir / "finetune.html", title, notes, sections, cards)
     print(f"\n→ {workdir / 'finetune.html'}", flush=True)
+
+
+def _verdict(difference: dict[str, Any]) -> str:
+    """What the interval of a difference shows; of too few patients there is none."""
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return "was not shown to change"
+    return "raised" if low > 0 else "lowered"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -86,11 +86,20 @@ def test_folds_are_fine_tuned_and_tabulated(
     assert not (as_it_was.score() == table.read_images(tmp_path / "run" / "fold_1", "test_flips").score()).any()
     page = (tmp_path / "run" / "finetune.html").read_text()
     assert "AUC as it was" in page
+    assert "Fine-tuning was not shown to change the AUC." in page
     assert "mean" in printed
     logs = [(tmp_path / "run" / f"fold_{k}" / "metrics.jsonl").read_text() for k in (1, 2, 3)]
     assert cli.main(command) == 0  # finished folds are not trained again
     assert "TIME  about 1 s" in capsys.readouterr().out
     assert logs == [(tmp_path / "run" / f"fold_{k}" / "metrics.jsonl").read_text() for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.2, "raised"), (-0.2, -0.01, "lowered"), (-0.1, 0.1, "was not shown"), (None, None, "was not shown")],
+)
+def test_the_page_says_what_the_interval_shows(low: float | None, high: float | None, words: str) -> None:
+    assert finetune._verdict({"value": 0.0, "low": low, "high": high}).startswith(words)
 
 
 def test_what_cannot_be_fine_tuned_is_refused(
