@@ -25,6 +25,10 @@ GROUPS = ("density", "view", "views", "vendor", "manufacturer", "finding")
 CATEGORIES = ("0_incomplete", "1_normal", "2_benign")  # BI-RADS, section IV-C
 
 
+ALIKE, TINY = 0.25, 1e-12
+"""Log odds between the 5th and the 95th percentile of the scores, below which they are nearly one; and no zero."""
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """One image of the gallery: uint8 [H, W]; the patch network's malignant probability [H, W] or None; lesion marks
@@ -124,7 +128,7 @@ def write_image_report(
             Section("Training", figures=[("Loss and validation score by epoch", run.curves())], layout="wide",
                     note=run.which_kept),
         ]  # fmt: skip
-    notes = [*_sentences(run, abilities or {}), *notes]
+    notes = [*_sentences(run, abilities or {}), *_alike(workdir), *notes]
     details = [("Config", json.dumps(run.config, indent=2)), ("Versions", run.versions)]
     cards = [(_words(name), *_card(run.results["test"][name])) for name in names[:4]]
     sections.append(_model_card(workdir, run, title, notes))
@@ -201,6 +205,22 @@ def _sentences(run: _Files, abilities: Mapping[str, Mapping[str, Any]]) -> list[
     if sentences:
         sentences.append("It marks places for a reader to look at; it is no diagnosis. Research use only.")
     return sentences
+
+
+def _alike(workdir: Path) -> list[str]:
+    """A sentence where the test images have nearly one score: a trunk whose features have died still has a loss, that
+    of the share of malignant images, and an AUC, that of rounding."""
+    frame = table.read_csv(workdir / "predictions" / "test.csv")
+    if "p_malignant" not in frame or len(frame) < 2:
+        return []
+    low, high = np.quantile(frame["p_malignant"].map(float), (0.05, 0.95))
+    odds = [np.log(max(p, TINY) / max(1 - p, TINY)) for p in (low, high)]
+    if odds[1] - odds[0] >= ALIKE:
+        return []
+    return [
+        f"It gives the test images nearly one score ({low:.3f} to {high:.3f}, the 5th to the 95th percentile): it has "
+        "learned how many are malignant, and little of which. Train it with another seed or a lower learning rate."
+    ]
 
 
 def _places(places: Mapping[str, Any] | None) -> list[Section]:

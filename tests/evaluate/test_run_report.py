@@ -118,6 +118,20 @@ def test_a_patch_report_has_its_confusion_matrix(tmp_path: Path, count: int) -> 
     assert "ROC curve" not in page
 
 
+def test_a_report_says_that_all_images_have_one_score(tmp_path: Path) -> None:
+    workdir = _workdir(tmp_path, ["not malignant", "malignant"], np.arange(40) % 2)
+    assert "nearly one score" not in write_image_report(workdir, title="A run").read_text()
+    path = workdir / "predictions" / "test.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"p_malignant": 0.16 + 0.01 * k / len(rows)} for k, row in enumerate(rows))
+    page = re.sub(r"\s+", " ", write_image_report(workdir, title="A run").read_text())
+    assert "It gives the test images nearly one score (0.160 to 0.169, the 5th to the 95th percentile)" in page
+    assert "nearly one score" in (workdir / "model_card.md").read_text()
+
+
 def test_a_report_says_what_the_network_can_do_and_where_it_looks(tmp_path: Path) -> None:
     workdir = _workdir(tmp_path, ["not malignant", "malignant"], np.arange(40) % 2)
     some = {"value": 0.5, "low": 0.4, "high": 0.6, "n": [9, 9]}
