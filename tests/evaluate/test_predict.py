@@ -87,12 +87,7 @@ def test_output_may_be_the_input_folder(finished: Path, films: list[Path], tmp_p
 def test_a_film_whose_name_is_no_utf_8_is_predicted(finished: Path, films: list[Path], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(films[0], tmp_path / "in" / os.fsdecode(b"caf\xe9.dcm"))
-    assert (
-        cli.main(
-            ["predict", "--run", str(finished), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-        )
-        == 0
-    )
+    assert predict.predict([finished], tmp_path / "in", tmp_path / "out") == 0
     assert b"\ncaf\xe9.dcm," in (tmp_path / "out" / "predictions.csv").read_bytes()
     (row,) = table.read_csv(tmp_path / "out" / "predictions.csv").to_dict("records")
     assert row["image"] == r"caf\xe9.dcm"
