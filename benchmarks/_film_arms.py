@@ -69,7 +69,8 @@ class Fold:
         del config.patch
         if self.change:
             self.change(config, patch)
-            patch.data.size, patch.data.patch_size = config.data.size, config.data.patch_size
+            for field in ("size", "patch_size", "context"):
+                patch.data[field] = config.data[field]
         return config, patch
 
     def patches(self) -> Path:
@@ -120,6 +121,12 @@ def beside(config: ConfigDict, patch: ConfigDict) -> None:
     config.data.crop = patch.data.crop = "breast"
 
 
+def alone(config: ConfigDict, patch: ConfigDict) -> None:
+    """Patches without context; all of their features are averaged."""
+    config.data.context, patch.model.window = 0, 0
+    config.model.head = "heatmap4,max"
+
+
 def quarters(config: ConfigDict, patch: ConfigDict) -> None:
     """No change; the patch net has another start, `turned`."""
 
@@ -146,8 +153,8 @@ def lite2(config: ConfigDict, patch: ConfigDict) -> None:
 
 def larger(config: ConfigDict, patch: ConfigDict) -> None:
     """Half as many pixels again along each axis; patches of about the same tissue."""
-    config.data.update(size=(768, 432), patch_size=160)
-    config.model.head = "heatmap5,max"
+    config.data.update(size=(768, 432), patch_size=160, context=32)
+    config.model.head, patch.model.window = "heatmap5,max", 5
 
 
 def _fewer(share: int, config: ConfigDict, patch: ConfigDict) -> None:
@@ -481,6 +488,8 @@ ARMS: dict[str, Arm] = {
     "end to end, random weights": Arm(trained, "end to end", random, random_start),
     "frozen ImageNet features, linear": Arm(linear, "patch net slid"),
     "frozen random features, linear": Arm(linear, "frozen ImageNet features, linear", random),
+    "patch net slid, patches without context": Arm(slid, "patch net slid", alone),
+    "end to end, patches without context": Arm(trained, "end to end", alone),
     "end to end, film beside the breast kept": Arm(trained, "end to end", beside),
     "strong augmentation": Arm(slid, "patch net slid", strong),
     "end to end, strong augmentation": Arm(trained, "end to end", strong),

@@ -7,7 +7,9 @@ Ours, not a row of a paper, for tens to hundreds of images; the method is that o
 learns the outlined lesions, then becomes the whole-image classifier, which is trained end to end from image labels. The
 trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are, so that what
 the blocks give is kept and used again. Lesions stand anywhere in a patch, the background is tissue of any breast
-("patches_jittered"). The head adds two numbers, no layers: the image is as suspicious as its most suspicious place
+("patches_jittered"). A patch is seen with its context, 24 pixels on every side, and its features are averaged in the
+middle alone: without it, zeros beyond a patch's border reach most of its features, which are then others than the same
+place has in an image, and the patch classifier slid over images is another one. The head adds two numbers, no layers: the image is as suspicious as its most suspicious place
 ("heatmap4,max"). These two learn first, as new layers do in the paper. The breast is cropped, its aspect is kept, and
 what lies beside it is black: with it, the highest place of an image was often a film's corner. The last epoch is kept.
 docs/data.md describes the manifest; docs/findings.md has what it reached on mini-MIAS.
@@ -24,19 +26,20 @@ NUMBERS = ("head/scale", "head/bias")  # of the maximum head, beside the patch c
 
 def get_config() -> ConfigDict:
     """The recipe for few films."""
-    config = whole_resnet.get_config("heatmap4,max")
+    config = whole_resnet.get_config("heatmap3,max")
     config.row = config.patch.row = "film"
     config.source = FieldReference("", field_type=str)
     config.data.update(
-        name="manifest", size=(512, 288), crop="tissue", keep_aspect=True, patch_size=112, prepare=True, workers=2
-    )
+        name="manifest", size=(512, 288), crop="tissue", keep_aspect=True, patch_size=112, context=24, prepare=True,
+        workers=2,
+    )  # fmt: skip
     config.data.source = config.get_ref("source")
     for part in (config, config.patch):
         part.model.update(trunk="efficientnet_lite0", width=32)
         part.augment.update(rotation=15.0, zoom=(0.9, 1.1), order="linear")
         part.monitor = "last"  # a few validation patients choose no epoch well
     config.model.pretrained = "imagenet"
-    config.patch.model.dropout = 0.3
+    config.patch.model.update(dropout=0.3, window=3)
     config.patch.data.kind = "patches_jittered"
     config.patch.batch, config.patch.eval_batch = 32, 32
     learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 4)

@@ -39,6 +39,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "split": "shen",  # "official" is the honest modern bar, "all"
             "size": (1152, 896),
             "patch_size": 224,
+            "context": 0,  # pixels around a patch that its network sees too; "patches_jittered" only, see model.window
             "crop": "none",
             "keep_aspect": False,
             "data_dir": "",  # WORKDIR/data for the phantom, ~/mammojax_data else
@@ -62,6 +63,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "classes": 5,
             "auxiliary_classes": 0,  # 5: a whole-image net that learns lesion patches beside images, see whole_resnet
             "channels": 3,
+            "window": 0,  # of a patch with context: positions in its middle that are averaged, 0: all
             "width": 64,
             "blocks": (3, 4, 6, 3),
             "stride_on": "1x1",

@@ -70,7 +70,7 @@ def _inputs(config: Any, facts: dict[str, Any]) -> tuple[Any, str]:
         meaning += "standardised, and the two heatmaps where there are three channels"
         return {view: jax.ShapeDtypeStruct(shape, jnp.float32) for view, shape in shapes.items()}, meaning
     if config.model.task in ("patch", "exam_patch"):
-        side = patch_side(config.data.kind, config.data.patch_size)
+        side = patch_side(config.data.kind, config.data.patch_size, config.data.get("context", 0))
         size, what = (side, side), "a patch, not resized"
     else:
         size, what = facts["framing"]["size"], "a mammogram brought to the network's size, see framing"

@@ -79,7 +79,7 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
     kind, seed = recipe.kind.removeprefix("patches_"), _patch_seed(image, recipe)
     if jittered:
         tissue = placement.mask(breast_mask(mammogram.pixels).astype(np.uint8))
-        patches = sample_jittered(pixels, labelled, tissue, recipe.patch_size, seed, avoid)
+        patches = sample_jittered(pixels, labelled, tissue, recipe.patch_size, seed, avoid, recipe.context)
     else:
         patches = sample_patches(pixels, labelled, kind, recipe.patch_size, seed, avoid=avoid)
     if unlocated:

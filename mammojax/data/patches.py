@@ -107,7 +107,7 @@ def sample_patches(
 
 def sample_jittered(
     image: np.ndarray, lesions: Sequence[tuple[np.ndarray, int]], tissue: np.ndarray, size: int, seed: int,
-    avoid: Sequence[np.ndarray] = (),
+    avoid: Sequence[np.ndarray] = (), context: int = 0,
 ) -> list[Patch]:  # fmt: skip
     """PER_LESION patches of each lesion, which stands anywhere in them, and PER_IMAGE of the background.
 
@@ -121,14 +121,15 @@ def sample_jittered(
         image: uint16 [H, W].
         lesions: (mask bool [H, W], class); an empty mask gives no patch. An image without lesions gives background.
         tissue: bool [H, W], the breast.
-        size: side of a patch in pixels.
+        size: P in pixels.
         seed: the result depends on it and the other arguments alone.
         avoid: masks, bool [H, W], of lesions that give no patches.
+        context: pixels around a patch that are cut with it, on every side; its place and its label do not depend on it.
 
     Returns:
         Lesion patches in the order of the lesions, then the background: fewer where TRIES draws find no place.
     """
-    rng, canvas = np.random.default_rng(seed), _Canvas(image, size)
+    rng, canvas = np.random.default_rng(seed), _Canvas(image, size + 2 * context)
     patches: list[Patch] = []
     discs = []
     for mask, label in [*lesions, *((mask, -1) for mask in avoid)]:

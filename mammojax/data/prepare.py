@@ -162,6 +162,7 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Ru
         "kind": recipe.kind,
         **_settings_used(recipe, path / "index.csv"),
         "patch_size": recipe.patch_size,
+        **({"context": recipe.context} if recipe.context else {}),
         "split": recipe.split,
         "seed": recipe.seed,
         "source": source.digest(recipe),
@@ -274,6 +275,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=arguments.count, default=100, help="of exams: the crop's erosion in pixels"
     )
+    parser.add_argument(
+        "--context", type=int, default=0, help="of patches_jittered: pixels around a patch that are cut with it"
+    )
     parser.add_argument("--crop", choices=CROPS, default="none")
     parser.add_argument("--keep-aspect", action="store_true")
     parser.add_argument("--split", choices=["shen", "official", "all"], default="shen")
@@ -302,7 +306,7 @@ def main(args: argparse.Namespace) -> int:
     kinds = tuple((args.kinds or usual).split(","))
     recipe = Recipe(
         args.name, kinds[0], args.data_dir, args.source, split=args.split, seed=args.seed,
-        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), label_map=args.map, size=args.size,
+        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), context=args.context, label_map=args.map, size=args.size,
         crop=args.crop, keep_aspect=args.keep_aspect, threshold=args.threshold, iterations=args.iterations,
         patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
         phantom_seed=args.phantom_seed, contrast=args.contrast, digital=args.digital,

@@ -25,9 +25,12 @@ FORMAT_VERSION = "1.0.0"
 _SPLITS = ("shen", "official", "all")
 
 
-def patch_side(kind: str, patch_size: int) -> int:
-    """Height and width of a patch of a kind of KINDS, in pixels: S1g patches are twice as large as `patch_size`."""
-    return patch_size * (2 if kind == "patches_s1g" else 1)
+def patch_side(kind: str, patch_size: int, context: int = 0) -> int:
+    """Height and width of a patch of a kind of KINDS, in pixels, with its context.
+
+    S1g patches are twice as large as `patch_size`; `context` lies around the others on every side.
+    """
+    return patch_size * (2 if kind == "patches_s1g" else 1) + 2 * context
 
 
 def data_dir(config: Any, workdir: Path) -> str:
@@ -49,6 +52,7 @@ class Recipe:
         split: "shen", "official" (of CBIS-DDSM) or "all".
         seed: of the split and of the patches.
         patch_size: side of a patch in pixels of the framed image ("patches_s1g": twice that), for exams of the image.
+        context: pixels around a patch that its network sees too, on every side; of "patches_jittered".
         label_map: the meaning of a manifest's words, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
         size, crop, keep_aspect: the `Framing` of whole images, from which their patches are cut.
         threshold, iterations: the crop of exams (`breast.crop`). Threshold None: it is computed from each
@@ -69,6 +73,7 @@ class Recipe:
     split: str = "shen"
     seed: int = 0
     patch_size: int = 224
+    context: int = 0
     label_map: str = ""
     size: tuple[int, int] = (1152, 896)
     crop: str = "none"
@@ -100,6 +105,10 @@ class Recipe:
             raise BadDataset(
                 f"images of {height}x{width} or patches of {self.patch_size} show nothing; 8 is the least."
             )
+        if self.context < 0 or (self.context and self.kind not in (*WITHOUT_PATCHES, "patches_jittered")):
+            raise BadDataset(
+                f'data.context={self.context} is for the kind "patches_jittered", and not negative; {self.kind} has 0.'
+            )
         if self.threshold is None and self.name in PHANTOMS:
             object.__setattr__(self, "threshold", 0)
         if self.of_exams and ((self.threshold or 0) < 0 or self.iterations < 1):
@@ -120,7 +129,7 @@ class Recipe:
             workdir: the run folder; phantoms go to its data/ unless the config names another folder.
         """
         data, is_phantom = config["data"], config["data"]["name"] in PHANTOMS
-        settings = ("split", "seed", "patch_size", "crop", "keep_aspect", "threshold", "iterations")
+        settings = ("split", "seed", "patch_size", "context", "crop", "keep_aspect", "threshold", "iterations")
         fields = {field: data[field] for field in settings if field in data}
         if "size" in data:
             fields["size"] = tuple(data["size"])
@@ -167,7 +176,7 @@ class Recipe:
     @property
     def patch_side(self) -> int:
         """Height and width of a patch, in pixels."""
-        return patch_side(self.kind, self.patch_size)
+        return patch_side(self.kind, self.patch_size, self.context)
 
     @property
     def origin(self) -> Path:
@@ -195,7 +204,7 @@ class Recipe:
         else:
             parts.append(f"{self.size[0]}x{self.size[1]}")
         if self.kind not in WITHOUT_PATCHES:
-            parts.append(f"p{self.patch_size}")
+            parts.append(f"p{self.patch_size}" + f"c{self.context}" * (self.context > 0))
         if not self.of_exams:
             parts += [self.crop] * (self.crop != "none") + ["aspect"] * self.keep_aspect
         parts.append(f"s{self.seed}")
@@ -226,6 +235,7 @@ class Recipe:
         words += ["--split", self.split, "--seed", str(self.seed)]
         words += ["--map", self.label_map] if self.label_map else []
         words += [] if self.kind in WITHOUT_PATCHES else ["--patch-size", str(self.patch_size)]
+        words += ["--context", str(self.context)] if self.context and self.kind not in WITHOUT_PATCHES else []
         if self.of_exams:
             words += ["--iterations", str(self.iterations)]
             words += [] if self.threshold is None else ["--threshold", str(self.threshold)]

@@ -75,13 +75,14 @@ def heatmap(
     Returns:
         float32 [B, h, w, 5], h = H / 32 for the paper's trunks; the classes of vocabulary.PATCH_CLASSES.
     """
-    side = patch_side(facts["kind"], facts["patch_size"])
     model = config.model
+    side = patch_side(facts["kind"], facts["patch_size"])
+    window = model.get("window", 0) or max(1, side // 32)
     network, normalise = classifiers.build(model), model.get("normalise", "mean")
     if model.trunk in classifiers.SQUEEZED:
         classify = _apply(network, facts["mean"], model.channels, normalise)
         return jnp.stack([_patch_by_patch(partial(classify, variables), np.asarray(x), side) for x in images])
-    return _slide(network, facts["mean"], model.channels, max(1, side // 32), normalise)(variables, images)
+    return _slide(network, facts["mean"], model.channels, window, normalise)(variables, images)
 
 
 def _patch_by_patch(classify: Callable[[np.ndarray], jax.Array], image: np.ndarray, side: int) -> jax.Array:

@@ -86,20 +86,33 @@ class PatchClassifier(nn.Module):
 
     Logits are float32 [B, classes]. `intermediates` holds the trunk's intermediates, "features" (the trunk's output)
     and "pooled". Params: "trunk" and "classifier". `frozen` keeps the running statistics of chosen BatchNorms while
-    `train`; see `layers.Frozen`.
+    `train`; see `layers.Frozen`. With `window`, the average is over so many positions in the middle of the features,
+    along each axis; what lies around them is the patch's context.
     """
 
     trunk: nn.Module
     classes: int = 5
     dropout: float = 0.0
+    window: int = 0
 
     @nn.compact
     def __call__(self, x_BxHxWxC: Array, train: bool = False, frozen: Frozen = never) -> Output:
         features, intermediates = self.trunk(x_BxHxWxC, train, frozen)
-        pooled = pool(features)
+        pooled = pool(self._middle(features) if self.window else features)
         x = nn.Dropout(self.dropout)(pooled, deterministic=not train)
         logits = nn.Dense(self.classes, name="classifier")(x)
         return logits, {**intermediates, "features": features, "pooled": pooled}
+
+    def _middle(self, features_BxhxwxC: Array) -> Array:
+        around = [side - self.window for side in features_BxhxwxC.shape[1:3]]
+        if min(around) < 0 or any(n % 2 for n in around):
+            height, width = features_BxhxwxC.shape[1:3]
+            raise ValueError(
+                f"model.window={self.window}: there is no middle of so many positions in the {height}x{width} of a"
+                " patch; its context must be as wide on all sides (data.patch_size, data.context)."
+            )
+        y, x = (n // 2 for n in around)
+        return features_BxhxwxC[:, y : y + self.window, x : x + self.window]
 
 
 class WholeImageClassifier(nn.Module):
@@ -233,7 +246,7 @@ def build(model: ConfigDict) -> nn.Module:
             raise ValueError(f"model.{field}={model[field]!r} is unknown; use {' or '.join(map(str, allowed))}.")
     trunk = _trunk(model)
     if model.task not in ("whole", "two_view"):
-        return PatchClassifier(trunk, model.classes, model.dropout)
+        return PatchClassifier(trunk, model.classes, model.dropout, model.get("window", 0))
     head, momentum = model.head, model.get("head_bn_momentum", model.bn_momentum)
     if extension.named(head):
         head = extension.build(_module(head, "head"), _fields(model))

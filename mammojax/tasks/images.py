@@ -34,7 +34,7 @@ def network(model: ConfigDict) -> nn.Module:
 
 def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
     """(height, width) of the images; `data` is the outer run's config.data, `config` may be of a run inside it."""
-    side = patch_side(config.data.kind, data.patch_size)
+    side = patch_side(config.data.kind, data.patch_size, data.get("context", 0) * (config.model.task == "patch"))
     size = (int(data.size[0]), int(data.size[1])) if config.model.task == "whole" else (side, side)
     mesh.refuse(config, size, stride=32)
     return size
