@@ -153,7 +153,7 @@ def lite2(config: ConfigDict, patch: ConfigDict) -> None:
 
 def larger(config: ConfigDict, patch: ConfigDict) -> None:
     """Half as many pixels again along each axis; patches of about the same tissue."""
-    config.data.update(size=(768, 432), patch_size=160, context=32)
+    config.data.update(size=(768, 432), patch_size=160, context=64)
     config.model.head, patch.model.window = "heatmap5,max", 5
 
 

@@ -7,11 +7,12 @@ Ours, not a row of a paper, for tens to hundreds of images; the method is that o
 learns the outlined lesions, then becomes the whole-image classifier, which is trained end to end from image labels. The
 trunk is EfficientNet-Lite0 from ImageNet; its first blocks and all BatchNorm statistics stay as they are, so that what
 the blocks give is kept and used again. Lesions stand anywhere in a patch, the background is tissue of any breast
-("patches_jittered"). A patch is seen with its context, 24 pixels on every side, and its features are averaged in the
-middle alone: without it, zeros beyond a patch's border reach most of its features, which are then others than the same
-place has in an image, and the patch classifier slid over images is another one. The head adds two numbers, no layers: the image is as suspicious as its most suspicious place
-("heatmap4,max"). These two learn first, as new layers do in the paper. The breast is cropped, its aspect is kept, and
-what lies beside it is black: with it, the highest place of an image was often a film's corner. The last epoch is kept.
+("patches_jittered"). A patch is seen with 56 pixels of context on every side, and its features are averaged in the
+middle alone: else the zeros beyond a patch's border reach most of its features, and slid over an image, where tissue
+goes on, the patch classifier is another one than it learned to be. The head adds two numbers, no layers: the image is
+as suspicious as its most suspicious place ("heatmap3,max"). These two learn first, as new layers do in the paper. The
+breast is cropped, its aspect is kept, and what lies beside it is black: with it, the highest place of an image was
+often a film's corner. The last epoch is kept.
 docs/data.md describes the manifest; docs/findings.md has what it reached on mini-MIAS.
 """
 
@@ -30,7 +31,7 @@ def get_config() -> ConfigDict:
     config.row = config.patch.row = "film"
     config.source = FieldReference("", field_type=str)
     config.data.update(
-        name="manifest", size=(512, 288), crop="tissue", keep_aspect=True, patch_size=112, context=24, prepare=True,
+        name="manifest", size=(512, 288), crop="tissue", keep_aspect=True, patch_size=112, context=56, prepare=True,
         workers=2,
     )  # fmt: skip
     config.data.source = config.get_ref("source")

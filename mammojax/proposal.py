@@ -25,6 +25,7 @@ from mammojax.train.state import init_variables
 
 FEW = 500  # images, below which docs/recipes.md trains late blocks only
 POSITION = 32  # pixels from one position of a trunk's last layers to the next
+AROUND = 2  # positions that a patch's context adds on every side, as configs/film.py has it
 LEAST = 32  # pixels of the smallest lesions: 4 at a resolution of 1/8, where the first blocks end, 1 at the last
 SMALLEST = 10  # per cent of the lesions are smaller still
 PATCHES = 20  # of a lesion: ten of it, ten of the background
@@ -79,8 +80,13 @@ def choices(found: Fingerprint, source: Path, words: str = "") -> list[Choice]:
     size, patch = _sizes(found)
     result += [size, patch]
     if few:
-        window = max(1, int(patch.value / POSITION + 0.5))
-        result.append(Choice("model.head", f"heatmap{window},max", f"a patch is {window} positions of the trunk wide"))
+        window = max(1, patch.value // POSITION)
+        context = ((window + 2 * AROUND) * POSITION - patch.value) // 2
+        result.append(Choice("data.context", context, f"{AROUND} positions of the trunk around those in the middle"))
+        result.append(
+            Choice("patch.model.window", window, f"so many whole positions of the trunk fit a patch of {patch.value}")
+        )
+        result.append(Choice("model.head", f"heatmap{window},max", "the window of the patch classifier"))
     return result
 
 

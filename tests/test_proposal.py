@@ -51,7 +51,10 @@ def test_the_smallest_lesions_keep_their_pixels() -> None:
     assert proposal.LEAST <= smallest < proposal.LEAST * (1 + proposal.POSITION / height)
     largest = np.percentile(found.diameters, 90) * height / 1000
     assert largest < values["data.patch_size"] <= 224
-    assert values["model.head"] == f"heatmap{int(values['data.patch_size'] / 32 + 0.5)},max"
+    window = values["patch.model.window"]
+    assert values["model.head"] == f"heatmap{window},max"
+    assert window * 32 <= values["data.patch_size"] < (window + 1) * 32
+    assert values["data.patch_size"] + 2 * values["data.context"] == (window + 4) * 32
     halved = _found(diameters=found.diameters / 4)  # too small for any size: no more than what is stored
     size = next(choice for choice in proposal.choices(halved, Path("manifest.csv")) if choice.field == "data.size")
     assert size.value == (1024, 512)

@@ -40,7 +40,7 @@ class Patch:
         label: its class.
         top, left: its corner in the image; negative in the zero padding.
         overlap: the greater of intersection/lesion and intersection/patch (background: over all lesions); NaN for
-            exams and jittered background.
+            exams and jittered background. A patch's context counts as part of it.
     """
 
     pixels: np.ndarray

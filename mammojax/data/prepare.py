@@ -306,8 +306,9 @@ def main(args: argparse.Namespace) -> int:
     kinds = tuple((args.kinds or usual).split(","))
     recipe = Recipe(
         args.name, kinds[0], args.data_dir, args.source, split=args.split, seed=args.seed,
-        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), context=args.context, label_map=args.map, size=args.size,
-        crop=args.crop, keep_aspect=args.keep_aspect, threshold=args.threshold, iterations=args.iterations,
+        patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), context=args.context,
+        label_map=args.map, size=args.size, crop=args.crop, keep_aspect=args.keep_aspect,
+        threshold=args.threshold, iterations=args.iterations,
         patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
         phantom_seed=args.phantom_seed, contrast=args.contrast, digital=args.digital,
     )  # fmt: skip

@@ -246,6 +246,11 @@ def build(model: ConfigDict) -> nn.Module:
             raise ValueError(f"model.{field}={model[field]!r} is unknown; use {' or '.join(map(str, allowed))}.")
     trunk = _trunk(model)
     if model.task not in ("whole", "two_view"):
+        if model.get("window", 0) and model.trunk in SQUEEZED:
+            raise ValueError(
+                f"model.window={model.window}: the squeezes of {model.trunk} take the context into every feature of the"
+                " patch; write model.window=0 and data.context=0."
+            )
         return PatchClassifier(trunk, model.classes, model.dropout, model.get("window", 0))
     head, momentum = model.head, model.get("head_bn_momentum", model.bn_momentum)
     if extension.named(head):

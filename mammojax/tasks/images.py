@@ -33,9 +33,25 @@ def network(model: ConfigDict) -> nn.Module:
 
 
 def sizes(config: ConfigDict, data: ConfigDict) -> tuple[int, int]:
-    """(height, width) of the images; `data` is the outer run's config.data, `config` may be of a run inside it."""
-    side = patch_side(config.data.kind, data.patch_size, data.get("context", 0) * (config.model.task == "patch"))
-    size = (int(data.size[0]), int(data.size[1])) if config.model.task == "whole" else (side, side)
+    """(height, width) of the images; `data` is the outer run's config.data, `config` may be of a run inside it.
+
+    Raises:
+        ValueError: patches with a context are averaged whole, or those without one in their middle alone; or patches
+            with a context are learned beside whole images.
+    """
+    context, model = data.get("context", 0), config.model
+    if model.task == "patch" and bool(context) != bool(model.get("window", 0)):
+        raise ValueError(
+            f"data.context={context} and model.window={model.get('window', 0)}: the features of a patch with context"
+            " are averaged in its middle, those of one without everywhere; set both or neither."
+        )
+    if model.get("auxiliary_classes", 0) and context:
+        raise ValueError(
+            f"data.context={context}: patches that are learned beside whole images (model.auxiliary_classes) have none;"
+            " write data.context=0."
+        )
+    side = patch_side(config.data.kind, data.patch_size, context if model.task == "patch" else 0)
+    size = (int(data.size[0]), int(data.size[1])) if model.task == "whole" else (side, side)
     mesh.refuse(config, size, stride=32)
     return size
 

@@ -165,3 +165,16 @@ def test_a_normal_image_gives_jittered_background_alone() -> None:
     image = np.ones((H, W), np.uint16)
     assert [p.label for p in patches.sample_jittered(image, [], np.ones((H, W), bool), P, 0)] == [0] * 8
     assert len(patches.sample_jittered(image, [], np.zeros((H, W), bool), P, 0)) == 2  # all dark
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40))
+def test_the_context_lies_around_a_jittered_patch_and_moves_nothing(seed: int, context: int) -> None:
+    image, lesions = _case(seed)
+    alone = patches.sample_jittered(image, lesions, image > 0, P, seed)
+    around = patches.sample_jittered(image, lesions, image > 0, P, seed, context=context)
+    assert [p.label for p in around] == [p.label for p in alone]
+    for patch, inner in zip(around, alone, strict=True):
+        assert patch.pixels.shape == (P + 2 * context,) * 2
+        np.testing.assert_array_equal(patch.pixels[context:-context, context:-context], inner.pixels)
+        assert (patch.top, patch.left) == (inner.top - context, inner.left - context)

@@ -43,6 +43,12 @@ TABLE: list[tuple[str, str, dict[str, Any], str, str]] = [
         "cbis_ddsm --source S --kinds patches_s1g --split all --seed 0 --patch-size 112 --size 1152x896",
     ),
     (
+        "inbreast", "patches_jittered", {"source": "S", "patch_size": 112, "context": 24},
+        "patches_jittered_shen_1152x896_p112c24_s0",
+        "inbreast --source S --kinds patches_jittered --split shen --seed 0 --patch-size 112 --context 24 "
+        "--size 1152x896",
+    ),
+    (
         "inbreast", "whole", {"source": "S", "crop": "breast"},
         "whole_shen_1152x896_breast_s0",
         "inbreast --source S --kinds whole --split shen --seed 0 --size 1152x896 --crop breast",
@@ -213,6 +219,11 @@ def test_a_run_s_recipe_is_its_config_s_whether_live_or_saved(tmp_path: Path) ->
         ({"split": "mine"}, 'cbis_ddsm has no split "mine"; write shen or all'),
         ({"name": "inbreast", "split": "official"}, 'inbreast has no split "official"'),
         ({"patch_size": 7}, "patches of 7 show nothing; 8 is the least"),
+        ({"context": -8}, "data.context=-8 is for"),
+        (
+            {"kind": "patches_s10", "context": 8},
+            'is for the kind "patches_jittered", and not negative; patches_s10 has 0',
+        ),
         ({"size": (0, 9)}, "images of 0x9 or"),
         ({"kind": "exams", "threshold": -1}, "config.data.threshold must not be negative"),
         ({"kind": "exams", "iterations": 0}, "config.data.iterations must be at least 1"),

@@ -35,6 +35,23 @@ def test_heatmap_equals_the_patch_net_on_a_patch(finished: Path) -> None:
     np.testing.assert_allclose(large.sum(-1), 1, rtol=1e-5)
 
 
+def test_with_context_a_slid_window_is_its_patch() -> None:
+    """Zeros beyond a patch's border reach its features; a context as wide as VGG16 sees (212 pixels) keeps them off."""
+
+    def distance(context: int) -> float:
+        config = quickstart.get_config().patch.copy_and_resolve_references()
+        config.model.update(trunk="vgg16", width=4, window=3 if context else 0)
+        variables = init_variables(classifiers.build(config.model), (96, 96), config.model.channels, 0)
+        facts = {"mean": 100.0, "kind": "patches_jittered", "patch_size": 96, "classes": ["a", "b", "c", "d", "e"]}
+        image = np.random.default_rng(1).integers(25000, 27000, (1, 352, 352, 1), np.uint16)
+        slid = np.asarray(heatmap.heatmap(config, facts, variables, image))[0, 5, 5]
+        window = slice(4 * 32 - context, 7 * 32 + context)  # position 5 is in the middle
+        alone = ImagePredictor(config, facts, variables).predict([image[0, window, window, 0]])[0]
+        return float(np.abs(np.log(slid) - np.log(alone)).max())
+
+    assert distance(96) < 1e-4 < 0.5 < distance(0)
+
+
 def test_a_trunk_with_squeezes_sees_each_patch_alone() -> None:
     config = quickstart.get_config().patch.copy_and_resolve_references()
     config.model.update(trunk="efficientnet_b0", width=4)

@@ -242,3 +242,16 @@ def test_as_input_scales_centres_and_repeats():
     for channel in range(3):
         np.testing.assert_allclose(x[0, 0, :, channel], np.array([0, 1, 255]) - 52.18, rtol=1e-6)
     np.testing.assert_array_equal(as_input(image.astype(np.float32), 52.18, 1), x[..., :1])
+
+
+def test_a_patch_with_context_is_averaged_in_its_middle():
+    narrow = {"width": 4, "blocks": (1, 1, 1, 1), "channels": 1}
+    x = np.random.default_rng(0).normal(size=(2, 160, 160, 1)).astype(np.float32)
+    model = build(config(**PATCH, **narrow, window=3))
+    (_, intermediates), _ = model.init_with_output(jax.random.key(0), x)
+    middle = np.asarray(intermediates["features"])[:, 1:4, 1:4]
+    np.testing.assert_allclose(intermediates["pooled"], middle.mean((1, 2)), rtol=1e-5)
+    with pytest.raises(ValueError, match="no middle of so many positions in the 5x5"):
+        build(config(**PATCH, **narrow, window=2)).init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="squeezes of efficientnet_b0"):
+        build(config(**PATCH, trunk="efficientnet_b0", window=3))
