@@ -1,30 +1,37 @@
-"""Inference beside PyTorch's: python -m benchmarks inference|heatmap [--json FILE] [--exam-run RUN]
+"""Inference beside PyTorch's: python -m benchmarks inference|heatmap [--json FILE] [--exam-run RUN] [--patch-runs RUN]
 
 Random weights; both take turns in one process (`_timing`). `inference`: images of one size → probabilities.
 `heatmap`: a patch network slid over one mammogram as Wu et al. 2019 do, and the trunk run once over it (Shen et al.
 2019), both beside the sliding window in PyTorch. `heatmap --exam-run RUN` instead measures how far the heatmaps of a
-finished run with `config.exam.dense` are from those of its windows, on the images of its test split.
+finished run with `config.exam.dense` are from those of its windows, on the images of its test split. `heatmap
+--patch-runs RUN …` does so for patch classifiers of whole images: are they slid what they are patch by patch?
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
 from benchmarks import _timing
 from benchmarks.training import FACTS, configured
 from mammojax import tasks
 from mammojax.configs import exam_patch, patch_resnet
 from mammojax.data import dataset, exams, sliding
-from mammojax.evaluate import heatmap
+from mammojax.data.recipe import Recipe
+from mammojax.evaluate import compare, heatmap, table
 from mammojax.models import classifiers
+from mammojax.models.head import TISSUE
 from mammojax.train.checkpoint import restore_best
 from mammojax.train.state import init_variables
-from mammojax.vocabulary import FINDINGS
+from mammojax.vocabulary import FINDINGS, MALIGNANT_PATCHES
 
 
 def main(arguments: Sequence[str]) -> Iterator[dict]:
@@ -37,8 +44,14 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     if name == "heatmap":
         parser.add_argument("--size", type=int, nargs=2, default=(768, 512), help="of the mammogram")
         parser.add_argument("--exam-run", type=Path, help="a finished run with heatmaps")
+        parser.add_argument("--patch-runs", type=Path, nargs="+", help="finished runs of patch classifiers")
         args = parser.parse_args(rest)
-        yield from _difference(args.exam_run) if args.exam_run else _heatmap(args)
+        if args.exam_run:
+            yield from _difference(args.exam_run)
+        elif args.patch_runs:
+            yield from _slid(args.patch_runs)
+        else:
+            yield from _heatmap(args)
         return
     parser.add_argument("--trunk", nargs="+", default=["resnet50", "efficientnet_lite0"])
     parser.add_argument("--size", type=int, nargs=2, default=(224, 224))
@@ -114,6 +127,69 @@ def _difference(run: Path) -> Iterator[dict]:
         highest = [(a.max(), b.max()) for a, b in pairs]
         row["correlation_of_highest"] = float(np.corrcoef(np.array(highest).T)[0, 1])
         yield row | {"dense_s": seconds[True], "window_s": seconds[False], "ratio": seconds[True] / seconds[False]}
+
+
+def _slid(runs: Sequence[Path]) -> Iterator[dict]:
+    """The log odds of malignant of slid patch classifiers, and of the patches cut out around the same places.
+
+    At places of the test images whose patch is at least a quarter tissue; the AUC is that of an image's highest place.
+    """
+    both: list[tuple[table.Predictions, table.Predictions]] = []
+    correlations = []
+    for run in runs:
+        config, facts, variables = restore_best(run)
+        recipe = Recipe.of_run(config, run)
+        data, side = dataset.find(recipe.of_kind("whole")), recipe.patch_side
+        of_patches = partial(
+            classifiers.make_apply(
+                classifiers.build(config.model),
+                facts["mean"],
+                config.model.channels,
+                config.model.get("normalise", "mean"),
+            ),
+            variables,
+        )
+        places: list[np.ndarray] = []
+        highest: list[np.ndarray] = []
+        for example in tqdm(data.source("test", masks=False), desc=run.name, unit="image", disable=None):
+            image = np.asarray(example["image"])
+            grid = np.asarray(heatmap.heatmap(config, facts, variables, image[None]))[0]
+            around = [(side - heatmap.STRIDE) // 2, side]
+            padded = np.pad(image, (around, around, (0, 0)))
+            cut = np.empty_like(grid)
+            for y in range(len(grid)):
+                starts = np.arange(grid.shape[1]) * heatmap.STRIDE
+                row = padded[y * heatmap.STRIDE :][:side]
+                cut[y] = of_patches(np.stack([row[:, x : x + side] for x in starts]))
+            tissue = (image[..., 0] > image.min()).astype(np.float32)
+            share = cv2.blur(tissue, (recipe.patch_size,) * 2)[heatmap.STRIDE // 2 :: heatmap.STRIDE]
+            asked = share[:, heatmap.STRIDE // 2 :: heatmap.STRIDE] >= TISSUE
+            odds = np.stack([_log_odds(x)[asked] for x in (grid, cut)])
+            places.append(odds)
+            highest.append(odds.max(axis=1))
+        rows = pd.DataFrame(data.table("test"))
+        frame = pd.DataFrame({"image": rows["image"], "patient_id": rows["patient_id"]})
+        frame["malignant"] = rows["label"].astype(int)
+        scores = 1 / (1 + np.exp(-np.array(highest)))
+        slid, alone = (table.Predictions(run.name, frame.assign(p_malignant=score)) for score in scores.T)
+        both.append((slid, alone))
+        correlations.append(float(np.corrcoef(np.concatenate(places, axis=1))[0, 1]))
+        yield {"run": run.name, "images": len(frame), "correlation": correlations[-1]}
+    yield {"runs": len(runs), "correlation": float(np.mean(correlations)), "least": min(correlations)}
+    for name, pairs in (
+        ("slid", [(slid, None) for slid, _ in both]),
+        ("patch by patch", [(alone, None) for _, alone in both]),
+        ("patch by patch less slid", [(alone, slid) for slid, alone in both]),
+    ):
+        mean = compare.over_repeats(pairs)
+        yield {"measured": name, "auc": mean.value, "low": mean.low, "high": mean.high}
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    """Malignant against all other classes of patches, of probabilities [..., 5]."""
+    malignant = probability[..., list(MALIGNANT_PATCHES)].sum(-1)
+    rest = np.delete(probability, list(MALIGNANT_PATCHES), axis=-1).sum(-1)
+    return np.log(np.maximum(malignant, 1e-30)) - np.log(np.maximum(rest, 1e-30))
 
 
 def _heatmap(args: argparse.Namespace) -> Iterator[dict]:
