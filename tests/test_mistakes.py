@@ -178,7 +178,7 @@ MISTAKES = [
     ),
     (
         "mammojax finetune RUN --data manifest.csv --folds 50",
-        "50 folds need three folds or more, and as many patients with a malignant image …; there are 3 and 3.",
+        "50 folds need as many patients with a malignant image, …; there are 3 and 3: take 3 or fewer.",
     ),
     (
         "mammojax finetune RUN --data benign.csv --plan-only",

@@ -17,10 +17,12 @@ def fold_of_patients(table: Table, folds: int, seed: int) -> dict[str, int]:
     """
     malignant = {image.patient_id for image in table.images if image.label == 1}
     others = {image.patient_id for image in table.images} - malignant
-    if folds < 3 or min(len(malignant), len(others)) < folds:
+    most = min(len(malignant), len(others))
+    if folds < 3 or most < folds:
+        remedy = f"take {most} or fewer" if most >= 3 else "take none, or more patients"
         raise BadManifest(
-            f"{folds} folds need three folds or more, and as many patients with a malignant image and as many without; "
-            f"there are {len(malignant)} and {len(others)}."
+            f"{folds} folds need as many patients with a malignant image, as many without, and are three at the least; "
+            f"there are {len(malignant)} and {len(others)}: {remedy}."
         )
     groups = split_patients(table.images, [1.0] * folds, seed=seed)
     return {patient: fold for fold, group in enumerate(groups) for patient in group}
