@@ -24,7 +24,7 @@ def stage(name: str, learn: tuple[str, ...], freeze: tuple[str, ...], rate: floa
             "decay": (".*",),  # kernels that weight_decay acts on; ("head/.*",): the published code's new layers alone
             "decoupled_decay": False,
             "epochs": epochs,
-            "warmup": 0,  # epochs at the start of the schedule "waves"
+            "warmup": 0,  # epochs at the start of "cosine" and "waves" in which the rate grows
             "renew": False,  # True: Adam begins anew in each epoch
             "cache": 0,  # epochs whose outputs of the frozen first layers are used again; mammojax/train/cache.py
             "patience": 0,  # epochs without a better `monitor` after which the stage ends; 0: never

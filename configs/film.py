@@ -44,7 +44,10 @@ def get_config() -> ConfigDict:
     config.patch.data.kind = "patches_jittered"
     config.patch.batch, config.patch.eval_batch = 32, 32
     learn = base.stage("late layers", ("classifier/.*", *LATE), EARLY, 3e-3, 4)
-    learn.update(schedule="cosine", slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True, cache=2)
+    # The rate grows at first: where it began at its height, the loss of some networks stood still for an epoch or more.
+    learn.update(
+        schedule="cosine", warmup=1, slow=LATE, slow_factor=0.1, weight_decay=0.01, decoupled_decay=True, cache=2
+    )
     config.patch.stages = ConfigDict({"stage1": learn})
     config.batch, config.eval_batch = 4, 8
     # First the scale and the offset alone: malignant images are rarer than malignant patches, and a trunk that has to
@@ -52,7 +55,9 @@ def get_config() -> ConfigDict:
     head = base.stage("scale and offset", NUMBERS, ("trunk/.*", "head/heatmap/.*"), 0.03, 8)
     head.update(schedule="cosine", cache=1)
     whole = base.stage("end to end", (*NUMBERS, "head/heatmap/.*", *LATE), EARLY, 1e-2, 3)
-    whole.update(schedule="cosine", slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01, cache=2)
+    whole.update(
+        schedule="cosine", warmup=1, slow=(*LATE, "head/heatmap/.*"), slow_factor=0.003, weight_decay=0.01, cache=2
+    )
     whole.decoupled_decay = True
     config.stages = ConfigDict({"stage1": head, "stage2": whole})
     for stage in (learn, head, whole):

@@ -127,7 +127,7 @@ MEANINGS = {
     "stages.STAGE.decay": "regular expressions of the kernels that weight_decay acts on",
     "stages.STAGE.decoupled_decay": "True: AdamW",
     "stages.STAGE.epochs": "length of the stage",
-    "stages.STAGE.warmup": 'epochs at the start of the schedule "waves"',
+    "stages.STAGE.warmup": 'epochs at the start of the schedules "cosine" and "waves" in which the rate grows',
     "stages.STAGE.renew": "True: Adam begins anew in each epoch",
     "stages.STAGE.cache": "epochs whose outputs of the frozen first layers are used again; 0: none",
     "stages.STAGE.patience": "epochs without a better monitor after which the stage ends; 0: never",

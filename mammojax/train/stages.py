@@ -30,7 +30,8 @@ class Stage:
         learning_rate, schedule: "constant"; "cosine" down to zero over the stage; or "waves", the published code of
             Petrini & Kim 2025: epoch by epoch a cosine between 1.1 and 0.9 of the rate, with a tenth of the epochs from
             crest to trough.
-        warmup: the first epochs of "waves", whose rate grows in equal steps up to `learning_rate`.
+        warmup: the first epochs, whose rate grows up to `learning_rate`: of "waves" epoch by epoch, of "cosine" step by
+            step, so that Adam's first steps, which are as long as the rate whatever the gradient, leave features alive.
         renew: Adam's moments begin anew in each epoch, as in that code.
         slow, slow_factor: regular expressions of learning parameters whose rate is `learning_rate` times the factor.
         weight_decay: factor of L2 on kernels in the gradient, before Adam (or decoupled: `decoupled_decay`, AdamW).
@@ -70,7 +71,10 @@ class Stage:
                 return self.learning_rate * (epoch + 1) / self.warmup
             phase = np.pi * (epoch - self.warmup) / max(1, self.epochs // 10)
             return float(self.learning_rate * (1 + 0.1 * np.cos(phase)))
-        return self.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
+        rising = self.warmup * steps // max(1, self.epochs)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        return float(self.learning_rate * 0.5 * (1 + np.cos(np.pi * (step - rising) / (steps - rising))))
 
 
 def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
@@ -88,8 +92,11 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
             raise BadConfig(
                 f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant", "cosine" or "waves".'
             )
-        if stage.warmup and stage.schedule != "waves":
-            raise BadConfig(f'config.stages.{key}.warmup is for the schedule "waves"; write 0.')
+        if stage.warmup and (stage.schedule == "constant" or stage.warmup >= stage.epochs):
+            raise BadConfig(
+                f'config.stages.{key}.warmup={stage.warmup} is for "cosine" and "waves", and shorter than the'
+                f" {stage.epochs} epochs; write 0."
+            )
         numbers = ("epochs", "patience", "cache", "warmup", "learning_rate", "slow_factor", "weight_decay")
         if min(getattr(stage, name) for name in numbers) < 0:
             raise BadConfig(f"config.stages.{key}: {', '.join(numbers)} must not be negative.")

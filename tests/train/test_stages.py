@@ -1,5 +1,6 @@
 """Freezing by pattern: who learns, what is exactly still, what is refused."""
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -177,6 +178,25 @@ def test_waves_warm_up_and_then_swing_by_a_tenth() -> None:
     np.testing.assert_allclose(rates[:5], [0.25e-4, 0.5e-4, 0.75e-4, 1e-4, 1.1e-4])
     np.testing.assert_allclose([rates[9], rates[14]], [0.9e-4, 1.1e-4])  # half a wave is a tenth of the epochs
     assert stage.rate(9 * 7, 350) == stage.rate(10 * 7 - 1, 350) != stage.rate(10 * 7, 350)
-    config.schedule = "cosine"
-    with pytest.raises(BadConfig, match="warmup is for the schedule"):
+
+
+@pytest.mark.parametrize(("schedule", "epochs"), [("constant", 50), ("cosine", 4)])
+def test_a_warm_up_has_a_schedule_and_an_end(schedule: str, epochs: int) -> None:
+    config = base.stage("all", (".*",), (), 1e-4, epochs)
+    config.update(schedule=schedule, warmup=4)
+    with pytest.raises(BadConfig, match=f'warmup=4 is for "cosine" and "waves", and shorter than the {epochs} epochs'):
         stages.from_config(ConfigDict({"stage1": config}))
+
+
+def test_a_cosine_warms_up_step_by_step_and_still_ends_at_zero() -> None:
+    config = base.stage("all", (".*",), (), 1e-4, 4)
+    config.update(schedule="cosine", warmup=1)
+    (stage,) = stages.from_config(ConfigDict({"stage1": config}))
+    rates = [stage.rate(step, 40) for step in range(40)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) * 1e-5)
+    np.testing.assert_allclose([rates[10], rates[25]], [1e-4, 0.5e-4])
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] < 1e-6
+    config.warmup = 0
+    (plain,) = stages.from_config(ConfigDict({"stage1": config}))
+    assert plain.rate(0, 40) == 1e-4
