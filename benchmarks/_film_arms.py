@@ -121,10 +121,11 @@ def beside(config: ConfigDict, patch: ConfigDict) -> None:
     config.data.crop = patch.data.crop = "breast"
 
 
-def alone(config: ConfigDict, patch: ConfigDict) -> None:
-    """Patches without context; all of their features are averaged."""
+def before(config: ConfigDict, patch: ConfigDict) -> None:
+    """The recipe before this one: patches without context, and rates that begin at their height."""
     config.data.context, patch.model.window = 0, 0
     config.model.head = "heatmap4,max"
+    patch.stages.stage1.warmup = config.stages.stage2.warmup = 0
 
 
 def quarters(config: ConfigDict, patch: ConfigDict) -> None:
@@ -488,8 +489,8 @@ ARMS: dict[str, Arm] = {
     "end to end, random weights": Arm(trained, "end to end", random, random_start),
     "frozen ImageNet features, linear": Arm(linear, "patch net slid"),
     "frozen random features, linear": Arm(linear, "frozen ImageNet features, linear", random),
-    "patch net slid, patches without context": Arm(slid, "patch net slid", alone),
-    "end to end, patches without context": Arm(trained, "end to end", alone),
+    "patch net slid, recipe before": Arm(slid, "patch net slid", before),
+    "end to end, recipe before": Arm(trained, "end to end", before),
     "end to end, film beside the breast kept": Arm(trained, "end to end", beside),
     "strong augmentation": Arm(slid, "patch net slid", strong),
     "end to end, strong augmentation": Arm(trained, "end to end", strong),
