@@ -92,11 +92,8 @@ def from_config(stages: ml_collections.ConfigDict) -> list[Stage]:
             raise BadConfig(
                 f'config.stages.{key}.schedule is "{stage.schedule}"; write "constant", "cosine" or "waves".'
             )
-        if stage.warmup and (stage.schedule == "constant" or stage.warmup >= stage.epochs):
-            raise BadConfig(
-                f'config.stages.{key}.warmup={stage.warmup} is for "cosine" and "waves", and shorter than the'
-                f" {stage.epochs} epochs; write 0."
-            )
+        if stage.warmup and stage.schedule == "constant":
+            raise BadConfig(f'config.stages.{key}.warmup is for the schedules "cosine" and "waves"; write 0.')
         numbers = ("epochs", "patience", "cache", "warmup", "learning_rate", "slow_factor", "weight_decay")
         if min(getattr(stage, name) for name in numbers) < 0:
             raise BadConfig(f"config.stages.{key}: {', '.join(numbers)} must not be negative.")
