@@ -55,7 +55,7 @@ class Part:
 
 def config_of(
     source_run: Path, source: Path, data_dir: str = "", words: str = "", seed: int = 0, epochs: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | None = None, memory: str = "",
 ) -> ConfigDict:  # fmt: skip
     """The config that fine-tunes a run on a manifest.
 
@@ -66,6 +66,7 @@ def config_of(
         words: the meaning of the manifest's words for pathologies, see `manifest.read_map`.
         seed: of the run and of a drawn split.
         epochs, learning_rate: in place of those of the run's last stage.
+        memory: of one device, such as "24GB", see `plan.fit`; "": as much as the step takes.
 
     Raises:
         BadCheckpoint: the folder is no such run.
@@ -84,7 +85,7 @@ def config_of(
         if task == "exam" and config.model.channels == 3:
             config.patch_run = config.get("patch_run", "") or str(source_run / "patch")
         config.row, config.init_from, config.seed, config.extend = "finetune", str(source_run), seed, False
-        config.tracker = ""  # RUN's server is not asked for here
+        config.tracker, config.memory = "", memory  # RUN's server is not asked for here
         config.data.update(
             name="manifest", source=str(source), map=words, split="all", seed=seed, prepare=True, data_dir=data_dir,
             patients=0, shuffle_labels=False, workers=config.data.get("workers", 2),
@@ -141,7 +142,7 @@ def parts_of(config: ConfigDict, source_table: Table, workdir: Path, folds: int)
 
 def print_plan(source_run: Path, parts: Sequence[Part], source_table: Table, workdir: Path) -> None:
     """Print data, network, stages, time and memory: of one step and of one image, measured now."""
-    config = parts[0].config
+    config = run.check(parts[0].config)
     facts = read_config(source_run)[1]
     of_exams = config.model.task == "exam"
     rows, examples = [], {}
@@ -360,6 +361,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=arguments.count, help="in place of those of the run's last stage")
     parser.add_argument("--learning-rate", type=float, help="in place of that of the run's last stage")
     parser.add_argument("--seed", type=arguments.count, default=0, help="of the folds or the split, and of training")
+    parser.add_argument("--memory", default="", help="of one device, such as 24GB: a batch passes in parts if need be")
     parser.add_argument("--plan-only", action="store_true", help="print data, stages, time and memory, and stop")
 
 
@@ -372,6 +374,7 @@ def main(args: argparse.Namespace) -> int:
     named = chosen | ({"folds": args.folds} if args.folds else {}) | ({"map": args.map} if args.map else {})
     workdir = args.workdir or run_folder.default("finetune", args.run.resolve().name, named)
     finetune(
-        args.run, args.data, workdir, args.folds, args.map, plan_only=args.plan_only, data_dir=args.data_dir, **settings
-    )
+        args.run, args.data, workdir, args.folds, args.map, plan_only=args.plan_only, data_dir=args.data_dir,
+        memory=args.memory, **settings,
+    )  # fmt: skip
     return 0

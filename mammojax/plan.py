@@ -1,9 +1,12 @@
 """What a run will do before it does it: its stages, and its time and memory by one measured training step."""
 
+import contextlib
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -157,6 +160,16 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
+def free_bytes() -> int | None:
+    """Free memory of a device: of an accelerator its own, of a CPU the machine's; None where it is not known."""
+    if stats := jax.local_devices()[0].memory_stats():
+        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    with contextlib.suppress(OSError):
+        if found := re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()):
+            return int(found[1]) * 1024
+    return None
+
+
 def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts: Mapping[str, Any]) -> Cost:
     """Run a few steps of the last stage on blank images.
 
@@ -164,13 +177,25 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
         config: of one run, checked.
         variables: of its network.
         facts: of its data; the mean is needed.
+
+    Raises:
+        BadConfig: by the compiler a step needs more memory than is free; it was not run.
     """
     compilation.keep()
     stage, devices = stages.from_config(config.stages)[-1], mesh.of_config(config)
-    state = first_state(config, variables, stage)
-    batch = jax.device_put(blank(config), jax.NamedSharding(devices, jax.P("data")))
     started = time.perf_counter()
     compiled = program(config, facts, stage).compile()
+    compiled_in = time.perf_counter() - started
+    needed, free = needed_bytes(compiled), free_bytes()
+    on_this = (needed or 0) * (devices.size if jax.default_backend() == "cpu" else 1)
+    if free is not None and on_this > free:
+        raise BadConfig(
+            f"a training step of {config.batch} needs {gigabytes(on_this)}, and {gigabytes(free)} of this machine's "
+            "memory are free; say what there is (config.memory, or --memory), and a batch goes through in parts."
+        )
+    state = first_state(config, variables, stage)
+    batch = jax.device_put(blank(config), jax.NamedSharding(devices, jax.P("data")))
+    started = time.perf_counter() - compiled_in
     state, terms = compiled(state, batch, np.float32(0))
     jax.block_until_ready(terms)
     compiling, started = time.perf_counter() - started, time.perf_counter()
@@ -183,7 +208,7 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
         (leaf.size, label) for leaf, label in zip(*map(jax.tree.leaves, (variables["params"], learned)), strict=True)
     ]
     total, moving = sum(n for n, _ in sizes), sum(n for n, label in sizes if label != "freeze")
-    return Cost(seconds, compiling, needed_bytes(compiled), (total, moving))
+    return Cost(seconds, compiling, needed, (total, moving))
 
 
 def blank(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mammojax import cli, finetune
+from mammojax import cli, finetune, plan
 from mammojax.data import folds, manifest, phantom
 from mammojax.errors import BadManifest
 from mammojax.evaluate import table
@@ -92,6 +92,23 @@ def test_folds_are_fine_tuned_and_tabulated(
     assert cli.main(command) == 0  # finished folds are not trained again
     assert "TIME  about 1 s" in capsys.readouterr().out
     assert logs == [(tmp_path / "run" / f"fold_{k}" / "metrics.jsonl").read_text() for k in (1, 2, 3)]
+
+
+def test_a_step_that_does_not_fit_is_not_run(
+    finished: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["finetune", str(finished), "--data", str(films), "--plan-only"]
+    command += ["--workdir", str(tmp_path / "run"), "--data-dir", str(tmp_path / "data")]
+    free = plan.free_bytes()
+    assert free is None or free > 10**8
+    monkeypatch.setattr(plan, "free_bytes", lambda: 10**6)
+    assert cli.main(command) == 2
+    assert "0.001 GB of this machine's memory are free; say what there is" in capsys.readouterr().err
+    monkeypatch.setattr(plan, "free_bytes", lambda: free)
+    assert cli.main([*command, "--memory", "8GB"]) == 0
+    assert "config: a training step needs" in capsys.readouterr().out
+    assert cli.main([*command, "--memory", "1MB"]) == 2
+    assert "take smaller images (data.size) or a smaller batch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
