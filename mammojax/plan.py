@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from mammojax import compilation, tasks
+from mammojax import compilation, heap, tasks
 from mammojax.data.recipe import patch_side
 from mammojax.errors import BadConfig
 from mammojax.train import mesh, stages
@@ -198,6 +198,7 @@ def measure(config: ml_collections.ConfigDict, variables: dict[str, Any], facts:
     started = time.perf_counter() - compiled_in
     state, terms = compiled(state, batch, np.float32(0))
     jax.block_until_ready(terms)
+    heap.give_back()
     compiling, started = time.perf_counter() - started, time.perf_counter()
     for _ in range(_REPEATS):
         state, terms = compiled(state, batch, np.float32(0))

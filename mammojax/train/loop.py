@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from mammojax import processes
+from mammojax import heap, processes
 from mammojax.data.pipeline import Batches, Paired
 from mammojax.errors import BadConfig, Diverged, Stopped
 from mammojax.train import mesh, stages
@@ -229,6 +229,7 @@ def run_epoch(
         state, terms = step(state, arrays, np.float32(stage.rate(epoch * length + k, stage.epochs * length)))
         if run.began:  # the first step of a stage is compiled
             jax.block_until_ready(terms)
+            heap.give_back()
             run.first_step, run.began = time.perf_counter() - run.began, 0.0
             print(f"{stage.name:<16} first step after {run.first_step:.1f} s", flush=True)
             run.timed_from = (progress.stage_step, time.perf_counter())
