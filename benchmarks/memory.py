@@ -3,9 +3,8 @@
 Stage 2 of configs/whole_resnet.py (all layers learn), no weight is allocated and nothing runs. "bytes" are those of
 `mammojax.plan.needed_bytes`; "fits" compares them with --memory, by default what this device has. "kept_bytes" are
 those that the forward pass leaves for the backward pass, weights included, by JAX's own account: what remat is meant to
-save. A step with remat needs these, and what its largest block keeps while it is computed again. XLA's compiler for a
-CPU takes the second computation for the first one, and saves nothing. On a GPU PyTorch's peak of one step stands beside
-them.
+save. A step with remat needs these, and what its largest block keeps while it is computed again. On a GPU PyTorch's
+peak of one step stands beside them.
 """
 
 import argparse

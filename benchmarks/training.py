@@ -128,12 +128,12 @@ def configs_of(name: str, args: argparse.Namespace) -> list[tuple[dict[str, Any]
             else:
                 config = configured(patch_resnet.get_config("s10-random"), trunk, args.precision, batch)
                 plans = stages.from_config(config.stages)
-            config.augment.enabled = not args.plain
+            config.augment.enabled, config.remat = not args.plain, args.remat
             height, width = tasks.of(config.model.task).sizes(config, config.data)
             for stage in plans:
                 row = {"network": trunk, "size": f"{height}×{width}", "batch": batch}
                 if name == "whole_train":
-                    row["stage"] = stage.key
+                    row |= {"stage": stage.key, "remat": config.remat}
                 rows.append((row | {"augmented": config.augment.enabled}, config, stage))
     return rows
 
@@ -153,6 +153,7 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     parser.add_argument("--stage", type=int, nargs="+", default=[1, 2], help="of whole images: 1 freezes the trunk")
     parser.add_argument("--shrink", type=int, default=8, help="divides the windows of exams, 2677×1942 and 2974×1748")
     parser.add_argument("--plain", action="store_true", help="without augmentation")
+    parser.add_argument("--remat", action="store_true", help="ours computes blocks twice; the peer keeps all")
     args = parser.parse_args(rest)
     peak = _timing.peaks(args.precision)
     for row, config, stage in configs_of(name, args):

@@ -106,7 +106,7 @@ def fit(config: ml_collections.ConfigDict, memory: int, name: str = "config") ->
 
     The first that fits by the compiler's own analysis is taken: the config as it is, with rematerialisation if that
     saves anything, then with the batch in 2, 4, … parts. Nothing is allocated and nothing runs. The stage that learns
-    most is asked. The analysis of a CPU's compiler hardly shows what rematerialisation saves.
+    most is asked.
 
     Args:
         config: of one run, checked.

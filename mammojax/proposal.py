@@ -133,7 +133,8 @@ def build(name: str, chosen: Sequence[Choice]) -> ConfigDict:
 
 
 def fit(name: str, chosen: list[Choice], memory: int, few: bool) -> tuple[list[Choice], plan.Cost]:
-    """The choices with the largest batch, and at need the size, whose training step fits; and what a step costs.
+    """The choices whose training step fits, and what a step costs: at need blocks are computed twice (`config.remat`),
+    then the batch is halved, then the size is reduced.
 
     Args:
         name: of the config to begin with.
@@ -145,18 +146,24 @@ def fit(name: str, chosen: list[Choice], memory: int, few: bool) -> tuple[list[C
         BadConfig: nothing fits.
     """
     batch, size = (4 if few else 16), next(choice for choice in chosen if choice.field == "data.size")
-    shrunk, first = size, 0
+    shrunk, remat, first = size, False, 0
     while True:
         reason = "few images need many steps" if few else "a step of sixteen is well used"
-        if first:
+        if batch < (4 if few else 16):
             reason = f"more does not fit into {plan.gigabytes(memory)}: the first try needed {plan.gigabytes(first)}"
         now = [shrunk if choice.field == "data.size" else choice for choice in chosen]
         now += [Choice("batch", batch, reason)]
+        if remat:
+            why = f"blocks are computed twice, in more time: the first try, without, needed {plan.gigabytes(first)}"
+            now += [Choice("remat", True, why)]
         config = build(name, now)
         used = plan.needed_bytes(plan.program(config, FACTS).compile())
         if used is None or used <= memory:
             break
         first = first or used
+        if not remat:
+            remat = True
+            continue
         if batch > 1:
             batch //= 2
             continue

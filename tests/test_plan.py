@@ -10,7 +10,7 @@ from mammojax.errors import BadConfig
 
 def _config() -> ConfigDict:
     config = quickstart.get_config()
-    config.data.size = (96, 64)
+    config.data.size = (256, 192)
     config.model.update(width=4, blocks=(1, 1, 1, 1), head="8-8-16x1")
     config.batch, config.init_from = 4, "a finished run"
     return config
@@ -20,15 +20,27 @@ def _bytes(config: ConfigDict) -> int:
     return plan.needed_bytes(plan.program(config, {"mean": 0.0}).compile())
 
 
-def test_a_step_that_fits_is_left_alone_and_one_that_does_not_goes_in_parts() -> None:
+def test_a_step_that_fits_is_left_alone_and_one_that_does_not_is_rematerialised_then_goes_in_parts() -> None:
     config = _config()
     needed = _bytes(config)
     plan.fit(config, needed)
     assert (config.remat, config.accumulate) == (False, 1)
     plan.fit(config, needed * 9 // 10)
+    assert (config.remat, config.accumulate) == (True, 1)
+    needed = _bytes(config)
+    plan.fit(config, needed * 9 // 10)
     assert config.accumulate > 1
     assert _bytes(config) <= needed * 9 // 10
     assert config.batch % config.accumulate == 0
+
+
+def test_rematerialisation_saves_a_third_of_a_deep_network_by_the_compiler() -> None:
+    """A compiler may take the second computation of a block for the first one: nothing is saved then."""
+    config = _config()
+    config.model.blocks = (2, 2, 2, 2)
+    needed = _bytes(config)
+    config.remat = True
+    assert _bytes(config) < 0.7 * needed
 
 
 def test_a_step_that_cannot_fit_is_refused_with_the_numbers() -> None:

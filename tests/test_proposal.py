@@ -66,11 +66,12 @@ def test_without_outlines_another_command_is_named() -> None:
         proposal.choices(_found(diameters=np.array([]), lesions=0), Path("manifest.csv"))
 
 
-def test_memory_decides_the_batch_and_then_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that needs 1,000 bytes a pixel and 10 MB beside them."""
+def test_memory_decides_remat_then_the_batch_and_then_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that needs 1,000 bytes a pixel, 400 with remat, and 10 MB beside them."""
 
     def program(config, facts):
-        needed = config.batch * config.data.size[0] * config.data.size[1] * 1000 + 10_000_000
+        of_pixel = 400 if config.remat else 1000
+        needed = config.batch * config.data.size[0] * config.data.size[1] * of_pixel + 10_000_000
         return SimpleNamespace(compile=lambda: needed)
 
     monkeypatch.setattr(plan, "program", program)
@@ -79,14 +80,15 @@ def test_memory_decides_the_batch_and_then_the_size(monkeypatch: pytest.MonkeyPa
     chosen = proposal.choices(_found(), Path("manifest.csv"))
     height, width = _values(chosen)["data.size"]
     pixels = height * width * 1000
-    for memory, batch in ((5 * pixels, 4), (3 * pixels, 2), (1.5 * pixels, 1)):
-        fitted, _ = proposal.fit("film", chosen, int(memory), few=True)
+    for memory, batch, remat in ((5, 4, False), (3, 4, True), (1.2, 2, True), (0.6, 1, True)):
+        fitted, _ = proposal.fit("film", chosen, int(memory * pixels), few=True)
         assert _values(fitted)["batch"] == batch
+        assert _values(fitted).get("remat", False) == remat
         assert _values(fitted)["data.size"] == (height, width)
-    fitted, _ = proposal.fit("film", chosen, int(0.7 * pixels), few=True)
+    fitted, _ = proposal.fit("film", chosen, int(0.35 * pixels), few=True)
     assert _values(fitted)["batch"] == 1
     assert _values(fitted)["data.size"][0] < height
-    with pytest.raises(BadConfig, match=r"no training step fits into 0\.005 GB: the smallest needs 0\.011 GB"):
+    with pytest.raises(BadConfig, match=r"no training step fits into 0\.005 GB: the smallest needs 0\.0104 GB"):
         proposal.fit("film", chosen, 5_000_000, few=True)
 
 

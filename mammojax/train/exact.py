@@ -26,7 +26,10 @@ OPTIONS = {"gpu": {"xla_gpu_deterministic_ops": True}}
 
 
 def in_parts(
-    gradients_of: Callable[..., tuple[Tree, Any]], updated: Callable[..., tuple[Tree, jax.Array]], parts: int
+    gradients_of: Callable[..., tuple[Tree, Any]],
+    updated: Callable[..., tuple[Tree, jax.Array]],
+    parts: int,
+    options: dict[str, str],
 ) -> Callable[..., tuple[Tree, jax.Array]]:
     """A step in so many parts, each with augmentation, dropout and BatchNorm of its own.
 
@@ -37,7 +40,9 @@ def in_parts(
         gradients_of: parameters, statistics, batch, keys of augmentation and dropout → gradients, `step.Terms`.
         updated: state, gradients, terms, labels, rate → new state, float32 [3]. The state's memory is given away.
         parts: equal ones of a batch; the number of devices divides it.
+        options: of the compiler, for `gradients_of`.
     """
+    deterministic = OPTIONS.get(jax.default_backend(), {})
 
     @functools.cache
     def programs(mesh: jax.sharding.Mesh) -> tuple[Any, Any, Any, Any]:
@@ -53,7 +58,7 @@ def in_parts(
             split = jax.tree.map(lambda x: x.reshape(each, -1, *x.shape[1:]), batch)
             return [jax.tree.map(operator.itemgetter(k), split) for k in range(each)]
 
-        @functools.partial(jax.jit, compiler_options=OPTIONS.get(jax.default_backend()))
+        @functools.partial(jax.jit, compiler_options=deterministic | options)
         @functools.partial(shard, in_specs=(jax.P(), jax.P(), jax.P(), DATA, DATA))
         def of_part(params: Tree, batch_stats: Tree, keys: Tree, batch: Tree, number: jax.Array) -> Tree:
             own = [jax.random.key_data(jax.random.fold_in(key, number[0])) for key in step_keys(*keys)]
@@ -69,7 +74,7 @@ def in_parts(
     def added(x: jax.Array) -> jax.Array:
         return functools.reduce(jnp.add, [x[k] for k in range(parts)]) / parts
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=OPTIONS.get(jax.default_backend()))
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=deterministic)
     def update(state: Tree, results: Tree, rate: jax.Array) -> tuple[Tree, jax.Array]:
         gradients, terms, label = results
         whole = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))

@@ -10,6 +10,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+OPTIONS = {"cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"}}
+"""Of the compiler, by backend: on a CPU XLA drops the barriers that keep the second computation of a block apart from
+the first one before it merges what is equal, so that both would be one and nothing would be saved."""
+
 
 @contextlib.contextmanager
 def rematerialised() -> Iterator[None]:

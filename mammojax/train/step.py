@@ -12,7 +12,7 @@ import optax
 
 from mammojax.train import exact, stages
 from mammojax.train.cache import Cache
-from mammojax.train.remat import rematerialised
+from mammojax.train.remat import OPTIONS, rematerialised
 from mammojax.train.state import TrainState, in_training, step_keys
 
 Tree = Any
@@ -66,6 +66,7 @@ def make_step(
     cache and `accumulate`.
     """
     frozen = stages.frozen_statistics(stage)
+    options = OPTIONS.get(jax.default_backend(), {}) if remat else {}
 
     def gradients_of(
         params: Tree, batch_stats: Tree, batch: dict[str, Any], augment_key: jax.Array, dropout_key: jax.Array
@@ -111,11 +112,11 @@ def make_step(
         state = TrainState(state.step + 1, params, terms.batch_stats or state.batch_stats, opt_state, state.key)
         return state, jnp.stack([terms.plain.mean(), correct, terms.weighted])
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=options)
     def step(state: TrainState, batch: dict[str, Any], rate: jax.Array) -> tuple[TrainState, jax.Array]:
         augment_key, dropout_key = step_keys(state.key, state.step)
         take = accumulated if accumulate > 1 else gradients_of
         gradients, terms = take(state.params, state.batch_stats, batch, augment_key, dropout_key)
         return updated(state, gradients, terms, batch["label"], rate)
 
-    return exact.in_parts(gradients_of, updated, exact_devices) if exact_devices else step
+    return exact.in_parts(gradients_of, updated, exact_devices, options) if exact_devices else step
