@@ -187,7 +187,8 @@ def _batched(dataset: grain.MapDataset, batch: int) -> grain.MapDataset:
     """Batches of examples; of several processes each gets, and reads, its rows of every batch alone."""
     count = jax.process_count()
     rows = dataset if count == 1 else grain.MapDataset.source(_Rows(dataset, batch, count, jax.process_index()))
-    return rows.batch(batch // count, batch_fn=_stack)
+    # An endless stream is as long as an index can be; without this its length would be rounded up, beyond that.
+    return rows.batch(batch // count, drop_remainder=True, batch_fn=_stack)
 
 
 class _Rows:

@@ -42,6 +42,13 @@ def test_each_example_once_an_epoch_and_epochs_differ(workers: int) -> None:
     assert sum(_names(other, 6), []) != first
 
 
+def test_a_batch_may_be_one_example() -> None:
+    """The length of an endless stream is the largest index there is, which a rounded division exceeds."""
+    batches = pipeline.train_batches(Source(3), batch=1, seed=0)
+    assert batches.steps_per_epoch == 3
+    assert sorted(sum(_names(batches, 3), [])) == ["image0", "image1", "image2"]
+
+
 def test_the_rest_of_an_epoch_is_dropped_and_differs() -> None:
     batches = pipeline.train_batches(Source(10), batch=4, seed=0)
     epochs = [sum(_names(batches, 2), []) for _ in range(6)]
