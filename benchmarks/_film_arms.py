@@ -487,7 +487,7 @@ ARMS: dict[str, Arm] = {
     WHOLE: Arm(whole, "end to end"),
     "patch net slid, random weights": Arm(slid, "patch net slid", random, random_start),
     "end to end, random weights": Arm(trained, "end to end", random, random_start),
-    "frozen ImageNet features, linear": Arm(linear, "patch net slid"),
+    "frozen ImageNet features, linear": Arm(linear, "end to end"),
     "frozen random features, linear": Arm(linear, "frozen ImageNet features, linear", random),
     "patch net slid, recipe before": Arm(slid, "patch net slid", before),
     "end to end, recipe before": Arm(trained, "end to end", before),
