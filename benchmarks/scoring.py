@@ -1,10 +1,11 @@
 """Inference beside PyTorch's: python -m benchmarks inference|heatmap [--json FILE] [--exam-run RUN] [--patch-runs RUN]
 
-Random weights; both take turns in one process (`_timing`). `inference`: images of one size → probabilities.
-`heatmap`: a patch network slid over one mammogram as Wu et al. 2019 do, and the trunk run once over it (Shen et al.
-2019), both beside the sliding window in PyTorch. `heatmap --exam-run RUN` instead measures how far the heatmaps of a
-finished run with `config.exam.dense` are from those of its windows, on the images of its test split. `heatmap
---patch-runs RUN …` does so for patch classifiers of whole images: are they slid what they are patch by patch?
+Random weights; both take turns in one process (`_timing`). `inference`: images of one size → probabilities, and one
+matrix product, which is how fast each library's own convolutions can be. `heatmap`: a patch network slid over one
+mammogram as Wu et al. 2019 do, and the trunk run once over it (Shen et al. 2019), both beside the sliding window in
+PyTorch. `heatmap --exam-run RUN` instead measures how far the heatmaps of a finished run with `config.exam.dense` are
+from those of its windows, on the images of its test split. `heatmap --patch-runs RUN …` does so for patch classifiers
+of whole images: are they slid what they are patch by patch?
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -85,6 +87,27 @@ def _inference(args: argparse.Namespace) -> Iterator[dict]:
             row = {"network": trunk, "size": f"{size[0]}×{size[1]}", "batch": batch, "precision": args.precision}
             row |= _timing.columns(seconds, batch)
             yield row | _timing.roofline(lowered, compiled, seconds["ours"], peak)
+    yield _product(args.precision)
+
+
+def _product(precision: str) -> dict[str, Any]:
+    """One large matrix product in both: what no arrangement of the layers changes."""
+    import torch
+
+    from benchmarks import _torch
+
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    product, square = jax.jit(lambda a: a @ a), jnp.ones((side, side), precision)
+    peer = torch.ones((side, side), dtype=getattr(torch, precision), device=_torch.device())
+
+    def ours(turns: int) -> None:
+        [product(square) for _ in range(turns)][-1].block_until_ready()
+
+    def theirs(turns: int) -> None:
+        _torch.wait([peer @ peer for _ in range(turns)][-1])
+
+    row = {"network": "matrix product", "size": f"{side}×{side}", "batch": 1, "precision": precision}
+    return row | _timing.columns(_timing.medians({"ours": ours, "torch": theirs}), 1)
 
 
 def _peer(trunk: str, images: np.ndarray, precision: str) -> Callable[[int], object]:

@@ -53,11 +53,16 @@ REMARKS = {
     "fewer parallel parts were tried: each saved a sixth or nothing.",
     "prepare": "The peer reads and writes only: it finds no breast and no gray levels, splits nothing, checks nothing.",
     "memory": "`kept_bytes` are what the forward pass leaves for the backward pass, weights included, by JAX's own "
-    "account; XLA fuses operations, so that `bytes` of a plain step are fewer. remat leaves a quarter or less, and "
-    "needs besides what its largest block keeps while it is computed again. XLA's compiler for a CPU merges the second "
-    "computation with the first one, so that its `bytes` do not fall. The goals were 1152×896 at batch 2 below 5 GB "
-    "(6.1 GB plain by the compiler; with remat 1.7 GB and a block by JAX's account) and 4096×3328 within 24 GB (37 GB "
-    "plain; with remat 10.3 GB and a block). No GPU's compiler has confirmed either.",
+    "account; XLA fuses operations, so that `bytes` of a plain step are fewer. With remat a step needs these, and what "
+    "its largest block keeps while it is computed again. The goals were 1152×896 at batch 2 below 5 GB (2.1 GB with "
+    "remat) and 4096×3328 end to end within 24 GB (a step takes 11.1 GB with remat, by the compiler). A run of both "
+    "networks at 4096×3328 on twelve films (an epoch each of patches, new layers and all layers; four training images, "
+    "scores with flips, report) took 16.2 GB at most, by `/usr/bin/time -v`, and 30 minutes of CPU time: `python "
+    "launch.py --config configs/quickstart.py --config.data.name=manifest --config.data.source=twelve.csv "
+    "--config.data.size=4096x3328 --config.batch=1 --config.eval_batch=1 --config.memory=24GB --config.model.width=64 "
+    '--config.model.blocks="(3,4,6,3)" --config.model.channels=3 --config.model.head=512-512-1024x2,512-512-1024x2`, '
+    "the same `width`, `blocks` and `channels` for `config.patch.model`, and one epoch a stage. No GPU's compiler has "
+    "confirmed any of it.",
     "devices": "Images of noise, batches of 4. In float64 the differences fall ten-millionfold: they are rounding, as "
     "sums over a batch are added in another order. BatchNorm that learns from batches of 4 makes them grow from step "
     "to step, here until the networks have nothing in common; with fixed statistics they stay below 3e-6. The same "
