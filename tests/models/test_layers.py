@@ -32,6 +32,46 @@ def test_conv3x3_is_xlas_own(height: int) -> None:
         np.testing.assert_allclose(ours, own, rtol=1e-5, atol=1e-5 * np.abs(own).max())
 
 
+@pytest.mark.parametrize("height", [8, 7, 1])
+def test_a_1x1_convolution_in_parts_has_the_gradients_of_one_product(
+    height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of 16 places: 96, 84 and 12 places are six parts, five and a rest, and one smaller part."""
+    monkeypatch.setattr(layers, "PLACES", 16)
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, height, 6, 5), (5, 4)))
+
+    def loss(how: object, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = how(x, kernel)  # type: ignore[operator]
+        return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum()
+
+    def whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwc,cd->bhwd", x, kernel)
+
+    for ours, own in zip(*(jax.grad(loss, (1, 2))(how, x, kernel) for how in (layers.conv1x1, whole)), strict=True):
+        np.testing.assert_allclose(ours, own, rtol=1e-5, atol=1e-5 * np.abs(own).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "channels", "taken"),
+    [("float32", 16, (8, 4), True), ("float32", 16, (2, 8), True), ("float32", 8, (8, 4), False),
+     ("bfloat16", 16, (8, 4), False)],
+)  # fmt: skip
+def test_only_large_inputs_or_outputs_on_a_cpu_have_their_1x1_gradient_in_parts(
+    dtype: str, size: int, channels: tuple[int, int], taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "LARGE", 4 * 16 * 16 * 8)
+    layer, x = layers.Conv1x1(channels[1], dtype=dtype), jnp.zeros((1, size, size, channels[0]), dtype)
+    variables = layer.init(jax.random.key(0), x)
+
+    def text() -> str:
+        return str(jax.make_jaxpr(jax.grad(lambda v: layer.apply(v, x).sum().astype(jnp.float32)))(variables))
+
+    assert "scan[" not in text()  # several devices
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert ("scan[" in text()) == taken
+
+
 @pytest.mark.parametrize("size", [(7, 8), (17, 12), (20, 33)])
 @pytest.mark.parametrize("pad", [0, 3])
 def test_a_first_convolution_by_blocks_is_xlas_own(
