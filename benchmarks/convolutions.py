@@ -4,7 +4,8 @@ Depthwise ones are `mammojax.models.layers.depthwise` by slices, with written-ou
 of slices with the gradients that JAX derives; the shapes are those of EfficientNet-Lite0 on 224 × 224. The 3×3 ones
 are `layers.conv3x3`; shapes of VGG16 on 224 × 224, and the first of ResNet50 on 1152 × 896. The 7×7 one is
 `layers.conv7x7`, the first of ResNet-22 on an eighth of a window of the paper's. Maximum pooling is
-`max_pool.by_slices`; the first of ResNet50 and VGG16 on 224 × 224 and of that ResNet-22.
+`max_pool.by_slices`; the first of ResNet50 and VGG16 on 224 × 224 and of that ResNet-22. The 1×1 ones are
+`layers.conv1x1`, those of ResNet50 on 1152 × 896 that take a unit's channels to a quarter, with a batch of 2.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from mammojax.models import layers, max_pool
 DEPTHWISE = ((112, 112, 32, 3, 1), (56, 56, 144, 5, 2), (14, 14, 480, 3, 1), (7, 7, 1152, 5, 1))
 FULL = ((224, 224, 64, 3, 1), (112, 112, 128, 3, 1), (56, 56, 256, 3, 1), (288, 224, 64, 3, 1))
 FIRST = ((334, 242, 16, 7, 2),)
+ONES = ((288, 224, 256, 1, 1), (144, 112, 512, 1, 1), (72, 56, 1024, 1, 1))
 POOLS = ((112, 112, 64, 3, 2), (224, 224, 64, 2, 2), (167, 121, 16, 3, 2))
 """Height, width, channels, kernel and stride."""
 
@@ -30,17 +32,19 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks convolutions")
     parser.add_argument("--batch", type=int, default=4)
     args = parser.parse_args(arguments)
-    for layer, shapes in (("depthwise", DEPTHWISE), ("3×3", FULL), ("7×7", FIRST), ("maximum", POOLS)):
+    for layer, shapes in (("depthwise", DEPTHWISE), ("3×3", FULL), ("7×7", FIRST), ("1×1", ONES), ("maximum", POOLS)):
         for height, width, channels, kernel, stride in shapes:
             rng = np.random.default_rng(0)
             seen = 1 if layer == "7×7" else channels
-            x = jnp.asarray(rng.normal(size=(args.batch, height, width, seen)), jnp.float32)
+            batch = 2 if layer == "1×1" else args.batch
+            x = jnp.asarray(rng.normal(size=(batch, height, width, seen)), jnp.float32)
             inputs = channels if layer == "3×3" else 1
-            w = jnp.asarray(rng.normal(size=(kernel, kernel, inputs, channels)), jnp.float32)
+            weights = (channels, channels // 4) if layer == "1×1" else (kernel, kernel, inputs, channels)
+            w = jnp.asarray(rng.normal(size=weights), jnp.float32)
             ways = _ways(layer, kernel, stride)
             seconds = _timing.medians({name: _turns(way, x, w) for name, way in ways.items()})
             row = {"layer": layer, "height": height, "width": width, "channels": channels, "kernel": kernel}
-            row |= {"stride": stride, "batch": args.batch}
+            row |= {"stride": stride, "batch": batch}
             row |= {f"{name}_ms": value * 1e3 for name, value in seconds.items()}
             yield row | {f"to_{name}": seconds["ours"] / seconds[name] for name in seconds if name != "ours"}
 
@@ -52,6 +56,8 @@ def _ways(layer: str, side: int, stride: int) -> dict[str, Callable[[jax.Array, 
             "ours": layers.conv3x3 if side == 3 else lambda x, w: layers.conv7x7(x, w, pad),
             "xla": lambda x, w: layers.by_xla(x, w, stride, pad),
         }
+    if layer == "1×1":
+        return {"ours": layers.conv1x1, "xla": lambda x, w: jnp.einsum("bhwc,cd->bhwd", x, w)}
     if layer == "maximum":
         pads = ((1, 1), (1, 1)) if side == 3 else ((0, 0), (0, 0))
         return {
