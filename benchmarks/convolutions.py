@@ -32,7 +32,8 @@ def main(arguments: Sequence[str]) -> Iterator[dict]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks convolutions")
     parser.add_argument("--batch", type=int, default=4)
     args = parser.parse_args(arguments)
-    for layer, shapes in (("depthwise", DEPTHWISE), ("3×3", FULL), ("7×7", FIRST), ("1×1", ONES), ("maximum", POOLS)):
+    layers_of = {"depthwise": DEPTHWISE, "3×3": FULL, "7×7": FIRST, "1×1": ONES, "maximum": POOLS}
+    for layer, shapes in layers_of.items():
         for height, width, channels, kernel, stride in shapes:
             rng = np.random.default_rng(0)
             seen = 1 if layer == "7×7" else channels
