@@ -17,7 +17,6 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -96,9 +95,8 @@ def _product(precision: str) -> dict[str, Any]:
 
     from benchmarks import _torch
 
-    side = 2048 if jax.default_backend() == "cpu" else 8192
-    product, square = jax.jit(lambda a: a @ a), jnp.ones((side, side), precision)
-    peer = torch.ones((side, side), dtype=getattr(torch, precision), device=_torch.device())
+    product, square = jax.jit(lambda a: a @ a), _timing.square(precision)
+    peer = torch.ones(square.shape, dtype=getattr(torch, precision), device=_torch.device())
 
     def ours(turns: int) -> None:
         [product(square) for _ in range(turns)][-1].block_until_ready()
@@ -106,7 +104,8 @@ def _product(precision: str) -> dict[str, Any]:
     def theirs(turns: int) -> None:
         _torch.wait([peer @ peer for _ in range(turns)][-1])
 
-    row = {"network": "matrix product", "size": f"{side}×{side}", "batch": 1, "precision": precision}
+    height, width = square.shape
+    row = {"network": "matrix product", "size": f"{height}×{width}", "batch": 1, "precision": precision}
     return row | _timing.columns(_timing.medians({"ours": ours, "torch": theirs}), 1)
 
 

@@ -145,11 +145,11 @@ def fit(name: str, chosen: list[Choice], memory: int, few: bool) -> tuple[list[C
     Raises:
         BadConfig: nothing fits.
     """
-    batch, size = (4 if few else 16), next(choice for choice in chosen if choice.field == "data.size")
-    shrunk, remat, first = size, False, 0
+    most, size = (4 if few else 16), next(choice for choice in chosen if choice.field == "data.size")
+    batch, shrunk, remat, first = most, size, False, 0
     while True:
         reason = "few images need many steps" if few else "a step of sixteen is well used"
-        if batch < (4 if few else 16):
+        if batch < most:
             reason = f"more does not fit into {plan.gigabytes(memory)}: the first try needed {plan.gigabytes(first)}"
         now = [shrunk if choice.field == "data.size" else choice for choice in chosen]
         now += [Choice("batch", batch, reason)]
