@@ -40,19 +40,15 @@ REMARKS = {
     "patch_train": "Ours and the peer ran with freed memory kept in the process (`mammojax.heap`), as our commands do. "
     "With `MALLOC_ARENA_MAX=64` before the command, which leaves it to the C library, Lite0's step took 2038 ms and "
     "the peer's 1179 ms (ratio 1.73); of ResNet50 and VGG16 it was not measured. The goal on a CPU was 1.2. "
-    "Commands: `--batch 8`, and `--trunk vgg16 --batch 4`, measured earlier. With "
-    "the gradient of 1×1 convolutions as one product ResNet50's step took 3.7 s, with the one in parts 2.8 s, alone.",
-    "whole_train": "Commands: `--size 576 448`, and without. The goals on a CPU were 0.7 for stage 1, whose forward "
-    "pass through the frozen trunk is the inference of the table below, and 1.2 for stage 2. With the gradient of 1×1 "
-    "convolutions as one product stage 2 took 25.6 s at 1152×896 and 5.2 s at 576×448, in a process of its own; with "
-    "the one in parts 18.1 s and 4.2 s, and with remat 17.8 s at 1152×896. "
-    "A process above 4 GiB gives freed memory back here, as our commands do, which slows the peer in it: with freed "
-    "memory kept PyTorch's step took 10.6 s at 1152×896, and ours 28.5 s. Operations of a loop are counted once, so "
-    "that `gflop` and the shares are too low where gradients are summed in parts.",
+    "Commands: `--batch 8`, and `--trunk vgg16 --batch 4`, measured earlier.",
+    "whole_train": "Commands: `--size 576 448`, without it, and `--stage 2 --remat`. The goals on a CPU were 0.7 for "
+    "stage 1, whose forward pass through the frozen trunk is the inference of the table below, and 1.2 for stage 2. A "
+    "process above 4 GiB gives freed memory back, as our commands do. At commit c26a691, where this benchmark did not, "
+    "PyTorch's step took 10.6 s at 1152×896, and ours 28.5 s, which was not explained. Operations of a loop are "
+    "counted once, so that `gflop` and the shares are too low where gradients are summed in parts.",
     "exam_train": "By JAX's profiler convolutions take most of the step, in both passes; no single one stands out.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass is XLA's own "
-    "convolutions, and a plain matrix product, of which they consist, takes XLA longer than PyTorch too: 1.21 to 1.26 "
-    "times for 2048×2048, which this benchmark measures as its last row since; the table is older.",
+    "convolutions, and a plain matrix product, of which they consist, takes XLA longer too: the last row.",
     "startup": "Command: `--network quickstart --repeats 3`; the goal to halve the compiler's share was not reached "
     "for a first start; a second one finds its programs. Most of it is LLVM's work on some thousand small"
     " kernels. Adam in one kernel for all parameters, lower LLVM optimisation, XLA's older emitters and "
