@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, never, norms, relu
+from mammojax.models.layers import HE_NORMAL, Conv1x1, Frozen, convolution, never, norms, relu
 from mammojax.models.max_pool import max_pool
 
 PADDINGS: dict[str, tuple[Any, Any]] = {"torch": (((3, 3), (3, 3)), ((1, 1), (1, 1))), "same": ("SAME", "SAME")}
@@ -55,6 +55,7 @@ class DenseNet121(nn.Module):
             use_bias=False,
             kernel_init=HE_NORMAL,
             dtype=self.dtype,
+            conv_general_dilated=convolution,
             name="stem_conv",
         )(x_BxHxWxC)
         x = intermediates["stem_bn"] = norm(x, "stem_bn")

@@ -24,14 +24,13 @@ HE_NORMAL = nn.initializers.he_normal()
 
 CHUNK = 32768
 """Numbers of the gradient of a depthwise convolution that are summed at a time: they fit a core's cache."""
-ROWS = 4
-"""Rows of a 3×3 convolution's gradient that are multiplied at a time, on a CPU."""
-LARGE, WIDE, HIGH = 2**23, 64, 56
-"""Bytes of an input, its channels and the sides of its images from which that beats XLA's own."""
-PLACES = 1024
-"""Places of a 1×1 convolution's gradient that are multiplied at a time, on a CPU."""
-FEW, NARROW = 3, 16
-"""Channels of an input and of an output up to which the gradient `by_blocks` beats XLA's own."""
+PLACES = 128
+"""Places of a convolution's gradient that are multiplied at a time, on a CPU."""
+LARGE, WIDE = 3 * 2**19, 64
+"""Bytes of an input or output, and channels, from which that beats XLA's own."""
+FEW, NARROW, HIGH = 3, 16, 56
+"""Channels of an image; channels of an output up to which, and sides of images from which the gradient `by_blocks`
+beats XLA's own."""
 
 
 def never(path: str) -> bool:
@@ -93,29 +92,36 @@ def alone_on_a_cpu(x: jax.Array) -> bool:
 def convolution(
     lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **others: Any
 ) -> jax.Array:  # fmt: skip
-    """`jax.lax.conv_general_dilated` for `nn.Conv`, with two convolutions that a CPU's XLA is slow at done otherwise.
+    """`jax.lax.conv_general_dilated` for `nn.Conv`, with the gradients of some kernels that a CPU's XLA is slow at.
 
-    3×3 kernels learn faster from large images: XLA multiplies for the kernel's gradient at half the speed or less once
-    the input does not fit its caches; a few rows at a time do. That takes over for stride 1 and sizes from LARGE, WIDE
-    and HIGH. So does the kernel of a narrow network's first convolution, 7×7 of stride 2 on up to FEW channels, which
-    goes `by_blocks`. The forward pass is XLA's own, so that scores do not depend on the number of devices. Both are for
-    float32, in programs for one device (inside `jax.shard_map` too): a scan over rows would bring the bands of
-    an image together. All else is XLA's own.
+    Those of 3×3 and 7×7 kernels, of stride 1 or 2, are summed `in_parts` for inputs or outputs from LARGE bytes, if
+    images or at least WIDE channels go in, as many come out, and a map makes two parts. The first convolution of a
+    narrow network, 7×7 of stride 2, goes `by_blocks`. The forward pass is XLA's own, so that scores do not depend on
+    the number of devices. Both are for float32, in programs for one device (inside `jax.shard_map` too): a scan over
+    rows would bring the bands of an image together. All else is XLA's own.
     """
-    height, width, *channels = (*lhs.shape[1:3], *rhs.shape[2:])
-    pads = padding if isinstance(padding, str) else tuple(map(tuple, padding))  # `nn.Conv` makes it a list
-    if alone_on_a_cpu(lhs) and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1:
-        if (
-            rhs.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and pads in ("SAME", ((1, 1), (1, 1)))
-            and lhs.size * 4 >= LARGE and min(channels) >= WIDE and min(height, width) >= HIGH
-        ):  # fmt: skip
-            return conv3x3(lhs, rhs)
-        if (
-            rhs.shape[:2] == (7, 7) and tuple(window_strides) == (2, 2) and pads in (((0, 0),) * 2, ((3, 3),) * 2)
-            and channels[0] <= FEW and channels[1] <= NARROW and min(height, width) >= HIGH
-        ):  # fmt: skip
-            return conv7x7(lhs, rhs, pads[0][0])
-    y: jax.Array = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
+    y: jax.Array
+    (height, width), (*sides, channels, features) = lhs.shape[1:3], rhs.shape
+    side, stride = sides[0], window_strides[0]
+    none, half = (((n, n), (n, n)) for n in (0, side // 2))
+    if isinstance(padding, str):
+        pads: Any = half if (padding, stride) == ("SAME", 1) else None
+    else:
+        pads = tuple(map(tuple, padding))  # `nn.Conv` makes it a list
+    if (
+        alone_on_a_cpu(lhs) and lhs.dtype == rhs.dtype == jnp.float32 and others.get("feature_group_count", 1) == 1
+        and sides in ([3, 3], [7, 7]) and tuple(window_strides) in ((1, 1), (2, 2)) and pads in (none, half)
+    ):  # fmt: skip
+        pad = pads[0][0]
+        most = 4 * lhs.size // channels * max(channels, features // stride**2)
+        two = height * width >= 2 * PLACES * stride**2  # else each part would add a whole kernel for few places
+        if most >= LARGE and two and features >= WIDE and (channels >= WIDE or channels <= FEW):
+            y = in_parts(lhs, rhs, stride, pad)
+            return y
+        if (side, stride) == (7, 2) and channels <= FEW and features <= NARROW and min(height, width) >= HIGH:
+            y = conv7x7(lhs, rhs, pad)
+            return y
+    y = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
     return y
 
 
@@ -200,39 +206,49 @@ def _conv1x1_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
 conv1x1.defvjp(_conv1x1_forward, _conv1x1_backward)
 
 
-@jax.custom_vjp
-def conv3x3(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3×3 convolution of stride 1, zeros around: [B, H, W, C], [3, 3, C, D] → [B, H, W, D]."""
-    return by_xla(x_BxHxWxC, kernel, 1, 1)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def in_parts(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    """The convolution `by_xla`, arguments as there, with a kernel's gradient that is summed over parts of some rows.
+
+    XLA's own gradient multiplies at a quarter to a half of a processor's speed once the input does not fit its caches.
+    """
+    return by_xla(x_BxHxWxC, kernel, stride, pad)
 
 
-def _conv3x3_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return conv3x3(x, kernel), (x, kernel)
+def _in_parts_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, pad: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return in_parts(x, kernel, stride, pad), (x, kernel)
 
 
-def _conv3x3_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The kernel's gradient is a sum over chunks of rows of a product of the nine shifted inputs with the gradient."""
+def _in_parts_backward(
+    stride: int, pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A part of the kernel's gradient is the product of all shifted inputs of some rows with the rows' gradient."""
     x, kernel = saved
-    (of_input,) = jax.vjp(lambda x: by_xla(x, kernel, 1, 1), x)[1](g)
-    count, height, width, channels = x.shape
-    chunks = -(-height // ROWS)
-    below = chunks * ROWS - height
-    padded = jnp.pad(x, ((0, 0), (1, 1 + below), (1, 1), (0, 0)))
-    parts = jnp.pad(g, ((0, 0), (0, below), (0, 0), (0, 0))).reshape(count * chunks, ROWS * width, -1)
+    (of_input,) = jax.vjp(lambda x: by_xla(x, kernel, stride, pad), x)[1](g)
+    (count, height, width, features), channels, side = g.shape, x.shape[-1], len(kernel)
+    chunks = -(-height // max(1, PLACES // width))
+    rows = -(-height // chunks)
+    below = chunks * rows - height
+    padded = jnp.pad(x, ((0, 0), (pad, pad + stride * below), (pad, pad), (0, 0)))
+    parts = jnp.pad(g, ((0, 0), (0, below), (0, 0), (0, 0))).reshape(count * chunks, rows * width, features)
+    high, wide = ((n - 1) * stride + 1 for n in (rows, width))
 
     def add(total: jax.Array, k_and_g: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         k, part = k_and_g
-        place = (k // chunks, k % chunks * ROWS, 0, 0)
-        piece = jax.lax.dynamic_slice(padded, place, (1, ROWS + 2, width + 2, channels))[0]
-        shifted = [piece[i : i + ROWS, j : j + width].reshape(-1, channels) for i in range(3) for j in range(3)]
-        return total + jnp.einsum("nk,nd->kd", jnp.concatenate(shifted, axis=-1), part), None
+        place = (k // chunks, k % chunks * rows * stride, 0, 0)
+        piece = jax.lax.dynamic_slice(padded, place, (1, high + side - 1, wide + side - 1, channels))[0]
+        taps = [piece[i : i + high : stride, j : j + wide : stride] for i in range(side) for j in range(side)]
+        shifted = jnp.concatenate([tap.reshape(-1, channels) for tap in taps], axis=-1)
+        return total + jnp.einsum("nk,nd->kd", shifted, part), None
 
-    zero = jnp.zeros((9 * channels, kernel.shape[-1]), kernel.dtype)
+    zero = jnp.zeros((side * side * channels, features), kernel.dtype)
     of_kernel, _ = jax.lax.scan(add, zero, (jnp.arange(count * chunks), parts))
     return of_input, of_kernel.reshape(kernel.shape)
 
 
-conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
+in_parts.defvjp(_in_parts_forward, _in_parts_backward)
 
 
 class Depthwise(nn.Module):

@@ -96,6 +96,7 @@ class ResNet50(nn.Module):
             use_bias=self.conv_bias,
             kernel_init=HE_NORMAL,
             dtype=self.dtype,
+            conv_general_dilated=convolution,
             name="stem_conv",
         )(x_BxHxWxC)
         x = norms(self, train, frozen, self.bn_momentum, self.bn_epsilon, self.dtype)(x, "stem_bn")
