@@ -116,9 +116,14 @@ def _rows(scored: dict[str, dict[Key, table.Predictions]], pathology: dict[str, 
             mean = compare.over_repeats([(view(images), None) for images in repeats.values()])
             row = {"arm": arm, "measured": name, "runs": len(repeats), "auc": mean.value, "low": mean.low}
             row["high"] = mean.high
-            both = [key for key in repeats if key in scored.get(minus, {})]
+            both = [
+                (key, other)
+                for key in repeats
+                for other in scored.get(minus, {})
+                if (key[0], key[2]) == (other[0], other[2]) and (arm in AVERAGED or key == other)
+            ]  # averaged scores stand beside those of each seed
             if both:
-                gap = compare.over_repeats([(view(repeats[key]), view(scored[minus][key])) for key in both])
+                gap = compare.over_repeats([(view(repeats[key]), view(scored[minus][other])) for key, other in both])
                 row |= {"minus": minus, "pairs": len(both), "difference": gap.value, "from": gap.low, "to": gap.high}
             yield row
 

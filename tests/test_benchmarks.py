@@ -8,12 +8,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from benchmarks import _timing
+from benchmarks import _timing, film
 from benchmarks.training import HEAD, configured
 from mammojax import tasks
 from mammojax.configs import exam, patch_resnet, whole_resnet
+from mammojax.evaluate import table
 from mammojax.train.state import abstract_variables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +72,33 @@ def test_the_compiler_counts_the_operations_of_a_product() -> None:
     row = _timing.roofline(lowered, lowered.compile(), 1e-3, (2 * 64**3 / 1e-3, 1e30))
     assert row["gflop"] == pytest.approx(2 * 64**3 / 1e9)
     assert row["roofline"] == pytest.approx(1)
+
+
+def test_averaged_scores_stand_beside_those_of_every_seed() -> None:
+    """They are not compared with the first seed alone, which may be the better or the worse one."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"P{k}" for k in range(20)], 2)
+    frame = pd.DataFrame({"image": [f"{p}_{k % 2}.png" for k, p in enumerate(patients)], "patient_id": patients,
+                          "exam_id": "", "view": "MLO", "laterality": ["L", "R"] * 20,
+                          "malignant": np.arange(40) % 4 == 0})  # fmt: skip
+    seeds = [
+        table.Predictions(
+            "net", frame.assign(p_malignant=np.clip(noise * rng.random(40) + 0.2 * frame["malignant"], 0, 1))
+        )
+        for noise in (0.3, 0.8)
+    ]
+    scored = {
+        "end to end": {(0, seed, 0): images for seed, images in enumerate(seeds)},
+        "end to end, seeds averaged": {(0, 0, 0): table.ensemble(seeds)},
+    }
+    words = dict(zip(frame["image"], ["MALIGNANT", "NORMAL", "BENIGN", "NORMAL"] * 10, strict=True))
+    rows = {row["arm"]: row for row in film._rows(scored, words) if row["measured"] == "by image"}
+    single, averaged = rows["end to end"], rows["end to end, seeds averaged"]
+    first, second = (roc_auc_score(images.frame["malignant"], images.frame["p_malignant"]) for images in seeds)
+    assert first - second > 0.1
+    assert single["auc"] == pytest.approx((first + second) / 2)
+    assert averaged["pairs"] == 2
+    assert averaged["difference"] == pytest.approx(averaged["auc"] - single["auc"])
 
 
 def test_the_page_of_speed_is_up_to_date() -> None:
