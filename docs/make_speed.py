@@ -38,14 +38,21 @@ TITLES = {
 }
 REMARKS = {
     "patch_train": "Ours and the peer ran with freed memory kept in the process (`mammojax.heap`), as our commands do. "
-    "With `MALLOC_ARENA_MAX=64` before the command, which leaves it to the C library, Lite0's step took 2038 ms and "
-    "the peer's 1179 ms (ratio 1.73); of ResNet50 and VGG16 it was not measured. The goal on a CPU was 1.2. "
-    "Commands: `--batch 8`, and `--trunk vgg16 --batch 4`, measured earlier.",
+    "With `MALLOC_ARENA_MAX=64` before the command, which leaves it to the C library, Lite0's step took "
+    "2038 ms and the peer's 1179 ms (ratio 1.73); of ResNet50 and VGG16 it was not measured. The goal on "
+    "a CPU was 1.2. Commands: `--batch 8`, and `--trunk vgg16 --batch 4`. VGG16 consists of 3×3 "
+    "convolutions of XLA's own but for the gradients of their kernels; its forward pass takes as much "
+    "longer (`inference` below).",
     "whole_train": "Commands: `--size 576 448`, without it, and `--stage 2 --remat`. The goals on a CPU were 0.7 for "
-    "stage 1, whose forward pass through the frozen trunk is the inference of the table below, and 1.2 for stage 2. A "
-    "process above 4 GiB gives freed memory back, as our commands do. At commit c26a691, where this benchmark did not, "
-    "PyTorch's step took 10.6 s at 1152×896, and ours 28.5 s, which was not explained. Operations of a loop are "
-    "counted once, so that `gflop` and the shares are too low where gradients are summed in parts.",
+    "stage 1, whose forward pass through the frozen trunk is the inference of the table below, and 1.2 "
+    "for stage 2. That of 576×448 was missed by little; two earlier runs gave 1.19 and 1.25. What is far "
+    "above it at 1152×896 is the system's work for memory: XLA takes what a step keeps in one piece of "
+    "gigabytes, anew in every step, and its pages are cleared each time; a process above 4 GiB gives "
+    "freed memory back (`mammojax.heap`), as keeping it took twice the memory. How long clearing takes "
+    "differs from run to run on this virtual machine: three runs of `--stage 2` took 28.2, 19.2 and 24.1 "
+    "s a step, and of all the time of the last, by `/usr/bin/time -v`, a third was the system's. "
+    "Computing blocks twice was faster for that. Operations of a loop are counted once, so that `gflop` "
+    "and the shares are too low where gradients are summed in parts.",
     "exam_train": "By JAX's profiler convolutions take most of the step, in both passes; no single one stands out.",
     "inference": "VGG16: `--trunk vgg16 --batch 4`. The goal on a CPU was 1.0. The forward pass is XLA's own "
     "convolutions, and a plain matrix product, of which they consist, takes XLA longer too: the last row.",
@@ -57,24 +64,28 @@ REMARKS = {
     "stages took 107 s of 1370 s, by `first_step_s` in metrics.jsonl.",
     "prepare": "The peer reads and writes only: it finds no breast and no gray levels, splits nothing, checks nothing.",
     "memory": "`kept_bytes` are what the forward pass leaves for the backward pass, weights included, by JAX's own "
-    "account; XLA fuses operations, so that `bytes` of a plain step are fewer. With remat a step needs these, and what "
-    "its largest block keeps while it is computed again. The goals were 1152×896 at batch 2 below 5 GB (2.1 GB with "
-    "remat) and 4096×3328 end to end within 24 GB (a step takes 11.1 GB with remat, by the compiler). A run of both "
-    "networks at 4096×3328 on twelve films (an epoch each of patches, new layers and all layers; four training images, "
-    "scores with flips, report) took 16.2 GB at most, by `/usr/bin/time -v`, and 30 minutes of CPU time: `python "
-    "launch.py --config configs/quickstart.py --config.data.name=manifest --config.data.source=twelve.csv "
-    "--config.data.size=4096x3328 --config.batch=1 --config.eval_batch=1 --config.memory=24GB --config.model.width=64 "
-    '--config.model.blocks="(3,4,6,3)" --config.model.channels=3 --config.model.head=512-512-1024x2,512-512-1024x2`, '
-    "the same `width`, `blocks` and `channels` for `config.patch.model`, and one epoch a stage. No GPU's compiler has "
-    "confirmed any of it.",
-    "devices": "Images of noise, batches of 4. In float64 the differences fall ten-millionfold: they are rounding, as "
-    "sums over a batch are added in another order. BatchNorm that learns from batches of 4 makes them grow from step "
-    "to step, here until the networks have nothing in common; with fixed statistics they stay below 3e-6. The same "
-    "number of devices gives the same numbers to the last bit, and with config.exact_devices any number that divides "
-    "it does: sums are then added in one order, which costs a learning BatchNorm its whole batch, and time.",
-    "convolutions": "3×3 convolutions are written so only for inputs of 8 MB and more with 64 channels and more, in "
-    "float32 on one CPU device: below that XLA's own are as fast or faster. Maximum pooling is so for inputs of 2¹⁸ "
-    "numbers and more on one CPU device.",
+    "account; XLA fuses operations, so that `bytes` of a plain step are fewer. With remat a step needs "
+    "these, and what its largest block keeps while it is computed again. The goals were 1152×896 at batch "
+    "2 below 5 GB (2.2 GB with remat) and 4096×3328 end to end within 24 GB (a step takes 11.2 GB with "
+    "remat, by the compiler). At commit a998e1b a run of both networks at 4096×3328 on twelve films (an "
+    "epoch each of patches, new layers and all layers; four training images, scores with flips, report) "
+    "took 16.2 GB at most, by `/usr/bin/time -v`, and 30 minutes of CPU time: `python launch.py --config "
+    "configs/quickstart.py --config.data.name=manifest --config.data.source=twelve.csv "
+    "--config.data.size=4096x3328 --config.batch=1 --config.eval_batch=1 --config.memory=24GB "
+    '--config.model.width=64 --config.model.blocks="(3,4,6,3)" --config.model.channels=3 '
+    "--config.model.head=512-512-1024x2,512-512-1024x2`, the same `width`, `blocks` and `channels` for "
+    "`config.patch.model`, and one epoch a stage. No GPU's compiler has confirmed any of it.",
+    "devices": "Images of noise, batches of 4. In float64 the differences fall ten-millionfold: they are rounding, "
+    "as sums over a batch are added in another order. BatchNorm that learns from batches of 4 makes them "
+    "grow from step to step, here until the networks have nothing in common; with fixed statistics they "
+    "stay below 2e-6. The same number of devices gives the same numbers to the last bit, and with "
+    "config.exact_devices any number that divides it does (the last rows): sums are then added in one "
+    "order, which costs a learning BatchNorm its whole batch, and time.",
+    "convolutions": "3×3 convolutions and 7×7 ones of 64 channels are written so only for inputs or outputs of 1.5 MB "
+    "and "
+    "more with 64 channels and more, or images, and 256 places and more, in float32 on one CPU device: "
+    "below that XLA's own are as fast or faster. 1×1 ones are so from the same size, maximum pooling for "
+    "inputs of 2¹⁸ numbers.",
 }
 CPU_ONLY = ("convolutions", "devices")
 NOTES = {
