@@ -100,7 +100,6 @@ def convolution(
     the number of devices. Both are for float32, in programs for one device (inside `jax.shard_map` too): a scan over
     rows would bring the bands of an image together. All else is XLA's own.
     """
-    y: jax.Array
     (height, width), (*sides, channels, features) = lhs.shape[1:3], rhs.shape
     side, stride = sides[0], window_strides[0]
     none, half = (((n, n), (n, n)) for n in (0, side // 2))
@@ -116,13 +115,16 @@ def convolution(
         most = 4 * lhs.size // channels * max(channels, features // stride**2)
         two = height * width >= 2 * PLACES * stride**2  # else each part would add a whole kernel for few places
         if most >= LARGE and two and features >= WIDE and (channels >= WIDE or channels <= FEW):
-            y = in_parts(lhs, rhs, stride, pad)
-            return y
+            return in_parts(lhs, rhs, stride, pad)
         if (side, stride) == (7, 2) and channels <= FEW and features <= NARROW and min(height, width) >= HIGH:
-            y = conv7x7(lhs, rhs, pad)
-            return y
-    y = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
+            return conv7x7(lhs, rhs, pad)
+    y: jax.Array = jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
     return y
+
+
+def _keeping(layer: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, tuple[jax.Array, jax.Array]]]:
+    """The forward rule of a layer with a gradient of its own: the output, and what the backward rule takes."""
+    return lambda x, kernel, *options: (layer(x, kernel, *options), (x, kernel))
 
 
 def by_xla(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
@@ -137,10 +139,6 @@ def conv7x7(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     return by_xla(x_BxHxWxC, kernel, 2, pad)
 
 
-def _conv7x7_forward(x: jax.Array, kernel: jax.Array, pad: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return conv7x7(x, kernel, pad), (x, kernel)
-
-
 def _conv7x7_backward(pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     (of_input,) = jax.vjp(lambda x: by_xla(x, kernel, 2, pad), x)[1](g)
@@ -148,7 +146,7 @@ def _conv7x7_backward(pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
     return of_input, of_kernel
 
 
-conv7x7.defvjp(_conv7x7_forward, _conv7x7_backward)
+conv7x7.defvjp(_keeping(conv7x7), _conv7x7_backward)
 
 
 def by_blocks(x_BxHxWxC: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
@@ -182,10 +180,6 @@ def conv1x1(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.einsum("bhwc,cd->bhwd", x_BxHxWxC, kernel)
 
 
-def _conv1x1_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return conv1x1(x, kernel), (x, kernel)
-
-
 def _conv1x1_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     flat, gradient = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
@@ -203,7 +197,7 @@ def _conv1x1_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
     return jnp.einsum("bhwd,cd->bhwc", g, kernel), of_kernel
 
 
-conv1x1.defvjp(_conv1x1_forward, _conv1x1_backward)
+conv1x1.defvjp(_keeping(conv1x1), _conv1x1_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -213,12 +207,6 @@ def in_parts(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, pad: int) -> 
     XLA's own gradient multiplies at a quarter to a half of a processor's speed once the input does not fit its caches.
     """
     return by_xla(x_BxHxWxC, kernel, stride, pad)
-
-
-def _in_parts_forward(
-    x: jax.Array, kernel: jax.Array, stride: int, pad: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return in_parts(x, kernel, stride, pad), (x, kernel)
 
 
 def _in_parts_backward(
@@ -248,7 +236,7 @@ def _in_parts_backward(
     return of_input, of_kernel.reshape(kernel.shape)
 
 
-in_parts.defvjp(_in_parts_forward, _in_parts_backward)
+in_parts.defvjp(_keeping(in_parts), _in_parts_backward)
 
 
 class Depthwise(nn.Module):
@@ -318,12 +306,6 @@ def _by_slices(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> ja
     return _taps(jnp.pad(x, ((0, 0), rows, columns, (0, 0))), kernel, (height, width), stride)
 
 
-def _slices_forward(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: str
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _by_slices(x, kernel, stride, padding), (x, kernel)
-
-
 def _slices_backward(
     stride: int, padding: str, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -366,7 +348,7 @@ def _slices_backward(
     return of_input, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
-_by_slices.defvjp(_slices_forward, _slices_backward)
+_by_slices.defvjp(_keeping(_by_slices), _slices_backward)
 
 
 def stochastic_depth(x_BxHxWxC: jax.Array, rate: float, train: bool, key: Callable[[], jax.Array]) -> jax.Array:
