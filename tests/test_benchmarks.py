@@ -81,12 +81,8 @@ def test_averaged_scores_stand_beside_those_of_every_seed() -> None:
     frame = pd.DataFrame({"image": [f"{p}_{k % 2}.png" for k, p in enumerate(patients)], "patient_id": patients,
                           "exam_id": "", "view": "MLO", "laterality": ["L", "R"] * 20,
                           "malignant": np.arange(40) % 4 == 0})  # fmt: skip
-    seeds = [
-        table.Predictions(
-            "net", frame.assign(p_malignant=np.clip(noise * rng.random(40) + 0.2 * frame["malignant"], 0, 1))
-        )
-        for noise in (0.3, 0.8)
-    ]
+    scores = [noise * rng.random(40) + 0.2 * frame["malignant"] for noise in (0.3, 0.8)]
+    seeds = [table.Predictions("net", frame.assign(p_malignant=score)) for score in scores]
     scored = {
         "end to end": {(0, seed, 0): images for seed, images in enumerate(seeds)},
         "end to end, seeds averaged": {(0, 0, 0): table.ensemble(seeds)},
