@@ -1,6 +1,8 @@
 """A prepared data set: the files that TFDS wrote, and beside them dataset.json and index.csv for the runs."""
 
 import json
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from mammojax.errors import BadDataset, NotPrepared
 ASIDE = "calibration_patients.txt"
 """The file of a run folder that lists the validation patients that choose no epoch, one id a line."""
 COLUMNS = ("image", "patient_id", "exam_id", "laterality", "view", "label")
+_OF_LESIONS = re.compile("lesion|mask|finding")  # such a reason of rejected.csv is not of an image
 
 
 class Prepared:
@@ -22,7 +25,8 @@ class Prepared:
     Attributes:
         path: its folder.
         facts: dataset.json: name, kind, framing, patch_size, mean (gray value of the training images, 0 … 255),
-            classes, counts {split: {class: n}}, rejected (number of files and rows left out).
+            classes, counts {split: {class: n}}, rejected (number of files and rows left out), remarks (number of
+            lines of rejected.csv on images that are used).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,6 +56,32 @@ class Prepared:
     def labels(self, split: str) -> np.ndarray:
         """int64 [N], the label of each example."""
         return np.array([int(row["label"]) for row in self.table(split)], np.int64)
+
+
+def out_and_remarks(
+    rejected: Iterable[tuple[str, str]], rows: Iterable[Mapping[str, str]], kind: str
+) -> tuple[dict[str, str], list[str]]:
+    """What is not among the images of a data set, and what is said of images that are.
+
+    Args:
+        rejected: (file or row, reason), the lines of rejected.csv.
+        rows: of index.csv.
+        kind: of the examples.
+
+    Returns:
+        The first reason by the name of each file or row that is left out; the reasons that concern a part of an image
+        that is used, such as a lesion without a mask.
+    """
+    patches = "patches" in kind
+    used = {row["image"].rpartition("#")[0] if patches else row["image"] for row in rows}
+    out: dict[str, str] = {}
+    remarks = []
+    for name, reason in rejected:
+        if name in used or (not patches and _OF_LESIONS.search(reason)):
+            remarks.append(reason)
+        else:
+            out.setdefault(name, reason)
+    return out, remarks
 
 
 def find(recipe: Recipe) -> Prepared:

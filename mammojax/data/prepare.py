@@ -21,7 +21,7 @@ from mammojax.data import beam, exams, shards, source
 from mammojax.data.breast import CROPS
 from mammojax.data.builder import MammogramConfig
 from mammojax.data.cells import Writer, read_table
-from mammojax.data.dataset import COLUMNS, Prepared
+from mammojax.data.dataset import COLUMNS, Prepared, out_and_remarks
 from mammojax.data.levels import gray_levels, ranges
 from mammojax.data.manifest import SPLITS
 from mammojax.data.phantom import write_phantom
@@ -157,6 +157,8 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Ru
         raise BadDataset(f"{data_set}: the train split has no example{why}.")
     with (path / "rejected.csv").open("w", newline="") as file:
         Writer(file, ("file", "reason")).rows(rejected)
+    with (path / "index.csv").open(newline="") as file:
+        out, remarks = out_and_remarks(rejected, read_table(file)[1], recipe.kind)
     facts = {
         "name": recipe.name,
         "kind": recipe.kind,
@@ -171,7 +173,8 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Ru
         **({"levels": written.levels} if recipe.kind in WITHOUT_PATCHES else {}),
         "classes": recipe.classes,
         "counts": {s: {c: counts[s][k] for k, c in enumerate(recipe.classes)} for s in SPLITS},
-        "rejected": len(rejected),
+        "rejected": len(out),
+        "remarks": len(remarks),
     }
     unfinished = path / "dataset.json.part"
     unfinished.write_text(json.dumps(facts, indent=2) + "\n")
@@ -181,7 +184,8 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Ru
     for split in SPLITS:
         by_class = ", ".join(f"{c} {counts[split][k]}" for k, c in enumerate(recipe.classes) if counts[split][k])
         numbers.append(f"{split} {sum(counts[split].values())} ({by_class})")
-    print(f"prepared {data_set}: {'; '.join(numbers)}; {len(rejected)} left out (rejected.csv)", flush=True)
+    more = f", remarks on images that are used: {len(remarks)}" if remarks else ""
+    print(f"prepared {data_set}: {'; '.join(numbers)}; {len(out)} left out{more} (rejected.csv)", flush=True)
 
 
 def _write_outside(cls: type[tfds.core.DatasetBuilder], recipe: Recipe, workers: int) -> shards.Written:

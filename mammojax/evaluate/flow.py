@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mammojax.data.cells import read_table
-from mammojax.data.dataset import ASIDE, Prepared
+from mammojax.data.dataset import ASIDE, Prepared, out_and_remarks
 from mammojax.data.exams import exams_of
 from mammojax.data.manifest import SPLITS, merged
 from mammojax.data.pairs import pairs_of
@@ -33,7 +33,6 @@ _UNITS = ("patient", "exam", "breast", "image")
 _OF_IMAGES = {"side": ("laterality",), "view": ("view",), "density": ("density",), "vendor": ("vendor", "manufacturer"),
               "BI-RADS": ("birads",), "source of the label": ("label_source",)}  # fmt: skip
 """What the table says of images: its name, and the columns that may hold it."""
-_OF_LESIONS = re.compile("lesion|mask|finding")  # such a remark of rejected.csv is not of an image
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,9 @@ class Population:
                 own = {**facts.pop("columns", {}), **facts, **row, "image": name, "classes": Counter()}
                 by_name.setdefault(name, own)["classes"][int(row["label"])] += 1
             images[split] = list(by_name.values())
-        used = {row["image"] for rows in images.values() for row in rows}
-        left_out: dict[str, str] = {}
-        remarks = []
-        for name, reason in _rejected(data.path / "rejected.csv"):
-            if name in used or (not patches and _OF_LESIONS.search(reason)):
-                remarks.append(reason)
-            else:
-                left_out.setdefault(name, reason)
-        return cls(images, list(left_out.items()), remarks, patches)
+        every = [row for split in SPLITS for row in data.table(split)]
+        out, remarks = out_and_remarks(_rejected(data.path / "rejected.csv"), every, data.facts["kind"])
+        return cls(images, list(out.items()), remarks, patches)
 
     def rows(self, *splits: str) -> list[dict[str, Any]]:
         """The images of some splits, of all without an argument."""

@@ -167,6 +167,7 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
     assert [row["image"] for row in whole.table("train")] == ["0.png", "1.png", "6.png"]
     assert list(whole.labels("test")) == [1, -1]
     assert "4.png,its pathology is empty" in (whole.path / "rejected.csv").read_text()
+    assert (whole.facts["rejected"], whole.facts["remarks"]) == (1, 1)  # 1.png is used, one lesion has no outline
     names = [row["image"].split("#")[0] for row in patches.table("train")]
     assert (names.count("0.png"), names.count("1.png"), names.count("6.png")) == (20, 10, 0)
     reasons = (patches.path / "rejected.csv").read_text()
