@@ -348,11 +348,11 @@ def forest(fold: Fold) -> None:
 def whole(fold: Fold, begin: Path | None = None) -> None:
     """End to end without patches, in as many updates as the patch net and the network from it have together."""
     config, _ = fold.configs()
-    if begin:  # at the recipe's rates: with ten times the trunk's, all images of a fold ended with one score
+    if begin:
         config.init_from, config.model.pretrained = str(begin), ""
     else:  # the Dense layer is new, too
         config.stages.stage1.update(learn=("head/.*",), freeze=("trunk/.*",), learning_rate=3e-3)
-        config.stages.stage2.slow_factor = 0.03
+    # The trunk's rate is the recipe's: with ten times that, its features died, and all images had one score.
     config.stages.stage2.epochs = config.stages.stage2.epochs * 10 // 3
     finish(config, fold.folder)
 
