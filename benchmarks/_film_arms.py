@@ -497,6 +497,7 @@ ARMS: dict[str, Arm] = {
     "Lite 2": Arm(slid, "patch net slid", lite2),
     "768 x 432": Arm(slid, "patch net slid", larger),
     "one type of lesion": Arm(slid, "patch net slid", one_type),
+    "end to end, one type of lesion": Arm(trained, "end to end", one_type),
     "turned tissue first": Arm(slid, "patch net slid", quarters, turned),
     "phantom first": Arm(slid, "patch net slid", of_phantom, from_phantom),
     "weights of all seeds averaged": Arm(averaged, "end to end"),
