@@ -186,12 +186,7 @@ def quarter(config: ConfigDict, patch: ConfigDict) -> None:
 
 def one_type(config: ConfigDict, patch: ConfigDict) -> None:
     """All lesions are masses: the patch net is not told which are calcifications."""
-    source = Path(config.source).with_name(f"{Path(config.source).stem}_one_type.csv")
-    if not source.is_file():
-        frame = pd.read_csv(config.source, dtype=str, keep_default_na=False)
-        frame["abnormality"] = frame["abnormality"].where(frame["abnormality"] == "", "mass")
-        frame.to_csv(source, index=False)
-    config.source = patch.data.source = str(source)
+    config.data.one_type = patch.data.one_type = True
 
 
 def digital(config: ConfigDict, patch: ConfigDict) -> None:

@@ -40,6 +40,7 @@ def get_config(argument: str = "s10") -> ConfigDict:
             "size": (1152, 896),
             "patch_size": 224,
             "context": 0,  # pixels around a patch that its network sees too; "patches_jittered" only, see model.window
+            "one_type": False,  # True: all lesions are learned as masses, those without a type too
             "crop": "none",
             "keep_aspect": False,
             "data_dir": "",  # WORKDIR/data for the phantom, ~/mammojax_data else

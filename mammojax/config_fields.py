@@ -44,6 +44,7 @@ MEANINGS = {
     "data.size": "(height, width) in pixels that images are brought to",
     "data.patch_size": "side of a patch in pixels",
     "data.context": "pixels around a patch that its network sees too, on every side; see model.window",
+    "data.one_type": "True: patches of lesions are of masses alone, also those of a lesion without a type",
     "data.crop": '"none", "breast" (its box), or "tissue" (what lies beside the breast becomes black, too)',
     "data.keep_aspect": "True: pad instead of stretching an image to data.size",
     "data.threshold": "of an exam's crop: tissue is above this gray value of 0 … 65535; empty: found from each image",

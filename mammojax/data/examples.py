@@ -63,11 +63,12 @@ def _framed(image: Image, mammogram: Mammogram, recipe: Recipe, rejected: Reject
             rejected.append((image.image, "a lesion's mask is empty at this size; it gives no patches"))
         elif not lesion.visible:  # occult: no patch shows it, and no background hides it
             avoid.append(mask)
-        elif not lesion.abnormality and recipe.kind != "whole":
-            rejected.append((image.image, "a lesion without abnormality (mass or calcification) gives no patches"))
+        elif not (lesion.abnormality or recipe.one_type) and recipe.kind != "whole":
+            reason = "a lesion without abnormality (mass or calcification) gives no patches unless data.one_type is set"
+            rejected.append((image.image, reason))
             avoid.append(mask)
         else:
-            lesions.append((mask, lesion))
+            lesions.append((mask, replace(lesion, abnormality="mass") if recipe.one_type else lesion))
     pixels = placement.image(mammogram.pixels)
     if recipe.kind == "whole":
         whole = _whole(image, pixels, [(mask, lesion.pathology == "MALIGNANT") for mask, lesion in lesions])

@@ -165,6 +165,7 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Ru
         **_settings_used(recipe, path / "index.csv"),
         "patch_size": recipe.patch_size,
         **({"context": recipe.context} if recipe.context else {}),
+        **({"one_type": True} if recipe.one_type else {}),
         "split": recipe.split,
         "seed": recipe.seed,
         "source": source.digest(recipe),
@@ -282,6 +283,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context", type=int, default=0, help="of patches_jittered: pixels around a patch that are cut with it"
     )
+    parser.add_argument(
+        "--one-type", action="store_true", help="of patches: all lesions count as masses, those without a type too"
+    )
     parser.add_argument("--crop", choices=CROPS, default="none")
     parser.add_argument("--keep-aspect", action="store_true")
     parser.add_argument("--split", choices=["shen", "official", "all"], default="shen")
@@ -311,7 +315,7 @@ def main(args: argparse.Namespace) -> int:
     recipe = Recipe(
         args.name, kinds[0], args.data_dir, args.source, split=args.split, seed=args.seed,
         patch_size=args.patch_size or (256 if "exam_patches" in kinds else 224), context=args.context,
-        label_map=args.map, size=args.size, crop=args.crop, keep_aspect=args.keep_aspect,
+        one_type=args.one_type, label_map=args.map, size=args.size, crop=args.crop, keep_aspect=args.keep_aspect,
         threshold=args.threshold, iterations=args.iterations,
         patients=args.patients, both_breasts=args.both_breasts, exams=args.exams, first_exam=args.first_exam,
         phantom_seed=args.phantom_seed, contrast=args.contrast, digital=args.digital,

@@ -53,6 +53,7 @@ class Recipe:
         seed: of the split and of the patches.
         patch_size: side of a patch in pixels of the framed image ("patches_s1g": twice that), for exams of the image.
         context: pixels around a patch that its network sees too, on every side; of "patches_jittered".
+        one_type: all lesions of patches count as masses, those without a type too; of patches of whole images.
         label_map: the meaning of a manifest's words, such as "0=BENIGN,1=MALIGNANT" (`manifest.read_map`).
         size, crop, keep_aspect: the `Framing` of whole images, from which their patches are cut.
         threshold, iterations: the crop of exams (`breast.crop`). Threshold None: it is computed from each
@@ -74,6 +75,7 @@ class Recipe:
     seed: int = 0
     patch_size: int = 224
     context: int = 0
+    one_type: bool = False
     label_map: str = ""
     size: tuple[int, int] = (1152, 896)
     crop: str = "none"
@@ -109,6 +111,8 @@ class Recipe:
             raise BadDataset(
                 f'data.context={self.context} is for the kind "patches_jittered", and not negative; {self.kind} has 0.'
             )
+        if self.one_type and self.of_exams:
+            raise BadDataset(f"data.one_type is for patches of whole images; the classes of {self.kind} have no types.")
         if self.threshold is None and self.name in PHANTOMS:
             object.__setattr__(self, "threshold", 0)
         if self.of_exams and ((self.threshold or 0) < 0 or self.iterations < 1):
@@ -129,7 +133,8 @@ class Recipe:
             workdir: the run folder; phantoms go to its data/ unless the config names another folder.
         """
         data, is_phantom = config["data"], config["data"]["name"] in PHANTOMS
-        settings = ("split", "seed", "patch_size", "context", "crop", "keep_aspect", "threshold", "iterations")
+        of_patches = ("patch_size", "context", "one_type")
+        settings = ("split", "seed", *of_patches, "crop", "keep_aspect", "threshold", "iterations")
         fields = {field: data[field] for field in settings if field in data}
         if "size" in data:
             fields["size"] = tuple(data["size"])
@@ -205,6 +210,7 @@ class Recipe:
             parts.append(f"{self.size[0]}x{self.size[1]}")
         if self.kind not in WITHOUT_PATCHES:
             parts.append(f"p{self.patch_size}" + f"c{self.context}" * (self.context > 0))
+            parts += ["onetype"] * self.one_type
         if not self.of_exams:
             parts += [self.crop] * (self.crop != "none") + ["aspect"] * self.keep_aspect
         parts.append(f"s{self.seed}")
@@ -236,6 +242,7 @@ class Recipe:
         words += ["--map", self.label_map] if self.label_map else []
         words += [] if self.kind in WITHOUT_PATCHES else ["--patch-size", str(self.patch_size)]
         words += ["--context", str(self.context)] if self.context and self.kind not in WITHOUT_PATCHES else []
+        words += ["--one-type"] * (self.one_type and self.kind not in WITHOUT_PATCHES)
         if self.of_exams:
             words += ["--iterations", str(self.iterations)]
             words += [] if self.threshold is None else ["--threshold", str(self.threshold)]

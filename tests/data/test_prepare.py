@@ -180,6 +180,36 @@ def test_a_manifest_with_splits_of_its_own(tmp_path: Path) -> None:
         prepare(Recipe("manifest", "whole", tmp_path / "data", tmp_path / "x", **FACTS))
 
 
+def test_lesions_of_one_type(tmp_path: Path) -> None:
+    """`one_type`: those of all types, and those without one, give the patches that as many masses give."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((60, 50), np.uint8)
+    mask[20:40, 20:35] = 255
+    cv2.imwrite(str(tmp_path / "m.png"), mask)
+    kinds = ["MALIGNANT,calcification", "BENIGN,mass", "BENIGN,calcification", "MALIGNANT,", "BENIGN,"]
+    for k in range(len(kinds)):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), rng.integers(0, 65536, (60, 50), np.uint16))
+
+    def patches_of(name: str, kinds: list[str], **more: bool) -> dataset.Prepared:
+        rows = [f"{k}.png,P{k},{kind},m.png,train" for k, kind in enumerate(kinds)]
+        text = "\n".join(["image,patient_id,pathology,abnormality,mask,split", *rows])
+        (tmp_path / name).write_text(text)
+        recipe = Recipe("manifest", "whole", tmp_path / "data", tmp_path / name, **FACTS, **more)
+        return dataset.Prepared(prepare(recipe, ("whole", "patches_jittered"))[1])
+
+    both = patches_of("both.csv", kinds)
+    alike = patches_of("both.csv", kinds, one_type=True)
+    masses = patches_of("masses.csv", [kind.split(",")[0] + ",mass" for kind in kinds])
+    assert set(both.labels("train")) == {0, 2, 3, 4}
+    assert "3.png,a lesion without abnormality" in (both.path / "rejected.csv").read_text()
+    assert list(alike.labels("train")) == list(masses.labels("train"))
+    assert list(np.bincount(alike.labels("train"))[1:]) == [20, 30]
+    for k in range(len(alike.labels("train"))):
+        np.testing.assert_array_equal(alike.source("train")[k]["image"], masses.source("train")[k]["image"])
+    assert alike.facts["one_type"] is True
+    assert alike.facts["rejected"] == 0
+
+
 def test_whoever_comes_second_waits_and_finds_it_made(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

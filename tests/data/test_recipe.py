@@ -49,6 +49,11 @@ TABLE: list[tuple[str, str, dict[str, Any], str, str]] = [
         "--size 1152x896",
     ),
     (
+        "inbreast", "patches_s10", {"source": "S", "one_type": True},
+        "patches_s10_shen_1152x896_p224_onetype_s0",
+        "inbreast --source S --kinds patches_s10 --split shen --seed 0 --patch-size 224 --one-type --size 1152x896",
+    ),
+    (
         "inbreast", "whole", {"source": "S", "crop": "breast"},
         "whole_shen_1152x896_breast_s0",
         "inbreast --source S --kinds whole --split shen --seed 0 --size 1152x896 --crop breast",
@@ -224,6 +229,7 @@ def test_a_run_s_recipe_is_its_config_s_whether_live_or_saved(tmp_path: Path) ->
             {"kind": "patches_s10", "context": 8},
             'is for the kind "patches_jittered", and not negative; patches_s10 has 0',
         ),
+        ({"kind": "exam_patches", "one_type": True}, "data.one_type is for patches of whole images; the classes of"),
         ({"size": (0, 9)}, "images of 0x9 or"),
         ({"kind": "exams", "threshold": -1}, "config.data.threshold must not be negative"),
         ({"kind": "exams", "iterations": 0}, "config.data.iterations must be at least 1"),
