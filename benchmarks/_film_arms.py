@@ -342,11 +342,12 @@ def forest(fold: Fold) -> None:
 
 def whole(fold: Fold, begin: Path | None = None) -> None:
     """End to end without patches, in as many updates as the patch net and the network from it have together."""
-    config, _ = fold.configs()
+    config, patch = fold.configs()
+    if not begin:  # the Dense layer is new, too
+        config.stages.stage1.update(learn=("head/.*",), freeze=("trunk/.*",), learning_rate=3e-3)
+        begin = fold.start(fold, patch) if fold.start else None
     if begin:
         config.init_from, config.model.pretrained = str(begin), ""
-    else:  # the Dense layer is new, too
-        config.stages.stage1.update(learn=("head/.*",), freeze=("trunk/.*",), learning_rate=3e-3)
     # The trunk's rate is the recipe's: with ten times that, its features died, and all images had one score.
     config.stages.stage2.epochs = config.stages.stage2.epochs * 10 // 3
     finish(config, fold.folder)
@@ -480,6 +481,7 @@ ARMS: dict[str, Arm] = {
     "end to end": Arm(trained, "patch net slid"),
     "two-step forest": Arm(forest, "patch net slid"),
     WHOLE: Arm(whole, "end to end"),
+    "whole image from random weights, no patches": Arm(whole, WHOLE, random, random_start),
     "patch net slid, random weights": Arm(slid, "patch net slid", random, random_start),
     "end to end, random weights": Arm(trained, "end to end", random, random_start),
     "frozen ImageNet features, linear": Arm(linear, "end to end"),
