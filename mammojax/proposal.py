@@ -77,6 +77,9 @@ def choices(found: Fingerprint, source: Path, words: str = "") -> list[Choice]:
     if not few:
         result.append(Choice("data.split", "all", "85:15 and 90:10 by patient, or the manifest's split column"))
         result.append(Choice("data.prepare", True, "the data set is prepared when the run starts"))
+    if found.untyped:
+        reason = f"{found.untyped} of {found.lesions} outlines name no type; otherwise they would give no patches"
+        result.append(Choice("data.one_type", True, reason))
     size, patch = _sizes(found)
     result += [size, patch]
     if few:

@@ -116,6 +116,14 @@ def test_a_data_set_without_fault_is_fine(films: Path, capsys: pytest.CaptureFix
     _write(films / "two.csv", header, [row for row in rows if row[header.index("view")] == "CC"])
     assert cli.main(["check", str(films / "two.csv")]) == 1  # classes too small to measure
     assert "too small to measure" in capsys.readouterr().out
+    assert not [c for c in checked.concerns if "have no type" in c.text]
+    outlined = [row for row in rows if row[header.index("mask")]]
+    outlined[0][header.index("abnormality")] = ""
+    _write(films / "untyped.csv", header, rows)
+    (concern,) = [c for c in check(films / "untyped.csv").concerns if "have no type" in c.text]
+    assert concern.kind == NOTE
+    assert concern.text.startswith(f"1 of {len(outlined)} outlined lesions")
+    assert "data.one_type=True" in concern.text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def _found(**changes: object) -> Fingerprint:
     """Breasts of 1000 × 500 pixels with lesions from 40 to 200."""
     boxes = np.tile([1000, 500], (50, 1))
     values = {
-        "images": 200, "patients": 100, "malignant": 30, "lesions": 50, "calcifications": 10, "read": 50,
+        "images": 200, "patients": 100, "malignant": 30, "lesions": 50, "untyped": 0, "read": 50,
         "shapes": boxes, "boxes": boxes, "spacings": np.array([0.2]), "diameters": np.linspace(40, 200, 50),
         "around": boxes,
     }  # fmt: skip
@@ -59,6 +59,14 @@ def test_the_smallest_lesions_keep_their_pixels() -> None:
     size = next(choice for choice in proposal.choices(halved, Path("manifest.csv")) if choice.field == "data.size")
     assert size.value == (1024, 512)
     assert "more than the stored images have" in size.reason
+
+
+def test_outlines_without_types_are_learned_as_one_type() -> None:
+    assert "data.one_type" not in _values(proposal.choices(_found(), Path("manifest.csv")))
+    untyped = proposal.choices(_found(untyped=7), Path("manifest.csv"))
+    (choice,) = (choice for choice in untyped if choice.field == "data.one_type")
+    assert choice.value is True
+    assert "7 of 50 outlines name no type" in choice.reason
 
 
 def test_without_outlines_another_command_is_named() -> None:

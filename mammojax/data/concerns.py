@@ -216,6 +216,7 @@ def _lesions(images: Sequence[Image]) -> list[Concern]:
     """Outlines, and the classes of lesions that a patch classifier learns."""
     drawn = [x for image in images for x in image.lesions if (x.mask or x.outline) and x.visible]
     kinds = Counter(f"{x.pathology.lower()} {x.abnormality}" for x in drawn if x.abnormality)
+    untyped = sum(not x.abnormality for x in drawn)
     if not drawn:
         text = (
             "No lesion is outlined, so no patch classifier can be trained here: start from a run (mammojax finetune)."
@@ -223,7 +224,11 @@ def _lesions(images: Sequence[Image]) -> list[Concern]:
         return [Concern(NOTE, text)]
     few = [(name, f"{n} outlined") for name, n in kinds.items() if n < metrics.ENOUGH]
     text = f"Some kinds of lesion have fewer than {metrics.ENOUGH} outlines, too few for a patch classifier."
-    return [Concern(WARNING, text, few)] if few else []
+    concerns = [Concern(WARNING, text, few)] if few else []
+    if untyped:
+        text = f"{untyped} of {len(drawn)} outlined lesions have no type (the column abnormality is empty); they give "
+        concerns.append(Concern(NOTE, text + "no patches unless data.one_type=True counts all as masses."))
+    return concerns
 
 
 def _ids(images: Sequence[Image]) -> list[Concern]:

@@ -22,7 +22,7 @@ class Fingerprint:
     Attributes:
         images, patients: labelled images of the table, and their patients.
         malignant: patients with a malignant image.
-        lesions: visible outlined lesions of the table, and those of them that are calcifications.
+        lesions: visible outlined lesions of the table, and those of them that are of no known type.
         read: images that were read for what follows.
         shapes: int [read, 2], (height, width).
         boxes: int [read, 2], (height, width) of the breasts' boxes.
@@ -35,7 +35,7 @@ class Fingerprint:
     patients: int
     malignant: int
     lesions: int
-    calcifications: int
+    untyped: int
     read: int
     shapes: np.ndarray
     boxes: np.ndarray
@@ -65,7 +65,7 @@ def fingerprint(images: Sequence[Image], seed: int = 0, most: int = MOST) -> Fin
     return Fingerprint(
         len(labelled), len({image.patient_id for image in labelled}),
         len({image.patient_id for image in labelled if image.label == 1}),
-        len(lesions), sum(lesion.abnormality == "calcification" for lesion in lesions), len(seen),
+        len(lesions), sum(not lesion.abnormality for lesion in lesions), len(seen),
         np.array([shape for shape, *_ in seen], int).reshape(-1, 2),
         np.array([box for _, box, *_ in seen], int).reshape(-1, 2),
         np.array([spacing for *_, spacing in seen if spacing], float),
