@@ -165,7 +165,7 @@ def _build(recipe: Recipe, workers: int, whole: Prepared | None, runner: beam.Ru
         **_settings_used(recipe, path / "index.csv"),
         "patch_size": recipe.patch_size,
         **({"context": recipe.context} if recipe.context else {}),
-        **({"one_type": True} if recipe.one_type else {}),
+        **({"one_type": True} if recipe.one_type and recipe.kind not in WITHOUT_PATCHES else {}),
         "split": recipe.split,
         "seed": recipe.seed,
         "source": source.digest(recipe),

@@ -352,7 +352,8 @@ def _framed(facts: Mapping[str, Any]) -> str:
     """How the images were prepared."""
     if framing := facts.get("framing"):
         size = f"{framing['size'][0]} × {framing['size'][1]} pixels, crop {framing['crop']}"
-        return f"Images of {size}; mean gray value {facts['mean']:.2f} of 255."
+        types = " Lesions of all types count as masses." * facts.get("one_type", False)
+        return f"Images of {size}; mean gray value {facts['mean']:.2f} of 255.{types}"
     if facts["kind"] == "exams":
         return "Images cropped to the breast."
     return f"Patches of {facts['patch_size']} pixels of cropped exams, on their image's scale."

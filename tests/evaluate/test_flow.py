@@ -108,6 +108,10 @@ def test_patches_are_counted_by_the_images_they_come_from(tmp_path: Path) -> Non
     assert "5 patches" in diagram.flow[1].boxes[0].lines
     assert "patches malignant: 2" in diagram.flow[2].boxes[0].lines
     assert {row[0]: list(row[1:]) for row in population.rows}["images"] == ["1", "0", "1"]
+    assert "count as masses" not in population.note
+    data.facts["one_type"] = True
+    population = flow.sections(run, {"model": {"task": "patch"}}, {"test": {}}, data)[1]
+    assert "mean gray value 40.00 of 255. Lesions of all types count as masses." in population.note
 
 
 def test_examples_that_a_network_of_several_views_cannot_take_are_counted(tmp_path: Path) -> None:
