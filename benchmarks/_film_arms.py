@@ -336,7 +336,7 @@ def averaged(fold: Fold) -> None:
 
 def forest(fold: Fold) -> None:
     """The two-step forest on the patch net's heatmaps."""
-    end_to_end = fold.end_to_end(fold.workdir / name("end to end", *fold.key))
+    end_to_end = fold.end_to_end(fold.workdir / name("end to end" + ", random weights" * bool(fold.start), *fold.key))
     two_step.two_step(end_to_end, fold.folder, patch_run=fold.patches(), min_split=10)
 
 
@@ -484,6 +484,7 @@ ARMS: dict[str, Arm] = {
     "whole image from random weights, no patches": Arm(whole, WHOLE, random, random_start),
     "patch net slid, random weights": Arm(slid, "patch net slid", random, random_start),
     "end to end, random weights": Arm(trained, "end to end", random, random_start),
+    "two-step forest, random weights": Arm(forest, "two-step forest", random, random_start),
     "frozen ImageNet features, linear": Arm(linear, "end to end"),
     "frozen random features, linear": Arm(linear, "frozen ImageNet features, linear", random),
     "patch net slid, recipe before": Arm(slid, "patch net slid", before),
