@@ -22,7 +22,7 @@ class Fingerprint:
     Attributes:
         images, patients: labelled images of the table, and their patients.
         malignant: patients with a malignant image.
-        lesions: visible outlined lesions of the table, and those of them that are of no known type.
+        lesions, untyped: visible outlined lesions of the table, and those of them that are of no known type.
         read: images that were read for what follows.
         shapes: int [read, 2], (height, width).
         boxes: int [read, 2], (height, width) of the breasts' boxes.
